@@ -1,0 +1,5 @@
+//! An egress firewall for Linux workstations.
+
+pub mod cli;
+pub mod intel;
+pub mod policy;

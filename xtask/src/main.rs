@@ -1,0 +1,2 @@
+//! `cargo xtask`: set-up, build, test, data and measurements.
+fn main() {}
