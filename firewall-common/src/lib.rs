@@ -7,6 +7,7 @@
 pub mod evaluate;
 pub mod event;
 pub mod flow;
+pub mod forget;
 pub mod layout;
 pub mod parse;
 pub mod verdict;

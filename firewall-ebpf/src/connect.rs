@@ -78,7 +78,7 @@ fn judge(ctx: &SockAddrContext, hook: Hook, address: Address) -> i32 {
         // The verdict stands all the same; only the record and the cache are missing.
         None => count(Counter::NoState),
     }
-    if judgement.verdict.passes() {
+    if judgement.passes() {
         return 1;
     }
     if errno < 0 {

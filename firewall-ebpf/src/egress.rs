@@ -10,6 +10,7 @@ use aya_ebpf::{
 use firewall_common::{
     event::app,
     flow::{Address, TCP, has_ports},
+    forget::forget,
     layout::{Active, Counter, SocketState, flags, socket as socket_flags},
     parse::{Bytes, ip},
     verdict::{Hook, Reason, Verdict},
@@ -26,6 +27,8 @@ use crate::{
 pub const PASS: i32 = 1;
 /// Drops the packet; the sender gets EPERM.
 pub const DROP: i32 = 0;
+/// Drops the packet; the sender is not told and sends it again.
+const DROP_SILENTLY: i32 = 2;
 
 const SOCK_STREAM: u32 = 1;
 const SOCK_RAW: u32 = 3;
@@ -56,12 +59,12 @@ pub fn judge(skb: *mut __sk_buff, rewrite: impl FnOnce(&mut ip::Packet)) -> i32 
         let sk = (*skb).__bindgen_anon_2.sk;
         if sk.is_null() { sk } else { bpf_sk_fullsock(sk) }
     };
-    let mut unkept = SocketState::default();
     let state = if sk.is_null() { None } else { socket::state(sk.cast()) };
     let Some(state) = state else {
-        // Fails to the slow side, not open: the packet is judged, and the next one again.
+        // Fails closed: the kernel has no memory for a hundred bytes. As with any packet lost to
+        // that, the sender tries again.
         count(Counter::NoState);
-        return undecided(skb, active, sk, &mut unkept, rewrite);
+        return DROP_SILENTLY;
     };
     if active.generation() != 0
         && state.generation == active.generation()
@@ -127,14 +130,11 @@ fn undecided(
 ) -> i32 {
     // SAFETY: the verifier knows the context of this program type.
     let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
-    let control = !sk.is_null() && state.identity.kind == 0 && identify(skb, sk, state);
+    let control = forget(u32::from(state.identity.kind == 0 && identify(skb, sk, state))) != 0;
     let header = policy::header(active);
     let settings = header.map_or(socket::NO_SETTINGS, |header| header.flags);
-    let (packet, readable) = match ip::parse(&Skb(skb)) {
-        Ok(packet) => (packet, true),
-        Err(error) => (error.as_far_as_read(), false),
-    };
-    let mut packet = packet;
+    let (mut packet, error) = ip::parse(&Skb(skb));
+    let unreadable = forget(u32::from(error.is_some())) != 0;
     rewrite(&mut packet);
 
     // 1. The kernel's own control packets: neighbour discovery, resets, errors.
@@ -153,15 +153,16 @@ fn undecided(
     } else {
         match header {
             None => policy::no_policy(),
-            Some(header) if !readable => policy::unparsable(header),
+            Some(header) if unreadable => policy::unparsable(header),
             Some(header) => policy::judge(active, header, &packet.destination),
         }
-    };
+    }
+    .forget();
     let origin = Origin {
         hook: Hook::Packet,
         src: packet.src,
         src_port: packet.src_port,
-        cacheable: readable && packet.plain,
+        cacheable: !unreadable && packet.plain != 0,
     };
     socket::settle(
         state,
@@ -172,7 +173,7 @@ fn undecided(
         &origin,
         judgement,
     );
-    if judgement.verdict.passes() { PASS } else { DROP }
+    if judgement.passes() { PASS } else { DROP }
 }
 
 /// Whether what a TCP socket sends is a reply: a listener's SYN-ACK, or an accepted connection.
@@ -181,9 +182,8 @@ fn is_inbound(sk: *mut bpf_sock, state: &SocketState) -> bool {
     if state.flags & socket_flags::INBOUND != 0 {
         return true;
     }
-    // SAFETY: `sk` is a full socket or null, which is checked.
-    !sk.is_null()
-        && unsafe { (*sk).type_ == SOCK_STREAM && (*sk).state == TCP_LISTEN }
+    // SAFETY: `sk` is a full socket.
+    unsafe { (*sk).type_ == SOCK_STREAM && (*sk).state == TCP_LISTEN }
 }
 
 /// Finds out whose socket this is that no process was seen making. Returns whether it is one of

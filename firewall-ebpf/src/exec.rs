@@ -4,7 +4,10 @@
 use aya_ebpf::helpers::{
     bpf_probe_read_kernel_str_bytes, generated::bpf_get_current_ancestor_cgroup_id,
 };
-use firewall_common::layout::{Counter, ExecutablePath, Offsets, PATH_NAMES};
+use firewall_common::{
+    forget::forget,
+    layout::{Counter, ExecutablePath, Offsets, PATH_NAMES},
+};
 
 use crate::{
     identity::{current_exe, file_id, member},
@@ -48,7 +51,7 @@ fn walk(offsets: &Offsets, file: u64, path: &mut ExecutablePath) -> Option<()> {
     let mut vfsmount: u64 = member(file, offsets.file_mnt)?;
     path.complete = 0;
     path.depth = 0;
-    let mut depth = 0usize;
+    let mut depth = 0u32;
     for _ in 0..STEPS {
         let root: u64 = member(vfsmount, offsets.vfsmount_root)?;
         if dentry == root {
@@ -63,16 +66,17 @@ fn walk(offsets: &Offsets, file: u64, path: &mut ExecutablePath) -> Option<()> {
             continue;
         }
         let parent: u64 = member(dentry, offsets.dentry_parent)?;
-        if parent == dentry || depth >= PATH_NAMES {
+        if parent == dentry {
             break;
         }
+        depth = forget(depth);
+        let Some(to) = path.names.get_mut(depth as usize) else { break };
         let name: u64 = member(dentry, offsets.dentry_name)?;
         // SAFETY: the helper copies up to the end of the slice and checks the source.
-        unsafe { bpf_probe_read_kernel_str_bytes(name as *const u8, &mut path.names[depth]) }
-            .ok()?;
+        unsafe { bpf_probe_read_kernel_str_bytes(name as *const u8, to) }.ok()?;
         depth += 1;
         dentry = parent;
     }
-    path.depth = depth as u32;
+    path.depth = depth;
     Some(())
 }

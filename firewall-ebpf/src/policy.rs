@@ -4,6 +4,7 @@ use aya_ebpf::btf_maps::ArrayOfMaps;
 use firewall_common::{
     evaluate::{Cell, Fault, Tables, evaluate},
     flow::Destination,
+    forget::forget,
     layout::{Active, Counter, Header, SLOTS, flags},
     verdict::{Reason, Verdict},
 };
@@ -16,8 +17,8 @@ const ANY_APP: u32 = 0;
 /// What a flow gets.
 #[derive(Clone, Copy)]
 pub struct Judgement {
-    /// What happens.
-    pub verdict: Verdict,
+    /// [`Verdict`] as its byte.
+    pub verdict: u8,
     /// [`Reason`] as its byte, or 0 where the decision says.
     pub reason: u8,
     /// The decision it rests on; 0 if none was reached.
@@ -27,7 +28,22 @@ pub struct Judgement {
 impl Judgement {
     /// One that no decision of the generation stands behind.
     pub const fn without_decision(verdict: Verdict, reason: Reason) -> Self {
-        Self { verdict, reason: reason as u8, decision: 0 }
+        Self { verdict: verdict as u8, reason: reason as u8, decision: 0 }
+    }
+
+    /// Whether the packet or call goes on.
+    pub const fn passes(self) -> bool {
+        self.verdict == Verdict::Allow as u8 || self.verdict == Verdict::Audit as u8
+    }
+
+    /// The same judgement, of which the verifier knows nothing.
+    #[inline(always)]
+    pub fn forget(self) -> Self {
+        Self {
+            verdict: forget(u32::from(self.verdict)) as u8,
+            reason: forget(u32::from(self.reason)) as u8,
+            decision: forget(self.decision),
+        }
     }
 }
 
@@ -81,7 +97,7 @@ fn try_judge(
     let blocks: &ArrayOfMaps<Blocks, { SLOTS as usize }> = &BLOCKS;
     let blocks = blocks.get(active.slot()).ok_or(Fault::Damaged)?;
     let outcome = evaluate(&Generation(blocks), header, ANY_APP, destination)?;
-    Ok(Judgement { verdict: outcome.verdict, reason: 0, decision: outcome.decision })
+    Ok(Judgement { verdict: outcome.verdict as u8, reason: 0, decision: outcome.decision })
 }
 
 /// For what cannot be read far enough to be judged: fails closed unless configured otherwise.

@@ -66,7 +66,7 @@ pub fn settle(
     let same = state.dst == destination.address
         && state.dst_port == destination.port
         && state.protocol == destination.protocol
-        && state.verdict == judgement.verdict as u8
+        && state.verdict == judgement.verdict
         && state.decision == judgement.decision;
     if !same {
         emit::flush(state, cookie);
@@ -74,7 +74,7 @@ pub fn settle(
         state.dst = destination.address;
         state.dst_port = destination.port;
         state.protocol = destination.protocol;
-        state.verdict = judgement.verdict as u8;
+        state.verdict = judgement.verdict;
         state.decision = judgement.decision;
         state.reason = judgement.reason;
         state.hook = origin.hook as u8;
@@ -82,30 +82,20 @@ pub fn settle(
     state.src = origin.src;
     state.src_port = origin.src_port;
     state.generation = if origin.cacheable { generation } else { 0 };
-    match judgement.verdict {
-        Verdict::Deny => {
-            count(Counter::Deny);
-            emit::record(state, cookie);
-        }
-        // A flow that may pass is recorded with its first packet, when its source is known and it
-        // is more than a plan: resolvers connect UDP sockets only to learn a source address.
-        _ if matches!(origin.hook, Hook::Connect | Hook::Sendmsg) => {}
-        Verdict::Audit => {
-            count(Counter::Audit);
-            record_once(state, cookie);
-        }
-        Verdict::Allow => {
-            count(Counter::Allow);
-            if settings & flags::RECORD_ALLOW != 0 && judgement.decision != 0 {
-                record_once(state, cookie);
-            }
-        }
+    if !judgement.passes() {
+        count(Counter::Deny);
+        emit::record(state, cookie);
+        return;
     }
-}
-
-#[inline(always)]
-fn record_once(state: &mut SocketState, cookie: u64) {
-    if state.recorded_at == 0 {
+    // A flow that may pass is recorded with its first packet, when its source is known and it is
+    // more than a plan: resolvers connect UDP sockets only to learn a source address.
+    if origin.hook as u8 != Hook::Packet as u8 {
+        return;
+    }
+    let audit = judgement.verdict == Verdict::Audit as u8;
+    count(if audit { Counter::Audit } else { Counter::Allow });
+    let due = audit || (settings & flags::RECORD_ALLOW != 0 && judgement.decision != 0);
+    if due && state.recorded_at == 0 {
         emit::record(state, cookie);
     }
 }

@@ -4,7 +4,10 @@
 //! name a further destination, so they are refused while a hop is left.
 
 use super::Bytes;
-use crate::flow::{Address, Destination, has_ports};
+use crate::{
+    flow::{Address, Destination, has_ports},
+    forget::{forget, forget_u64},
+};
 
 /// Source and destination of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,43 +20,14 @@ pub struct Packet {
     pub destination: Destination,
     /// Offset of the transport header.
     pub transport: u32,
-    /// Neither options, extension headers nor a fragment: the next packet of the flow can be told
-    /// by its first bytes.
-    pub plain: bool,
-}
-
-/// Why a packet cannot be judged, and the addresses if they could be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Error {
-    /// Why.
-    pub kind: ErrorKind,
-    src: Address,
-    dst: Address,
-    protocol: u8,
-}
-
-impl Error {
-    /// What could be read, for the record.
-    #[inline(always)]
-    pub const fn as_far_as_read(self) -> Packet {
-        Packet {
-            src: self.src,
-            src_port: 0,
-            destination: Destination {
-                address: self.dst,
-                port: 0,
-                protocol: self.protocol,
-                port_hidden: 1,
-            },
-            transport: 0,
-            plain: false,
-        }
-    }
+    /// 1 if there are neither options, extension headers nor a fragment: the next packet of the flow
+    /// can be told by its first bytes.
+    pub plain: u8,
 }
 
 /// Why a packet cannot be judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorKind {
+pub enum Error {
     /// It ends before its headers do.
     Truncated,
     /// Neither version 4 nor 6.
@@ -69,39 +43,52 @@ const MAX_EXTENSIONS: u32 = 8;
 /// Options of an IPv4 header are 40 bytes at most.
 const MAX_OPTIONS: u32 = 40;
 
-/// Reads the headers.
-#[inline(always)]
-pub fn parse(bytes: &(impl Bytes + ?Sized)) -> Result<Packet, Error> {
-    let mut packet = Packet {
-        src: Address { high: 0, low: 0 },
-        src_port: 0,
-        destination: Destination {
-            address: Address { high: 0, low: 0 },
-            port: 0,
-            protocol: 0,
-            port_hidden: 0,
-        },
-        transport: 0,
-        plain: true,
-    };
-    match headers(bytes, &mut packet) {
-        Ok(()) => Ok(packet),
-        Err(kind) => Err(Error {
-            kind,
-            src: packet.src,
-            dst: packet.destination.address,
-            protocol: packet.destination.protocol,
-        }),
+impl Packet {
+    const fn unread() -> Self {
+        let unknown = Address { high: 0, low: 0 };
+        Self {
+            src: unknown,
+            src_port: 0,
+            destination: Destination { address: unknown, port: 0, protocol: 0, port_hidden: 0 },
+            transport: 0,
+            plain: 1,
+        }
+    }
+
+    /// The same packet, of which the verifier knows nothing.
+    #[inline(always)]
+    fn forget(self) -> Self {
+        let Destination { address, port, protocol, port_hidden } = self.destination;
+        Self {
+            src: Address { high: forget_u64(self.src.high), low: forget_u64(self.src.low) },
+            src_port: forget(u32::from(self.src_port)) as u16,
+            destination: Destination {
+                address: Address { high: forget_u64(address.high), low: forget_u64(address.low) },
+                port: forget(u32::from(port)) as u16,
+                protocol: forget(u32::from(protocol)) as u8,
+                port_hidden: forget(u32::from(port_hidden)) as u8,
+            },
+            transport: forget(self.transport),
+            plain: forget(u32::from(self.plain)) as u8,
+        }
     }
 }
 
+/// Reads the headers: the packet as far as it could be read, and what stopped the reading.
 #[inline(always)]
-fn headers(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) -> Result<(), ErrorKind> {
-    let [first] = bytes.read(0).ok_or(ErrorKind::Truncated)?;
+pub fn parse(bytes: &(impl Bytes + ?Sized)) -> (Packet, Option<Error>) {
+    let mut packet = Packet::unread();
+    let error = headers(bytes, &mut packet).err();
+    (packet.forget(), error)
+}
+
+#[inline(always)]
+fn headers(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) -> Result<(), Error> {
+    let [first] = bytes.read(0).ok_or(Error::Truncated)?;
     let later_fragment = match first >> 4 {
         4 => parse_v4(bytes, packet)?,
         6 => parse_v6(bytes, packet)?,
-        _ => return Err(ErrorKind::Version),
+        _ => return Err(Error::Version),
     };
     if !has_ports(packet.destination.protocol) {
         return Ok(());
@@ -110,7 +97,7 @@ fn headers(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) -> Result<(), Err
         packet.destination.port_hidden = 1;
         return Ok(());
     }
-    let [a, b, c, d] = bytes.read(packet.transport).ok_or(ErrorKind::Truncated)?;
+    let [a, b, c, d] = bytes.read(packet.transport).ok_or(Error::Truncated)?;
     packet.src_port = u16::from_be_bytes([a, b]);
     packet.destination.port = u16::from_be_bytes([c, d]);
     Ok(())
@@ -118,8 +105,8 @@ fn headers(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) -> Result<(), Err
 
 /// Returns whether this is a fragment other than the first.
 #[inline(always)]
-fn parse_v4(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) -> Result<bool, ErrorKind> {
-    let header: [u8; 20] = bytes.read(0).ok_or(ErrorKind::Truncated)?;
+fn parse_v4(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) -> Result<bool, Error> {
+    let header: [u8; 20] = bytes.read(0).ok_or(Error::Truncated)?;
     let word = |i: usize| {
         u32::from_be_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]])
     };
@@ -128,49 +115,50 @@ fn parse_v4(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) -> Result<bool, 
     packet.destination.protocol = header[9];
     packet.transport = u32::from(header[0] & 15) * 4;
     if packet.transport < 20 {
-        return Err(ErrorKind::Truncated);
+        return Err(Error::Truncated);
     }
     if packet.transport > 20 {
-        packet.plain = false;
+        packet.plain = 0;
         refuse_source_route(bytes, packet.transport)?;
     }
     // The flag "more fragments" and the offset.
     let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
     if fragment != 0 {
-        packet.plain = false;
+        packet.plain = 0;
     }
     Ok(fragment & 0x1fff != 0)
 }
 
 /// Looks for a loose (131) or strict (137) source route among the options.
 #[inline(always)]
-fn refuse_source_route(bytes: &(impl Bytes + ?Sized), end: u32) -> Result<(), ErrorKind> {
+fn refuse_source_route(bytes: &(impl Bytes + ?Sized), end: u32) -> Result<(), Error> {
     let mut offset = 20;
     for _ in 0..MAX_OPTIONS {
+        offset = forget(offset);
         if offset >= end {
             return Ok(());
         }
-        let [kind] = bytes.read(offset).ok_or(ErrorKind::Truncated)?;
+        let [kind] = bytes.read(offset).ok_or(Error::Truncated)?;
         match kind {
             0 => return Ok(()),
             1 => offset += 1,
-            131 | 137 => return Err(ErrorKind::SourceRoute),
+            131 | 137 => return Err(Error::SourceRoute),
             _ => {
-                let [len] = bytes.read(offset + 1).ok_or(ErrorKind::Truncated)?;
+                let [len] = bytes.read(offset + 1).ok_or(Error::Truncated)?;
                 if len < 2 {
-                    return Err(ErrorKind::Truncated);
+                    return Err(Error::Truncated);
                 }
                 offset += u32::from(len);
             }
         }
     }
-    if offset >= end { Ok(()) } else { Err(ErrorKind::TooDeep) }
+    if offset >= end { Ok(()) } else { Err(Error::TooDeep) }
 }
 
 /// Returns whether this is a fragment other than the first.
 #[inline(always)]
-fn parse_v6(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) -> Result<bool, ErrorKind> {
-    let header: [u8; 40] = bytes.read(0).ok_or(ErrorKind::Truncated)?;
+fn parse_v6(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) -> Result<bool, Error> {
+    let header: [u8; 40] = bytes.read(0).ok_or(Error::Truncated)?;
     let word = |i: usize| {
         u32::from_ne_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]])
     };
@@ -183,14 +171,15 @@ fn parse_v6(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) -> Result<bool, 
         if !matches!(next, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140) {
             return Ok(false);
         }
-        packet.plain = false;
+        packet.plain = 0;
         // Every extension header names what follows in its first byte. The second is a length
         // but for fragments, the fourth of a routing header the number of hops left.
         let [following, len, third, fourth] =
-            bytes.read(packet.transport).ok_or(ErrorKind::Truncated)?;
+            bytes.read(packet.transport).ok_or(Error::Truncated)?;
         packet.destination.protocol = following;
+        packet.transport = forget(packet.transport);
         packet.transport += match next {
-            43 if fourth != 0 => return Err(ErrorKind::SourceRoute),
+            43 if fourth != 0 => return Err(Error::SourceRoute),
             44 => 8,
             // Authentication header (RFC 4302): units of 4 bytes, minus 2.
             51 => 8 + u32::from(len) * 4,
@@ -201,5 +190,5 @@ fn parse_v6(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) -> Result<bool, 
             return Ok(true);
         }
     }
-    Err(ErrorKind::TooDeep)
+    Err(Error::TooDeep)
 }

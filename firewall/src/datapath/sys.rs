@@ -56,33 +56,48 @@ pub fn write_array<T: Copy>(map: BorrowedFd<'_>, values: &[T]) -> io::Result<()>
     }
 }
 
-/// Reads the whole of an array map with `len` elements.
-pub fn read_array<T: Copy + Default>(map: BorrowedFd<'_>, len: usize) -> io::Result<Vec<T>>
-where
-    Vec<T>: Clone,
-{
-    let mut keys = vec![0u32; len];
-    let mut values = vec![T::default(); len];
-    let mut next = 0u32;
-    let mut attr = BatchAttr {
-        out_batch: (&raw mut next) as u64,
-        keys: keys.as_mut_ptr() as u64,
-        values: values.as_mut_ptr() as u64,
-        count: len as u32,
-        map_fd: map.as_raw_fd() as u32,
-        ..BatchAttr::default()
-    };
-    // SAFETY: the vectors have room for `count` elements and live until the call returns.
-    match unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) } {
-        Ok(_) => {}
-        // The kernel says so when it has reached the end.
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-        Err(error) => return Err(error),
+/// Reads an array map from its first element on.
+pub struct ArrayReader<'a> {
+    map: BorrowedFd<'a>,
+    position: Option<u32>,
+}
+
+impl<'a> ArrayReader<'a> {
+    /// At the first element.
+    pub const fn new(map: BorrowedFd<'a>) -> Self {
+        Self { map, position: None }
     }
-    if attr.count as usize == len {
+
+    /// The next `len` elements.
+    pub fn next<T: Copy>(&mut self, len: usize) -> io::Result<Vec<T>> {
+        let mut keys = vec![0u32; len];
+        let mut values: Vec<T> = Vec::with_capacity(len);
+        let position = self.position;
+        let mut next = 0u32;
+        let mut attr = BatchAttr {
+            in_batch: position.as_ref().map_or(0, |position| (&raw const *position) as u64),
+            out_batch: (&raw mut next) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: len as u32,
+            map_fd: self.map.as_raw_fd() as u32,
+            ..BatchAttr::default()
+        };
+        // SAFETY: both vectors have room for `len` elements and live until the call returns.
+        match unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) } {
+            Ok(_) => {}
+            // The kernel says so when it has reached the end.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(error) => return Err(error),
+        }
+        if attr.count as usize != len {
+            return Err(io::Error::other(format!("read {} of {len} elements", attr.count)));
+        }
+        // SAFETY: the kernel has written `len` elements of the map, whose value size is that of
+        // `T`, a type of plain integers.
+        unsafe { values.set_len(len) };
+        self.position = Some(next);
         Ok(values)
-    } else {
-        Err(io::Error::other(format!("read {} of {len} elements", attr.count)))
     }
 }
 
