@@ -85,7 +85,9 @@ impl Asn {
             if let Some(asn) = asn {
                 for key in ["autonomous_system_organization", "as_name", "organization", "name"] {
                     if let Some(name) = record.text(&[key])?.filter(|name| !name.is_empty()) {
-                        names.entry(asn).or_insert_with(|| name.to_owned());
+                        // Names are printed to terminals.
+                        let readable = |c: char| if c.is_control() { ' ' } else { c };
+                        names.entry(asn).or_insert_with(|| name.chars().map(readable).collect());
                         break;
                     }
                 }

@@ -11,7 +11,7 @@ use std::fmt;
 
 use table::{ALIASES, TABLE};
 
-/// A country, two bytes of code and its name never further away than an index.
+/// A country: an index into the table, in the order of the codes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Country(u8);
 
@@ -96,6 +96,13 @@ impl fmt::Display for Country {
 impl fmt::Debug for Country {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Country({})", self.code())
+    }
+}
+
+/// As its code.
+impl serde::Serialize for Country {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
     }
 }
 
