@@ -33,7 +33,8 @@ impl Country {
     }
 
     /// The upper-case code.
-    pub fn code(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or("??")
+    pub fn code(self) -> &'static str {
+        let known = COUNTRIES.iter().find(|(code, _, _)| code.as_bytes() == self.0);
+        known.map_or("??", |(code, _, _)| code)
     }
 }

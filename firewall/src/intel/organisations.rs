@@ -10,7 +10,7 @@ pub struct Organisations {
 
 impl Organisations {
     /// Those that come with the program.
-    pub fn embedded() -> Self {
+    pub fn embedded() -> Result<Self, std::fmt::Error> {
         let by_name = [
             ("baidu", 38365),
             ("bytedance", 396986),
@@ -18,7 +18,7 @@ impl Organisations {
             ("tencent", 45090),
             ("huawei-cloud", 55990),
         ];
-        Self { by_name: by_name.iter().map(|(n, a)| ((*n).to_owned(), vec![*a])).collect() }
+        Ok(Self { by_name: by_name.iter().map(|(n, a)| ((*n).to_owned(), vec![*a])).collect() })
     }
 
     /// The AS numbers of an organisation.

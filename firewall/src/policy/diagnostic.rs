@@ -56,8 +56,9 @@ pub struct Diagnostic {
 pub struct Diagnostics {
     files: Vec<File>,
     items: Vec<Diagnostic>,
-    rules: HashMap<(String, String), Place>,
+    rule_places: HashMap<(String, String), Place>,
     policies: usize,
+    rules: usize,
 }
 
 /// The form for machines. Keys are stable; absent facts are absent keys.
@@ -110,7 +111,8 @@ impl Diagnostics {
 
     /// Adds a warning at the name of a rule; `false` if no such rule was loaded.
     pub fn warn_rule(&mut self, policy: &str, rule: &str, message: String, hint: String) -> bool {
-        let Some(place) = self.rules.get(&(policy.to_owned(), rule.to_owned())).cloned() else {
+        let Some(place) = self.rule_places.get(&(policy.to_owned(), rule.to_owned())).cloned()
+        else {
             return false;
         };
         let hint = Some(hint);
@@ -138,9 +140,9 @@ impl Diagnostics {
         self.policies
     }
 
-    /// How many rules with a usable name were read.
+    /// How many rules were read, sound or not.
     pub fn rules(&self) -> usize {
-        self.rules.len()
+        self.rules
     }
 
     /// The findings, in the order of the files and of the places in them.
@@ -152,8 +154,12 @@ impl Diagnostics {
         self.policies += 1;
     }
 
-    pub(super) fn saw_rule(&mut self, policy: &str, rule: &str, place: Place) {
-        self.rules.insert((policy.to_owned(), rule.to_owned()), place);
+    pub(super) fn saw_rule(&mut self) {
+        self.rules += 1;
+    }
+
+    pub(super) fn place_rule(&mut self, policy: &str, rule: &str, place: Place) {
+        self.rule_places.insert((policy.to_owned(), rule.to_owned()), place);
     }
 
     /// Puts the findings in the order of their places.

@@ -40,6 +40,10 @@ impl Walker<'_> {
         let mut rules = Vec::with_capacity(array.len());
         for element in array.iter() {
             let span = element.span();
+            self.diagnostics.saw_rule();
+            if self.is_broken(&span) {
+                continue;
+            }
             let DeValue::Table(table) = element.get_ref() else {
                 let found = type_name(element.get_ref());
                 let hint = "write `[[rule]]` for each rule";
@@ -80,7 +84,7 @@ impl Walker<'_> {
                 let name = self.checked(field.value.span(), values::name(text))?;
                 self.unique(&name, field.value.span(), names);
                 let place = self.place(field.value.span());
-                self.diagnostics.saw_rule(policy, &name, place);
+                self.diagnostics.place_rule(policy, &name, place);
                 Some(name)
             }),
         };

@@ -83,7 +83,7 @@ impl<'a> Walker<'a> {
     }
 
     /// Whether TOML is broken in or right behind `span`.
-    fn is_broken(&self, span: &Range<usize>) -> bool {
+    pub fn is_broken(&self, span: &Range<usize>) -> bool {
         let first = self.broken.partition_point(|broken| broken.end < span.start);
         self.broken.get(first).is_some_and(|broken| broken.start <= span.end)
     }
