@@ -97,3 +97,31 @@ pub fn print_findings(diagnostics: &Diagnostics) -> io::Result<()> {
 fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn exit(paths: &[&Path]) -> String {
+        let paths = paths.iter().map(|path| path.to_path_buf()).collect();
+        // An exit code can only be compared by what it prints as.
+        format!("{:?}", run(Args { paths, json: false }).unwrap())
+    }
+
+    #[test]
+    fn exit_statuses() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("a.toml"), "[policy]\nname = \"a\"\ndefault = \"drop\"\n").unwrap();
+        let code = |code: u8| format!("{:?}", ExitCode::from(code));
+        assert_eq!(exit(&[folder.path()]), code(0));
+        fs::write(path("b.toml"), "[policy]\nname = \"a\"\ndefault = \"drop\"\n").unwrap();
+        assert_eq!(exit(&[&path("b.toml")]), code(0));
+        assert_eq!(exit(&[folder.path()]), code(1), "two policies of one name");
+        fs::write(path("b.toml"), "").unwrap();
+        assert_eq!(exit(&[folder.path()]), code(1), "an empty file");
+        assert_eq!(exit(&[&path("none.toml")]), code(2));
+    }
+}

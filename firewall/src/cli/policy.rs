@@ -146,3 +146,31 @@ fn show(name: &str) -> anyhow::Result<ExitCode> {
     }
     Ok(ExitCode::FAILURE)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_lines_up_and_is_harmless() {
+        let listed = |name: &str, source: &str, mode| Listed {
+            name: name.into(),
+            source: source.into(),
+            mode,
+            priority: 100,
+            rules: 12,
+            summary: "What it\u{1b}does.".into(),
+        };
+        let rows =
+            [listed("a-long-name", "shipped", "enforce"), listed("b", "/x/b.toml", "observe")];
+        let mut out = Vec::new();
+        table(&mut out, &rows).unwrap();
+        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r"
+        NAME         FROM       MODE     RULES  SUMMARY
+        a-long-name  shipped    enforce     12  What it?does.
+        b            /x/b.toml  observe     12  What it?does.
+        ");
+        let keys = serde_json::to_string(&rows[1]).unwrap();
+        insta::assert_snapshot!(keys, @r#"{"name":"b","source":"/x/b.toml","mode":"observe","priority":100,"rules":12,"summary":"What it\u001bdoes."}"#);
+    }
+}

@@ -187,3 +187,43 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
         false => Ok(bytes),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_gives_its_policies_sorted_and_reports_what_it_cannot_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("b.toml"), "b").unwrap();
+        fs::write(path("a.toml"), b"\xff").unwrap();
+        fs::write(path(".hidden.toml"), "x").unwrap();
+        fs::write(path("notes.txt"), "x").unwrap();
+        fs::create_dir(path("c.toml")).unwrap();
+        std::os::unix::fs::symlink(path("nowhere"), path("d.toml")).unwrap();
+
+        let sources = Source::at(folder.path()).unwrap();
+        let origins: Vec<_> = sources.iter().map(|source| source.origin.clone()).collect();
+        let files = ["a.toml", "b.toml", "c.toml", "d.toml"].map(|name| Origin::File(path(name)));
+        assert_eq!(origins, files);
+        assert!(matches!(&sources[0].content, Content::Bytes(bytes) if bytes == b"\xff"));
+        assert!(matches!(&sources[1].content, Content::Text(text) if &**text == "b"));
+        assert!(matches!(&sources[2].content, Content::Unreadable(_)));
+        assert!(matches!(&sources[3].content, Content::Unreadable(_)));
+
+        // The same file twice, once through the folder; what cannot be read is never lost.
+        let all = Source::at_all(&[folder.path(), &path("b.toml")]).unwrap();
+        assert_eq!(all.len(), 4);
+    }
+
+    #[test]
+    fn names_and_paths() {
+        let found = Source::find("baidu").unwrap();
+        assert_eq!(found[0].origin, Origin::Shipped("baidu"));
+        let error = Source::find("baidoo").unwrap_err().to_string();
+        assert_eq!(error, "there is no shipped policy `baidoo`\n\nhint: did you mean `baidu`?");
+        assert!(matches!(Source::find("./baidu"), Err(NotFound::Path { .. })));
+        assert!(matches!(Source::find("baidu.toml"), Err(NotFound::Path { .. })));
+    }
+}

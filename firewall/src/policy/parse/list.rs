@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::super::diagnostic::quoted;
 use super::nearest;
 use super::values::{self, Complaint, complaint};
-use super::walk::{Elements, Field, Walker};
+use super::walk::{Elements, Field, Fields, Walker};
 
 const KEYS: &[&str] = &["domains", "networks", "file", "url", "format", "refresh", "sha256"];
 
@@ -79,28 +79,34 @@ impl Walker<'_> {
                 self.error(list.span.clone(), "the list comes from several places", hint);
             }
         }
-        let checks: [(&str, &str, fn(&str) -> Result<(), Complaint>); 5] = [
-            ("file", "lists/my.txt", not_empty),
-            ("url", "https://…", url),
-            ("format", "auto", format),
-            ("refresh", "24h", refresh),
-            ("sha256", "…", sha256),
+        self.list_text(&fields, "file", "lists/my.txt", not_empty);
+        self.list_text(&fields, "url", "https://…", url);
+        self.list_text(&fields, "format", "auto", format);
+        self.list_text(&fields, "refresh", "24h", refresh);
+        self.list_text(&fields, "sha256", "…", sha256);
+        let fetched = has("file") || has("url");
+        let needs = [
+            ("format", "a `file` or a `url`", fetched),
+            ("sha256", "a `file` or a `url`", fetched),
+            ("refresh", "a `url`", has("url")),
         ];
-        for (key, example, check) in checks {
-            let Some(field) = fields.field(key) else { continue };
-            if let Some(text) = self.string(field, example) {
-                self.checked(field.value.span(), check(text));
-            }
-            let (needs, fits) = match key {
-                "format" => ("a `file` or a `url`", has("file") || has("url")),
-                "refresh" => ("a `url`", has("url")),
-                "sha256" => ("a `file` or a `url`", has("file") || has("url")),
-                _ => continue,
-            };
-            if !fits {
-                let message = format!("`{key}` is for a list from {needs}");
-                self.missing(field.span.clone(), message, format!("leave `{key}` out"));
-            }
+        for (key, origin, fits) in needs {
+            let Some(field) = fields.field(key).filter(|_| !fits) else { continue };
+            let message = format!("`{key}` is for a list from {origin}");
+            self.missing(field.span.clone(), message, format!("leave `{key}` out"));
+        }
+    }
+
+    fn list_text(
+        &mut self,
+        fields: &Fields<'_>,
+        key: &str,
+        example: &str,
+        check: impl Fn(&str) -> Result<(), Complaint>,
+    ) {
+        let Some(field) = fields.field(key) else { return };
+        if let Some(text) = self.string(field, example) {
+            self.checked(field.value.span(), check(text));
         }
     }
 }

@@ -141,7 +141,11 @@ impl Walker<'_> {
         let policy_name = named.as_ref().map(|(policy, _)| policy.name.clone()).unwrap_or_default();
         let rules = fields.field("rule").map(|field| self.rules(field, &policy_name, &lists));
         let (mut policy_model, place) = named?;
-        if fields.field("rule").is_none() && policy_model.default.is_none() {
+        let has_default = policy.is_some_and(|field| match field.value.get_ref() {
+            DeValue::Table(table) => table.contains_key("default"),
+            _ => false,
+        });
+        if fields.field("rule").is_none() && !has_default {
             let span = policy.map_or(0..0, |field| field.value.span());
             self.missing(
                 span,
@@ -271,7 +275,7 @@ pub(super) fn nearest<'c>(
     candidates
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&word, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1))
+        .filter(|(distance, candidate)| *distance <= ((candidate.len() + 1) / 3).max(1))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }

@@ -41,9 +41,6 @@ impl Walker<'_> {
         for element in array.iter() {
             let span = element.span();
             self.diagnostics.saw_rule();
-            if self.is_broken(&span) {
-                continue;
-            }
             let DeValue::Table(table) = element.get_ref() else {
                 let found = type_name(element.get_ref());
                 let hint = "write `[[rule]]` for each rule";

@@ -109,7 +109,7 @@ pub(super) fn country(text: &str) -> Result<Country, Complaint> {
         return Ok(country);
     }
     let form = "an ISO 3166-1 alpha-2 code in upper case";
-    let hint = match Country::suggest(text) {
+    let hint = match short(text).and_then(Country::suggest) {
         Some(country) => format!("did you mean `{}`? It is {form}", country.code()),
         None => format!("write {form}, as `CN`"),
     };
@@ -121,7 +121,7 @@ pub(super) fn organisation(text: &str, known: &Organisations) -> Result<String, 
     if known.asns(text).is_some() {
         return Ok(text.to_owned());
     }
-    let hint = match known.suggest(text) {
+    let hint = match short(text).and_then(|text| known.suggest(text)) {
         Some(name) => format!("did you mean `{name}`?"),
         None => "an owner that has no name here can be given by AS number: `asns = [\"AS64500\"]`"
             .to_owned(),
@@ -131,11 +131,10 @@ pub(super) fn organisation(text: &str, known: &Organisations) -> Result<String, 
 
 /// `AS37963`.
 pub(super) fn asn(text: &str) -> Result<u32, Complaint> {
-    let digits = text.strip_prefix("AS");
-    if let Some(number) = digits.filter(|d| decimal(d)).and_then(|d| d.parse::<u32>().ok()) {
-        if number != 0 {
-            return Ok(number);
-        }
+    let digits = text.strip_prefix("AS").filter(|digits| decimal(digits));
+    match digits.map(str::parse::<u32>) {
+        Some(Ok(number)) if number != 0 => return Ok(number),
+        _ => {}
     }
     let bare = text.trim_start_matches(['A', 'a', 'S', 's', 'N', 'n', ' ', '-', ':']);
     let form = "an AS number is `AS1` to `AS4294967295`";
@@ -383,6 +382,12 @@ pub(super) fn selector(text: &str) -> Result<String, Complaint> {
         );
     }
     Ok(text.to_owned())
+}
+
+/// `text` if it is short enough to be worth a guess at what was meant: guessing compares it with
+/// every name there is.
+fn short(text: &str) -> Option<&str> {
+    (text.len() <= 64).then_some(text)
 }
 
 /// Digits and nothing else: the standard parsers would take a `+` as well.

@@ -83,12 +83,13 @@ impl<'a> Walker<'a> {
     }
 
     /// Whether TOML is broken in or right behind `span`.
-    pub fn is_broken(&self, span: &Range<usize>) -> bool {
-        let first = self.broken.partition_point(|broken| broken.end < span.start);
-        self.broken.get(first).is_some_and(|broken| broken.start <= span.end)
+    fn is_broken(&self, span: &Range<usize>) -> bool {
+        let next = self.broken.partition_point(|broken| broken.start < span.start);
+        let reaches_in = next > 0 && self.broken[next - 1].end > span.start;
+        reaches_in || self.broken.get(next).is_some_and(|broken| broken.start <= span.end)
     }
 
-    /// What `parse` makes of `text`, if it can.
+    /// What was parsed; what is wrong with it is reported.
     pub fn checked<T>(&mut self, span: Range<usize>, parsed: Result<T, Complaint>) -> Option<T> {
         match parsed {
             Ok(value) => Some(value),
@@ -111,7 +112,9 @@ impl<'a> Walker<'a> {
         for (key, value) in table {
             let name: &str = key.get_ref();
             let span = key.span();
-            if self.is_broken(&span) || self.is_broken(&value.span()) {
+            if self.is_broken(&span)
+                || (!has_tables(value.get_ref()) && self.is_broken(&value.span()))
+            {
                 continue;
             }
             if known.contains(&name) {
@@ -225,6 +228,17 @@ impl<'a> Walker<'a> {
     /// Refuses what is sound and cannot be enforced yet: ignored, it would look enforced.
     pub fn refuse(&mut self, span: Range<usize>, what: &str, hint: &str) {
         self.error(span, format!("this version cannot enforce {what} yet"), hint);
+    }
+}
+
+/// Whether a slip in one place of it leaves the rest worth a look.
+fn has_tables(value: &DeValue<'_>) -> bool {
+    match value {
+        DeValue::Table(_) => true,
+        DeValue::Array(array) => {
+            !array.is_empty() && array.iter().all(|e| matches!(e.get_ref(), DeValue::Table(_)))
+        }
+        _ => false,
     }
 }
 
