@@ -1,0 +1,289 @@
+//! Each kind of mistake by itself: what is said, what is underlined, what the hint has.
+
+use super::*;
+
+/// A sound policy but for the given lines of its rule.
+pub fn with_rule(lines: &str) -> String {
+    format!("[policy]\nname = \"p\"\n[[rule]]\nname = \"r\"\naction = \"drop\"\n{lines}\n")
+}
+
+pub fn with_to(to: &str) -> String {
+    with_rule(&format!("to = {{ {to} }}"))
+}
+
+fn with_policy(lines: &str) -> String {
+    format!("[policy]\nname = \"p\"\ndefault = \"drop\"\n{lines}\n")
+}
+
+/// That the first finding has this message, a hint with this in it, and underlines this.
+#[track_caller]
+fn assert_first(text: &str, underlined: &str, message: &str, hint: &str) {
+    let (policies, diagnostics) = check(text);
+    assert!(policies.is_empty() || !diagnostics.has_errors());
+    let shown = diagnostics.render(false);
+    let first = diagnostics.iter().next().unwrap_or_else(|| panic!("no finding in:\n{text}"));
+    assert_eq!(first.message, message, "{shown}");
+    assert!(first.hint.as_ref().is_some_and(|h| h.contains(hint)), "no {hint:?} in:\n{shown}");
+    assert_eq!(text.get(first.place.span.clone()), Some(underlined), "{shown}");
+}
+
+#[test]
+fn mistakes_in_a_policy() {
+    let lists_of = |lines: &str| with_policy(&format!("[list.l]\n{lines}"));
+    let not_yet = "this version cannot enforce";
+    let cases: &[(&str, &str, &str, &str)] = &[
+        ("mode = \"observ\"", "\"observ\"", "there is no mode `observ`", "`observe`"),
+        ("mode = 1", "1", "`mode` is a string, not an integer", "mode = \"enforce\""),
+        ("priority = -1", "-1", "`-1` is not a priority", "0 to 65535"),
+        ("priority = 65536", "65536", "`65536` is not a priority", "0 to 65535"),
+        ("priority = 1.5", "1.5", "`priority` is an integer, not a float", "0 to 65535"),
+        ("apps = []", "[]", "`apps` is empty", "apps = [\"exe:/usr/bin/firefox\"]"),
+        ("apps = \"*\"", "\"*\"", "`apps` is an array of strings, not a string", "apps = [\"*\"]"),
+        ("apps = [\"exe:curl\"]", "\"exe:curl\"", "`exe:curl` is not an app", "whole path"),
+        ("apps = [\"/bin/x\"]", "\"/bin/x\"", "`/bin/x` is not an app", "`exe:/bin/x`"),
+        ("apps = [\"uint:a\"]", "\"uint:a\"", "`uint:a` is not an app", "`unit:a`"),
+        ("apps = [\"user:\"]", "\"user:\"", "`user:` is not an app", "needs a value"),
+        ("apps = [\"kernel\"]", "apps", &format!("{not_yet} `apps` yet"), "leave it out"),
+        ("apps = [\"*\", \"unit:a*\"]", "apps", &format!("{not_yet} `apps` yet"), "leave it out"),
+        (
+            "except-apps = [\"exe:/bin/x\"]",
+            "except-apps",
+            &format!("{not_yet} `except-apps` yet"),
+            "leave it out",
+        ),
+        (
+            "except-apps = [\"*\"]",
+            "[\"*\"]",
+            "`except-apps` takes out every app: nothing is left",
+            "leave",
+        ),
+        ("action = \"drop\"", "action", "`[policy]` has no key `action`", "[[rule]]"),
+        ("rule = []", "rule", "`[policy]` has no key `rule`", "[[rule]]"),
+    ];
+    for (lines, underlined, message, hint) in cases {
+        assert_first(&with_policy(lines), underlined, message, hint);
+    }
+    let lists: &[(&str, &str, &str, &str)] = &[
+        (
+            "file = \"x\"\nformat = \"adblok\"",
+            "\"adblok\"",
+            "there is no format `adblok`",
+            "adblock",
+        ),
+        ("url = \"x\"", "\"x\"", "`x` is not a URL of a list", "https://"),
+        ("url = \"https://x/\"\nrefresh = \"1\"", "\"1\"", "`1` is not a time span", "24h"),
+        ("url = \"https://x/\"\nsha256 = \"1\"", "\"1\"", "`1` is not a SHA-256", "64"),
+        ("domains = [\"1.2.3.4\"]", "\"1.2.3.4\"", "`1.2.3.4` is an address", "networks"),
+        (
+            "domains = [\"*baidu.com\"]",
+            "\"*baidu.com\"",
+            "`*baidu.com` is not a domain",
+            "`baidu.com`",
+        ),
+    ];
+    for (lines, underlined, message, hint) in lists {
+        // The refusal stands at the name of the list and comes first.
+        let text = lists_of(lines);
+        let (_, diagnostics) = check(&text);
+        let all: Vec<_> = diagnostics.iter().collect();
+        let [refused, found] = all[..] else { panic!("{}", diagnostics.render(false)) };
+        assert_eq!(refused.message, format!("{not_yet} the list `l` yet"));
+        assert_eq!(&found.message, message);
+        assert!(found.hint.as_ref().is_some_and(|h| h.contains(hint)), "{found:?}");
+        assert_eq!(&text[found.place.span.clone()], *underlined);
+    }
+    for lines in ["", "format = \"auto\"", "file = \"x\"\nurl = \"https://x/\""] {
+        assert!(check(&lists_of(lines)).1.errors() > 1, "{lines}");
+    }
+}
+
+#[test]
+fn mistakes_around_a_policy() {
+    let rule = "[[rule]]\nname = \"r\"\naction = \"drop\"\nports = [\"tcp\"]\n";
+    assert_first("", "", "the file is empty", "[policy]");
+    assert_first("\u{feff}", "", "the file has no policy", "[policy]");
+    assert_first(rule, "", "there is no `[policy]`", "[policy]");
+    let text = &format!("[policy]\n{rule}");
+    assert_first(text, "[policy]", "the policy has no `name`", "name");
+    let nothing = "the policy has no rules and no `default`: it does nothing";
+    assert_first("[policy]\nname = \"x\"\n", "[policy]", nothing, "[[rule]]");
+    let text = "[policy]\nname = \"x\"\ndefault = \"deny\"\n";
+    assert_first(text, "\"deny\"", "there is no default `deny`", "`drop`");
+    let text = format!("[[policy]]\nname = \"x\"\n{rule}");
+    assert_first(&text, "[[policy]]", "`policy` is a table, not an array", "`[policy]`, once");
+    let text = "[policy]\nname = \"x\"\n[rule]\nname = \"r\"\n";
+    assert_first(
+        text,
+        "[rule]",
+        "`rule` is a table, and a policy has an array of them",
+        "[[rule]]",
+    );
+    let text = "[policy]\nname = \"x\"\n[[rules]]\nname = \"r\"\n";
+    let (_, diagnostics) = check(text);
+    assert!(diagnostics.render(false).contains("did you mean `[[rule]]`?"));
+    let text = "rule = [1]\n[policy]\nname = \"x\"\n";
+    assert_first(text, "1", "a rule is a table, not an integer", "[[rule]]");
+    let text = "rule = []\n[policy]\nname = \"x\"\n";
+    assert_first(text, "[]", "`rule` is empty", "[[rule]]");
+    for name in ["", "-a", "a b", "A", "é", "a/b", &"a".repeat(65)] {
+        let text = format!("[policy]\nname = \"{name}\"\ndefault = \"drop\"\n");
+        let message = format!("{} is not a name", quoted(name));
+        assert_first(&text, &format!("\"{name}\""), &message, "lower-case");
+    }
+}
+
+#[test]
+fn mistakes_in_a_rule() {
+    let text = "[policy]\nname = \"p\"\n[[rule]]\naction = \"drop\"\nports = [\"tcp\"]\n";
+    assert_first(text, "[[rule]]", "the rule has no `name`", "name");
+    let text = "[policy]\nname = \"p\"\n[[rule]]\nname = \"r\"\nports = [\"tcp\"]\n";
+    assert_first(text, "[[rule]]", "the rule has no `action`", "drop");
+    for (action, meant) in
+        [("deny", "drop"), ("block", "drop"), ("accept", "allow"), ("alow", "allow")]
+    {
+        let text = with_rule("ports = [\"tcp\"]").replace("\"drop\"", &format!("\"{action}\""));
+        let message = format!("there is no action `{action}`");
+        assert_first(&text, &format!("\"{action}\""), &message, &format!("mean `{meant}`?"));
+    }
+    let cases: &[(&str, &str, &str, &str)] = &[
+        ("", "[[rule]]", "the rule is empty: it has neither `to` nor `ports`", "\"::/0\""),
+        (
+            "apps = [\"*\"]",
+            "[[rule]]",
+            "the rule is empty: it has neither `to` nor `ports`",
+            "::/0",
+        ),
+        ("to = [\"CN\"]", "[\"CN\"]", "`to` is a table, not an array", "jurisdictions"),
+        ("to = {}", "{}", "`to` is empty", "\"::/0\""),
+        (
+            "jurisdictions = [\"CN\"]\nports = [\"tcp\"]",
+            "jurisdictions",
+            "a rule has no key `jurisdictions`",
+            "to = {",
+        ),
+        ("port = [\"tcp\"]\nto.asns = [\"AS1\"]", "port", "a rule has no key `port`", "`ports`"),
+        ("priority = 1\nports = [\"tcp\"]", "priority", "a rule has no key `priority`", "[policy]"),
+        ("ports = []", "[]", "`ports` is empty", "tcp/443"),
+        ("ports = 443", "443", "`ports` is an array of strings, not an integer", "[\"tcp/443\"]"),
+        ("ports = [443]", "443", "`ports` holds strings, not an integer", "\"tcp/443\""),
+        ("ports = [\"443/udp\"]", "\"443/udp\"", "`443/udp` is not a port", "`udp/443`"),
+        (
+            "ports = [\"8000-8999\"]",
+            "\"8000-8999\"",
+            "`8000-8999` is not a port",
+            "`tcp/8000-8999`",
+        ),
+        ("ports = [\"tcp/\"]", "\"tcp/\"", "`tcp/` is not a port", "tcp/443"),
+        ("ports = [\"tcp/+1\"]", "\"tcp/+1\"", "`tcp/+1` is not a port", "tcp/443"),
+        ("ports = [\"proto\"]", "\"proto\"", "`proto` names no protocol", "proto/47"),
+        ("ports = [\"dccp/1\"]", "\"dccp/1\"", "`dccp/1` is not a port", "proto/"),
+        ("ports = [\"TCP/1\"]", "\"TCP/1\"", "`TCP/1` is not a port", "`tcp/1`"),
+        ("ports = [\"icmpv6/1\"]", "\"icmpv6/1\"", "`icmpv6` has no ports", "alone"),
+    ];
+    for (lines, underlined, message, hint) in cases {
+        assert_first(&with_rule(lines), underlined, message, hint);
+    }
+}
+
+#[test]
+fn mistakes_in_destinations() {
+    let not_yet = |what: &str| format!("this version cannot enforce `{what}` yet");
+    let cases: &[(&str, &str, &str, &str)] = &[
+        ("jurisdictions = [\"CHN\"]", "\"CHN\"", "there is no country `CHN`", "`CN`"),
+        ("jurisdictions = [\"china\"]", "\"china\"", "there is no country `china`", "`CN`"),
+        ("jurisdictions = []", "[]", "`jurisdictions` is empty", "CN"),
+        ("jurisdictions = [1]", "1", "`jurisdictions` holds strings, not an integer", "CN"),
+        ("countries = [\"CN\"]", "countries", "`to` has no key `countries`", "`jurisdictions`"),
+        (
+            "organisations = [\"baidoo\"]",
+            "\"baidoo\"",
+            "there is no organisation `baidoo`",
+            "`baidu`",
+        ),
+        (
+            "organizations = [\"baidu\"]",
+            "organizations",
+            "`to` has no key `organizations`",
+            "`organisations`",
+        ),
+        (
+            "asns = [\"AS4294967296\"]",
+            "\"AS4294967296\"",
+            "`AS4294967296` is too large for an AS number",
+            "4294967295",
+        ),
+        ("asns = [\"as1\"]", "\"as1\"", "`as1` is not an AS number", "`AS1`"),
+        ("asns = [\"AS+1\"]", "\"AS+1\"", "`AS+1` is not an AS number", "AS1"),
+        ("asns = 37963", "37963", "`asns` is an array of strings, not an integer", "[\"AS37963\"]"),
+        (
+            "networks = [\"2001:db8::/129\"]",
+            "\"2001:db8::/129\"",
+            "`2001:db8::/129` has a prefix that is too long",
+            "/128",
+        ),
+        (
+            "networks = [\"2001:db8::1/32\"]",
+            "\"2001:db8::1/32\"",
+            "`2001:db8::1/32` has bits set behind its prefix",
+            "`2001:db8::/32`",
+        ),
+        (
+            "networks = [\"10.0.0.0/255.0.0.0\"]",
+            "\"10.0.0.0/255.0.0.0\"",
+            "`10.0.0.0/255.0.0.0` is not an address or a CIDR",
+            "`10.0.0.0/8`",
+        ),
+        (
+            "networks = [\"10.0.0.0-10.0.0.255\"]",
+            "\"10.0.0.0-10.0.0.255\"",
+            "`10.0.0.0-10.0.0.255` is not an address or a CIDR",
+            "`10.0.0.0/24`",
+        ),
+        (
+            "networks = [\"baidu.com\"]",
+            "\"baidu.com\"",
+            "`baidu.com` is not an address or a CIDR",
+            "`domains`",
+        ),
+        (
+            "networks = [\"::ffff:1.2.3.0/120\"]",
+            "\"::ffff:1.2.3.0/120\"",
+            "`::ffff:1.2.3.0/120` is IPv4 in the form of IPv6, which is judged as IPv4",
+            "`1.2.3.0/24`",
+        ),
+        (
+            "networks = [\"1.2.3\"]",
+            "\"1.2.3\"",
+            "`1.2.3` is not an address or a CIDR",
+            "192.0.2.0/24",
+        ),
+        (
+            "domains = [\"=hm.baidu.com\", \"*.x.cn\"]",
+            "domains",
+            &not_yet("domains"),
+            "leave the rule out",
+        ),
+        (
+            "except = { asns = [\"AS1\"] }",
+            "except",
+            "there is nothing to except from: `to` names no destination",
+            "::/0",
+        ),
+        ("asns = [\"AS1\"], except = {}", "{}", "`except` is empty", "leave"),
+        (
+            "asns = [\"AS1\"], except = { domains = [\"x\"] }",
+            "domains",
+            &not_yet("domains"),
+            "leave",
+        ),
+        (
+            "asns = [\"AS1\"], except = { asns = [\"AS0\"] }",
+            "\"AS0\"",
+            "AS 0 is reserved: nobody announces addresses with it",
+            "AS1",
+        ),
+    ];
+    for (to, underlined, message, hint) in cases {
+        assert_first(&with_to(to), underlined, message, hint);
+    }
+}
