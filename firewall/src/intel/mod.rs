@@ -19,6 +19,8 @@ use asn::Asn;
 use geo::Geo;
 use organisations::{BadLine, Organisations};
 
+use crate::policy::compile::Ranges;
+
 const COUNTRY_TABLE: &[u8] = include_bytes!("../../data/country.table");
 const AS_TABLE: &[u8] = include_bytes!("../../data/as.table");
 const AS_NAMES: &[u8] = include_bytes!("../../data/as.names");
@@ -140,3 +142,23 @@ fn once<T>(cell: &OnceLock<T>, make: impl FnOnce() -> Result<T, Error>) -> Resul
 #[cfg(test)]
 #[path = "embedded_tests.rs"]
 mod tests;
+
+impl Ranges<country::Country> for Geo {
+    fn v4(&self) -> Box<dyn Iterator<Item = (u32, u32, country::Country)> + '_> {
+        Box::new(self.ranges_v4().map(|(range, country)| (*range.start(), *range.end(), country)))
+    }
+
+    fn v6(&self) -> Box<dyn Iterator<Item = (u128, u128, country::Country)> + '_> {
+        Box::new(self.ranges_v6().map(|(range, country)| (*range.start(), *range.end(), country)))
+    }
+}
+
+impl Ranges<u32> for Asn {
+    fn v4(&self) -> Box<dyn Iterator<Item = (u32, u32, u32)> + '_> {
+        Box::new(self.ranges_v4().map(|(range, asn)| (*range.start(), *range.end(), asn)))
+    }
+
+    fn v6(&self) -> Box<dyn Iterator<Item = (u128, u128, u32)> + '_> {
+        Box::new(self.ranges_v6().map(|(range, asn)| (*range.start(), *range.end(), asn)))
+    }
+}

@@ -2,6 +2,7 @@
 
 pub mod compile;
 pub mod diagnostic;
+pub mod explain;
 mod model;
 mod parse;
 mod shipped;

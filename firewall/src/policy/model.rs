@@ -32,6 +32,16 @@ pub enum Mode {
     Observe,
 }
 
+impl Mode {
+    /// The word in policies and in machine output.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Observe => "observe",
+        }
+    }
+}
+
 /// What a flow gets that no rule matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Default {
@@ -39,6 +49,16 @@ pub enum Default {
     Allow,
     /// It is dropped.
     Drop,
+}
+
+impl Default {
+    /// The word in policies and in machine output.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Drop => "drop",
+        }
+    }
 }
 
 /// Matchers and one action.
@@ -63,6 +83,17 @@ pub enum Action {
     Log,
     /// Stop it.
     Drop,
+}
+
+impl Action {
+    /// The word in policies and in machine output.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Log => "log",
+            Self::Drop => "drop",
+        }
+    }
 }
 
 /// A destination matches if anything here does and nothing in `except` does.

@@ -1,0 +1,346 @@
+//! Why a verdict was reached: the deciding rule, the facts it rests on, and who else had something
+//! to say.
+//!
+//! The decision comes from the compiled generation, as in the kernel. The evidence is found by
+//! asking the matchers of the rule one by one.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use firewall_common::{
+    flow::{Address, Destination},
+    verdict::{Reason, Verdict},
+};
+use ipnet::IpNet;
+use serde::Serialize;
+
+use super::{
+    Action, Destinations, Mode, Policy, Ports, Rule,
+    compile::{Decision, Generation, Ground},
+};
+use crate::intel::{Error, Intel, asn::Origin, geo::Located};
+
+/// What is known of an address. The keys are those of a verdict event.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Geo {
+    /// ISO 3166-1 alpha-2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub country: Option<&'static str>,
+    /// Origin AS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asn: Option<u32>,
+    /// Owner by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub organisation: Option<String>,
+    /// Name of the AS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_name: Option<String>,
+}
+
+impl Geo {
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// One verdict, with what it rests on. The keys are those of a verdict event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// `allow`, `audit` or `deny`.
+    pub verdict: &'static str,
+    /// `enforce` or `observe`: of the policy that decided.
+    pub mode: &'static str,
+    /// See [`Reason`].
+    pub reason: &'static str,
+    /// What the rule asks for; absent where nothing was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<&'static str>,
+    /// Name of the policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Name of the rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// The matchers of the rule that hold, each with the fact it holds by.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<String>,
+}
+
+/// A rule that matches but came too late to decide.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RunnerUp {
+    /// Name of the policy.
+    pub policy: String,
+    /// Name of the rule.
+    pub rule: String,
+    /// What it asks for.
+    pub action: &'static str,
+    /// Mode of the policy.
+    pub mode: &'static str,
+    /// As of [`Finding::evidence`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<String>,
+}
+
+/// Answers questions about one generation.
+#[derive(Clone, Copy, Debug)]
+pub struct Explainer<'a> {
+    /// What is in force.
+    pub generation: &'a Generation,
+    /// What is known of addresses.
+    pub intel: &'a Intel,
+}
+
+impl Explainer<'_> {
+    /// What is known of an address; of one that carries an IPv4 address, of that.
+    pub fn geo(&self, address: Address) -> Result<Geo, Error> {
+        let ip = inner(address);
+        let origin = self.intel.asn()?.lookup(ip);
+        let asn = origin.map(|origin| origin.asn);
+        let owner = |asn| Ok::<_, Error>(self.intel.organisations()?.of(asn).map(str::to_owned));
+        Ok(Geo {
+            country: self.intel.geo()?.lookup(ip).map(|located| located.country.code()),
+            asn,
+            organisation: asn.map(owner).transpose()?.flatten(),
+            as_name: match asn {
+                Some(asn) => self.intel.asn()?.name(asn).map(str::to_owned),
+                None => None,
+            },
+        })
+    }
+
+    /// The findings that stand behind a decision: first what observing policies would have done,
+    /// then what happened. An allow that only says that nothing happened is left out behind
+    /// others.
+    pub fn findings(
+        &self,
+        decision: &Decision,
+        destination: &Destination,
+    ) -> Result<Vec<Finding>, Error> {
+        let mut findings = Vec::new();
+        for ground in &decision.observed {
+            findings.push(self.finding(*ground, Verdict::Audit, destination)?);
+        }
+        let last = match self.generation.rule(decision.ground) {
+            Some((_, rule)) => action_verdict(rule.action),
+            None if decision.verdict == Verdict::Deny => Verdict::Deny,
+            None => Verdict::Allow,
+        };
+        if findings.is_empty() || last != Verdict::Allow {
+            findings.push(self.finding(decision.ground, last, destination)?);
+        }
+        Ok(findings)
+    }
+
+    fn finding(
+        &self,
+        ground: Ground,
+        verdict: Verdict,
+        destination: &Destination,
+    ) -> Result<Finding, Error> {
+        let policy = |index: usize| self.generation.policies.get(index);
+        Ok(match ground {
+            Ground::Rule { policy: index, .. } => {
+                let rule = self.generation.rule(ground).map(|(_, rule)| rule);
+                Finding {
+                    verdict: verdict.word(),
+                    mode: policy(index).map_or(Mode::Enforce, |policy| policy.mode).word(),
+                    reason: Reason::Rule.word(),
+                    action: rule.map(|rule| rule.action.word()),
+                    policy: policy(index).map(|policy| policy.name.clone()),
+                    rule: rule.map(|rule| rule.name.clone()),
+                    evidence: match rule {
+                        Some(rule) => self.evidence(rule, destination)?,
+                        None => Vec::new(),
+                    },
+                }
+            }
+            Ground::PolicyDefault { policy: index } => Finding {
+                verdict: verdict.word(),
+                mode: policy(index).map_or(Mode::Enforce, |policy| policy.mode).word(),
+                reason: Reason::Default.word(),
+                action: policy(index).and_then(|policy| policy.default).map(super::Default::word),
+                policy: policy(index).map(|policy| policy.name.clone()),
+                rule: None,
+                evidence: Vec::new(),
+            },
+            Ground::Default => Finding {
+                verdict: verdict.word(),
+                mode: Mode::Enforce.word(),
+                reason: Reason::Default.word(),
+                action: Some(self.generation.settings.default.word()),
+                policy: None,
+                rule: None,
+                evidence: Vec::new(),
+            },
+        })
+    }
+
+    /// The rules that match too, in the order in which they are tried.
+    pub fn runners_up(
+        &self,
+        decision: &Decision,
+        destination: &Destination,
+    ) -> Result<Vec<RunnerUp>, Error> {
+        let mut runners_up = Vec::new();
+        for (policy_index, policy) in self.generation.policies.iter().enumerate() {
+            for (rule_index, rule) in policy.rules.iter().enumerate() {
+                let ground = Ground::Rule { policy: policy_index, rule: rule_index };
+                if decision.ground == ground || decision.observed.contains(&ground) {
+                    continue;
+                }
+                if self.matches(rule, destination)? {
+                    runners_up.push(RunnerUp {
+                        policy: policy.name.clone(),
+                        rule: rule.name.clone(),
+                        action: rule.action.word(),
+                        mode: policy.mode.word(),
+                        evidence: self.evidence(rule, destination)?,
+                    });
+                }
+            }
+        }
+        Ok(runners_up)
+    }
+
+    /// A rule that comes before `rule` of `policy` and decides one of the destinations it names.
+    pub fn shadowed_by(&self, policy: usize, rule: usize) -> Result<Option<(&Policy, &Rule)>, Error> {
+        let Some(shadowed) = self.generation.policies.get(policy).and_then(|p| p.rules.get(rule))
+        else {
+            return Ok(None);
+        };
+        let Some(address) = self.sample(shadowed.to.as_ref())? else { return Ok(None) };
+        let (protocol, port) =
+            shadowed.ports.first().map_or((firewall_common::flow::TCP, 443), |ports| {
+                (ports.protocol, *ports.ports.start())
+            });
+        let destination = Destination { address, port, protocol, port_hidden: 0 };
+        let Ok(outcome) = self.generation.evaluate(&destination) else { return Ok(None) };
+        Ok(self
+            .generation
+            .decision(outcome.decision)
+            .and_then(|decision| self.generation.rule(decision.ground)))
+    }
+
+    /// Some address that `to` matches.
+    fn sample(&self, to: Option<&Destinations>) -> Result<Option<Address>, Error> {
+        let Some(to) = to else { return Ok(Some(Address::v4(0x0808_0808))) };
+        let mut candidates: Vec<Address> =
+            to.networks.iter().map(|net| net.network().into()).collect();
+        if !to.jurisdictions.is_empty() {
+            let geo = self.intel.geo()?;
+            candidates.extend(
+                geo.ranges_v4()
+                    .filter(|(_, country)| to.jurisdictions.contains(country))
+                    .map(|(range, _)| Address::v4(*range.start())),
+            );
+        }
+        let asns = self.asns(to)?;
+        if !asns.is_empty() {
+            let table = self.intel.asn()?;
+            candidates.extend(
+                table
+                    .ranges_v4()
+                    .filter(|(_, asn)| asns.contains(asn))
+                    .map(|(range, _)| Address::v4(*range.start())),
+            );
+        }
+        for candidate in candidates {
+            if !self.why(to, candidate)?.is_empty() {
+                return Ok(Some(candidate));
+            }
+        }
+        Ok(None)
+    }
+
+    fn asns(&self, to: &Destinations) -> Result<Vec<u32>, Error> {
+        let mut asns = to.asns.clone();
+        for name in &to.organisations {
+            asns.extend(self.intel.organisations()?.asns(name).unwrap_or_default());
+        }
+        Ok(asns)
+    }
+
+    fn matches(&self, rule: &Rule, destination: &Destination) -> Result<bool, Error> {
+        if !ports_match(&rule.ports, destination) {
+            return Ok(false);
+        }
+        match &rule.to {
+            None => Ok(true),
+            Some(_) => Ok(!self.evidence(rule, destination)?.is_empty()),
+        }
+    }
+
+    /// Which matchers of a rule hold, and by which fact.
+    fn evidence(&self, rule: &Rule, destination: &Destination) -> Result<Vec<String>, Error> {
+        let Some(to) = &rule.to else { return Ok(Vec::new()) };
+        let mut evidence = self.why(to, destination.address)?;
+        if let Some(bits) = destination.address.embedded_v4() {
+            evidence.extend(self.why(to, Address::v4(bits))?);
+        }
+        Ok(evidence)
+    }
+
+    /// As [`Self::evidence`], of one address as it stands; empty if it is excepted.
+    fn why(&self, to: &Destinations, address: Address) -> Result<Vec<String>, Error> {
+        if let Some(except) = &to.except
+            && !self.why(except, address)?.is_empty()
+        {
+            return Ok(Vec::new());
+        }
+        let Destinations { jurisdictions, organisations, asns, networks, except: _ } = to;
+        let ip = IpAddr::from(address);
+        let mut evidence = Vec::new();
+        if !jurisdictions.is_empty()
+            && let Some(Located { country, network }) = self.intel.geo()?.lookup(ip)
+            && jurisdictions.contains(&country)
+        {
+            evidence.push(format!("country:{country}={network}"));
+        }
+        if !(organisations.is_empty() && asns.is_empty())
+            && let Some(Origin { asn, network }) = self.intel.asn()?.lookup(ip)
+        {
+            for name in organisations {
+                if self.intel.organisations()?.asns(name).is_some_and(|asns| asns.contains(&asn)) {
+                    evidence.push(format!("org:{name}=AS{asn}"));
+                }
+            }
+            if asns.contains(&asn) {
+                evidence.push(format!("as:AS{asn}={network}"));
+            }
+        }
+        for network in networks {
+            if contains(network, ip) {
+                evidence.push(format!("net:{network}"));
+            }
+        }
+        Ok(evidence)
+    }
+}
+
+fn contains(network: &IpNet, ip: IpAddr) -> bool {
+    network.contains(&ip)
+}
+
+fn ports_match(ports: &[Ports], destination: &Destination) -> bool {
+    ports.is_empty()
+        || ports.iter().any(|one| {
+            one.protocol == destination.protocol && one.ports.contains(&destination.port)
+        })
+}
+
+/// The IPv4 address inside, if there is one.
+fn inner(address: Address) -> IpAddr {
+    match address.embedded_v4() {
+        Some(bits) => Ipv4Addr::from_bits(bits).into(),
+        None => address.into(),
+    }
+}
+
+const fn action_verdict(action: Action) -> Verdict {
+    match action {
+        Action::Allow => Verdict::Allow,
+        Action::Log => Verdict::Audit,
+        Action::Drop => Verdict::Deny,
+    }
+}
