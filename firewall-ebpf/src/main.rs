@@ -1,13 +1,73 @@
 //! Entry points of the kernel programs.
 #![no_std]
 #![no_main]
+#![expect(missing_docs, reason = "the macros drop the comments of what they wrap")]
 
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
+use aya_ebpf::{
+    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, raw_tracepoint, sock_ops},
+    programs::{
+        RawTracePointContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext,
+    },
+};
+use firewall_common::verdict::Hook;
+use firewall_ebpf::{connect, egress as packet, exec, socket};
+
+firewall_ebpf::object!();
+
+/// `connect()` to an IPv4 address.
+#[cgroup_sock_addr(connect4)]
+pub fn connect4(ctx: SockAddrContext) -> i32 {
+    connect::v4(&ctx, Hook::Connect)
 }
 
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+/// `connect()` to an IPv6 address.
+#[cgroup_sock_addr(connect6)]
+pub fn connect6(ctx: SockAddrContext) -> i32 {
+    connect::v6(&ctx, Hook::Connect)
+}
+
+/// `sendmsg()` to an IPv4 address on a UDP socket.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    connect::v4(&ctx, Hook::Sendmsg)
+}
+
+/// `sendmsg()` to an IPv6 address on a UDP socket.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    connect::v6(&ctx, Hook::Sendmsg)
+}
+
+/// Every packet of a local socket.
+#[cgroup_skb(egress)]
+pub fn egress(ctx: SkBuffContext) -> i32 {
+    packet::judge(ctx.skb.skb, |_| {})
+}
+
+/// `socket()`.
+#[cgroup_sock(sock_create)]
+pub fn sock_create(ctx: SockContext) -> i32 {
+    socket::created(&ctx);
+    1
+}
+
+/// The last `close()`.
+#[cgroup_sock(sock_release)]
+pub fn sock_release(ctx: SockContext) -> i32 {
+    socket::released(&ctx);
+    1
+}
+
+/// Events of TCP connections.
+#[sock_ops]
+pub fn tcp_event(ctx: SockOpsContext) -> u32 {
+    socket::established(&ctx);
+    1
+}
+
+/// A program was started.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn exec_path(_ctx: RawTracePointContext) -> i32 {
+    exec::executed();
+    0
+}

@@ -1,5 +1,6 @@
 //! An egress firewall for Linux workstations.
 
 pub mod cli;
+pub mod datapath;
 pub mod intel;
 pub mod policy;

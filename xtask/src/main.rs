@@ -1,19 +1,44 @@
 //! `cargo xtask`: set-up, build, test, data and measurements.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool that reports to a terminal")]
+//!
+//! This crate does not depend on `firewall`, so that `setup` runs where the kernel programs cannot
+//! be built yet.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for people")]
 
-use clap::Parser as _;
-
+mod command;
 mod data;
+mod lint;
+mod setup;
+mod skips;
+mod test;
+mod toolchain;
+
+use clap::{Parser, Subcommand};
 
 /// Set-up, build, test, data and measurements of this workspace.
-#[derive(clap::Parser)]
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
 enum Task {
-    /// Write the embedded country, AS and AS name tables.
+    /// Install what building and testing need, and say what was done
+    Setup,
+    /// Check formatting and run clippy, on the kernel programs too
+    Lint,
+    /// Write the embedded country, AS and AS name tables
     Data(data::Args),
+    /// Set up, lint, and run every test
+    Test(test::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
-    match Task::parse() {
+    match Arguments::parse().task {
+        Task::Setup => setup::run(),
+        Task::Lint => lint::run(),
         Task::Data(args) => data::run(&args),
+        Task::Test(arguments) => test::run(&arguments),
     }
 }

@@ -81,7 +81,7 @@ pub struct Destinations {
 }
 
 /// One entry of `ports`: a protocol, and of those that have ports, which.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ports {
     /// IANA protocol number.
     pub protocol: u8,

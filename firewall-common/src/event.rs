@@ -1,0 +1,149 @@
+//! What the kernel tells user space through the ring buffer.
+
+use crate::{
+    flow::Address,
+    layout::FileId,
+    verdict::{Hook, Reason, Verdict},
+};
+
+/// Who a flow is charged to, taken in the kernel, so that it holds for a process already gone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The executable; zero if none could be read.
+    pub executable: FileId,
+    /// Inode number of the process's cgroup.
+    pub cgroup: u64,
+    /// Process (thread group) number; 0 if no process was ever seen.
+    pub pid: u32,
+    /// User number.
+    pub uid: u32,
+    /// The thread's name, NUL-padded.
+    pub comm: [u8; 16],
+    /// Of [`app`]; 0 is unknown.
+    pub kind: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+/// Values of [`Identity::kind`].
+pub mod app {
+    /// A process.
+    pub const PROCESS: u32 = 1;
+    /// The kernel itself.
+    pub const KERNEL: u32 = 2;
+}
+
+/// A verdict on a flow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowEvent {
+    /// Boot-time clock, nanoseconds.
+    pub time: u64,
+    /// Socket cookie.
+    pub cookie: u64,
+    /// Source; zero where no packet has shown it yet.
+    pub src: Address,
+    /// Destination.
+    pub dst: Address,
+    /// Port of the source.
+    pub src_port: u16,
+    /// Port of the destination; 0 without ports.
+    pub dst_port: u16,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// [`Verdict`].
+    pub verdict: u8,
+    /// [`Reason`]; zero if the decision says.
+    pub reason: u8,
+    /// [`Hook`].
+    pub hook: u8,
+    /// The generation that decided.
+    pub generation: u32,
+    /// [`crate::evaluate::Outcome::decision`]; 0 if none was reached.
+    pub decision: u32,
+    /// How often: the first, and repeats within a second.
+    pub count: u32,
+    /// Zero.
+    pub _pad: u32,
+    /// Who.
+    pub identity: Identity,
+}
+
+const _: () = {
+    assert!(size_of::<Identity>() == 56);
+    assert!(size_of::<FlowEvent>() == 128);
+    assert!(core::mem::offset_of!(FlowEvent, identity) == 72);
+};
+
+/// Bytes that are no event of this version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Malformed> {
+    let (head, rest) = bytes.split_first_chunk().ok_or(Malformed)?;
+    *bytes = rest;
+    Ok(*head)
+}
+
+macro_rules! read {
+    ($bytes:expr, $($ty:ty),+) => { ($(<$ty>::from_ne_bytes(take(&mut $bytes)?)),+) };
+}
+
+impl TryFrom<&[u8]> for FlowEvent {
+    type Error = Malformed;
+
+    fn try_from(mut bytes: &[u8]) -> Result<Self, Malformed> {
+        if bytes.len() != size_of::<Self>() {
+            return Err(Malformed);
+        }
+        let b = &mut bytes;
+        let (time, cookie) = read!(*b, u64, u64);
+        let src = address(b)?;
+        let dst = address(b)?;
+        let (src_port, dst_port, protocol, verdict, reason, hook) =
+            read!(*b, u16, u16, u8, u8, u8, u8);
+        let (generation, decision, count, _pad) = read!(*b, u32, u32, u32, u32);
+        let (inode, device, pad) = read!(*b, u64, u32, u32);
+        let (cgroup, pid, uid) = read!(*b, u64, u32, u32);
+        let comm = take(b)?;
+        let (kind, identity_pad) = read!(*b, u32, u32);
+        if Verdict::from_wire(verdict).is_none()
+            || Hook::from_wire(hook).is_none()
+            || (reason != 0 && Reason::from_wire(reason).is_none())
+            || (reason == 0 && decision == 0)
+        {
+            return Err(Malformed);
+        }
+        Ok(Self {
+            time,
+            cookie,
+            src,
+            dst,
+            src_port,
+            dst_port,
+            protocol,
+            verdict,
+            reason,
+            hook,
+            generation,
+            decision,
+            count,
+            _pad,
+            identity: Identity {
+                executable: FileId { inode, device, _pad: pad },
+                cgroup,
+                pid,
+                uid,
+                comm,
+                kind,
+                _pad: identity_pad,
+            },
+        })
+    }
+}
+
+fn address(bytes: &mut &[u8]) -> Result<Address, Malformed> {
+    let (high, low) = read!(*bytes, u64, u64);
+    Ok(Address { high, low })
+}

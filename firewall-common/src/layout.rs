@@ -1,0 +1,252 @@
+//! Names and shapes of the maps that the kernel programs and user space share.
+//!
+//! Any change here, in [`crate::event`] or in [`crate::evaluate`] that another build would misread
+//! raises [`ABI_VERSION`]: it stands in the pin directory, and a pin of another version is never
+//! adopted.
+
+use crate::{event::Identity, flow::Address};
+
+/// Version of everything that is pinned or crosses the ring buffer.
+pub const ABI_VERSION: u32 = 1;
+
+/// Generations that can be in the kernel at once: the running one and the one being built.
+pub const SLOTS: u32 = 2;
+
+/// Blocks the map holds until user space puts one of the right size in its place.
+pub const TEMPLATE_BLOCKS: usize = 1;
+
+/// `BPF_F_INNER_MAP`: an array inside an array of maps may differ from the template in its size
+/// (kernel 5.10).
+pub const INNER_MAP: u32 = 1 << 12;
+
+/// Size of the ring buffer in bytes.
+pub const RING_BYTES: u32 = 1 << 20;
+
+/// Executables whose path is kept, the least recently started out first.
+pub const MAX_EXECUTABLES: u32 = 2048;
+
+/// Which generation decides: one word, so that it is read and written whole.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Active(pub u64);
+
+impl Active {
+    /// Generation `number`, which is never 0, in slot `slot`.
+    pub const fn new(number: u32, slot: u32) -> Self {
+        Self((number as u64) << 32 | slot as u64)
+    }
+
+    /// The generation's number; 0 before the first.
+    #[inline(always)]
+    pub const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Where its tables are.
+    #[inline(always)]
+    pub const fn slot(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// What the kernel needs to know of a generation besides its blocks.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// [`crate::evaluate::Cell`] that IPv4 addresses start at.
+    pub root_v4: u32,
+    /// [`crate::evaluate::Cell`] that IPv6 addresses start at.
+    pub root_v6: u32,
+    /// The first block of the rows (app class × destination class).
+    pub rows: u32,
+    /// Destination classes, counting the unused class 0.
+    pub classes: u32,
+    /// The errno of a denied `connect` or `sendmsg`, negative.
+    pub errno: i32,
+    /// Of [`flags`].
+    pub flags: u32,
+}
+
+/// Bits of [`Header::flags`].
+pub mod flags {
+    /// A packet that cannot be read far enough to judge it passes.
+    pub const UNPARSABLE_ALLOW: u32 = 1;
+    /// Replies on connections that came from outside are judged too.
+    pub const INBOUND_ENFORCE: u32 = 2;
+    /// Allowed flows are recorded too.
+    pub const RECORD_ALLOW: u32 = 4;
+}
+
+/// What is kept with a socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SocketState {
+    /// Where the flow goes.
+    pub dst: Address,
+    /// Port of the destination; 0 without ports.
+    pub dst_port: u16,
+    /// IANA protocol number of the flow.
+    pub protocol: u8,
+    /// [`crate::verdict::Verdict`] of the flow; 0 before the first.
+    pub verdict: u8,
+    /// The generation that decided.
+    pub generation: u32,
+    /// Where the flow comes from; zero until a packet has shown it.
+    pub src: Address,
+    /// Port of the source.
+    pub src_port: u16,
+    /// [`crate::verdict::Reason`].
+    pub reason: u8,
+    /// [`crate::verdict::Hook`] that decided.
+    pub hook: u8,
+    /// [`crate::evaluate::Outcome::decision`].
+    pub decision: u32,
+    /// When the flow was last recorded, on the boot-time clock; 0 if not yet.
+    pub recorded_at: u64,
+    /// Repeats since then that no event has told of.
+    pub repeats: u32,
+    /// Of [`socket`].
+    pub flags: u32,
+    /// Who made or last connected the socket.
+    pub identity: Identity,
+}
+
+/// Bits of [`SocketState::flags`].
+pub mod socket {
+    /// The connection came from outside.
+    pub const INBOUND: u32 = 1;
+}
+
+/// Length of one directory or file name that is kept of an executable's path.
+pub const NAME_BYTES: usize = 64;
+/// Directories and the file name that are kept of an executable's path, the last ones.
+pub const PATH_NAMES: usize = 16;
+
+/// An executable, by the file and not by a name that could be a link.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FileId {
+    /// Inode number.
+    pub inode: u64,
+    /// Device as the kernel has it: `major << 20 | minor`.
+    pub device: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+/// The path of an executable, taken at exec: names from the file up to the root.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ExecutablePath {
+    /// NUL-terminated, the file's own name first.
+    pub names: [[u8; NAME_BYTES]; PATH_NAMES],
+    /// How many of `names` are filled.
+    pub depth: u32,
+    /// 1 if the walk reached the root.
+    pub complete: u32,
+}
+
+/// Member offsets of kernel structures, in bytes, from the running kernel's BTF.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offsets {
+    /// `task_struct.mm`
+    pub task_mm: u32,
+    /// `mm_struct.exe_file`
+    pub mm_exe_file: u32,
+    /// `file.f_inode`
+    pub file_inode: u32,
+    /// `file.f_path` + `path.dentry`
+    pub file_dentry: u32,
+    /// `file.f_path` + `path.mnt`
+    pub file_mnt: u32,
+    /// `inode.i_ino`
+    pub inode_ino: u32,
+    /// `inode.i_sb`
+    pub inode_sb: u32,
+    /// `super_block.s_dev`
+    pub sb_dev: u32,
+    /// `dentry.d_parent`
+    pub dentry_parent: u32,
+    /// `dentry.d_name` + `qstr.name`
+    pub dentry_name: u32,
+    /// `mount.mnt`
+    pub mount_mnt: u32,
+    /// `mount.mnt_parent`
+    pub mount_parent: u32,
+    /// `mount.mnt_mountpoint`
+    pub mount_mountpoint: u32,
+    /// `vfsmount.mnt_root`
+    pub vfsmount_root: u32,
+    /// Byte of `sock.sk_kern_sock`.
+    pub sock_kern_byte: u32,
+    /// Bit of `sock.sk_kern_sock` in that byte, as a mask.
+    pub sock_kern_mask: u32,
+}
+
+/// The cgroup whose execs are followed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Inode number of its directory; 0 follows every exec.
+    pub cgroup: u64,
+    /// Its distance from the root of the hierarchy.
+    pub level: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+macro_rules! counters {
+    ($($(#[$meta:meta])* $name:ident = $word:literal;)+) => {
+        /// A per-CPU counter: each says of one kind of thing how often it happened.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Counter { $($(#[$meta])* $name),+ }
+
+        impl Counter {
+            /// Every counter, in the order of the map.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// The word in machine output.
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$name => $word,)+ }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Flows decided `allow`.
+    Allow = "allow";
+    /// Flows decided `audit`.
+    Audit = "audit";
+    /// Flows decided `deny`.
+    Deny = "deny";
+    /// Packets dropped of flows already denied.
+    DeniedPackets = "denied-packets";
+    /// Packets of the kernel's own sockets.
+    Kernel = "kernel";
+    /// Flows that came from outside.
+    Inbound = "inbound";
+    /// Packets that could not be read far enough to judge them.
+    ParseError = "parse-error";
+    /// Decisions for which the tables had no answer.
+    NoPolicy = "no-policy";
+    /// Events that found no room in the ring buffer.
+    LostEvents = "lost-events";
+    /// Sockets for which no state could be kept.
+    NoState = "no-state";
+    /// Flows of a socket whose app was never seen.
+    UnknownApp = "unknown-app";
+    /// Executables whose path could not be kept.
+    NoPath = "no-path";
+}
+
+const _: () = {
+    assert!(size_of::<Header>() == 24);
+    assert!(size_of::<SocketState>() == 64 + size_of::<Identity>());
+    assert!(core::mem::offset_of!(SocketState, identity) == 64);
+    assert!(size_of::<ExecutablePath>() == NAME_BYTES * PATH_NAMES + 8);
+    assert!(size_of::<Offsets>() == 64);
+    assert!(size_of::<FileId>() == 16);
+};

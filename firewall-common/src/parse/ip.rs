@@ -1,0 +1,194 @@
+//! IPv4 (RFC 791) and IPv6 (RFC 8200) headers up to the ports.
+//!
+//! A packet that hides where it goes is an error, not a guess: source routes and routing headers
+//! name a further destination, so they are refused while a hop is left.
+
+use super::Bytes;
+use crate::{
+    flow::{Address, Destination, has_ports},
+    forget::{forget, forget_u64},
+};
+
+/// Source and destination of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Source address.
+    pub src: Address,
+    /// Source port; 0 where there is none or it is not shown.
+    pub src_port: u16,
+    /// Where it goes.
+    pub destination: Destination,
+    /// Offset of the transport header.
+    pub transport: u32,
+    /// 1 if there are neither options, extension headers nor a fragment: the next packet of the flow
+    /// can be told by its first bytes.
+    pub plain: u8,
+}
+
+/// Why a packet cannot be judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// It ends before its headers do.
+    Truncated,
+    /// Neither version 4 nor 6.
+    Version,
+    /// An IPv4 source route or an IPv6 routing header with hops left.
+    SourceRoute,
+    /// More extension headers, or more options, than are followed.
+    TooDeep,
+}
+
+/// Extension headers that are followed; RFC 8200 section 4.1 lists seven in the usual order.
+const MAX_EXTENSIONS: u32 = 8;
+/// Options of an IPv4 header are 40 bytes at most.
+const MAX_OPTIONS: u32 = 40;
+
+impl Packet {
+    const fn unread() -> Self {
+        let unknown = Address { high: 0, low: 0 };
+        Self {
+            src: unknown,
+            src_port: 0,
+            destination: Destination { address: unknown, port: 0, protocol: 0, port_hidden: 0 },
+            transport: 0,
+            plain: 1,
+        }
+    }
+
+    /// The same packet, of which the verifier knows nothing.
+    #[inline(always)]
+    fn forget(self) -> Self {
+        let Destination { address, port, protocol, port_hidden } = self.destination;
+        Self {
+            src: Address { high: forget_u64(self.src.high), low: forget_u64(self.src.low) },
+            src_port: forget(u32::from(self.src_port)) as u16,
+            destination: Destination {
+                address: Address { high: forget_u64(address.high), low: forget_u64(address.low) },
+                port: forget(u32::from(port)) as u16,
+                protocol: forget(u32::from(protocol)) as u8,
+                port_hidden: forget(u32::from(port_hidden)) as u8,
+            },
+            transport: forget(self.transport),
+            plain: forget(u32::from(self.plain)) as u8,
+        }
+    }
+}
+
+/// Reads the headers: the packet as far as it could be read, and what stopped the reading.
+#[inline(always)]
+pub fn parse(bytes: &(impl Bytes + ?Sized)) -> (Packet, Option<Error>) {
+    let mut packet = Packet::unread();
+    let error = headers(bytes, &mut packet).err();
+    (packet.forget(), error)
+}
+
+#[inline(always)]
+fn headers(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) -> Result<(), Error> {
+    let [first] = bytes.read(0).ok_or(Error::Truncated)?;
+    let later_fragment = match first >> 4 {
+        4 => parse_v4(bytes, packet)?,
+        6 => parse_v6(bytes, packet)?,
+        _ => return Err(Error::Version),
+    };
+    if !has_ports(packet.destination.protocol) {
+        return Ok(());
+    }
+    if later_fragment {
+        packet.destination.port_hidden = 1;
+        return Ok(());
+    }
+    let [a, b, c, d] = bytes.read(packet.transport).ok_or(Error::Truncated)?;
+    packet.src_port = u16::from_be_bytes([a, b]);
+    packet.destination.port = u16::from_be_bytes([c, d]);
+    Ok(())
+}
+
+/// Returns whether this is a fragment other than the first.
+#[inline(always)]
+fn parse_v4(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) -> Result<bool, Error> {
+    let header: [u8; 20] = bytes.read(0).ok_or(Error::Truncated)?;
+    let word = |i: usize| {
+        u32::from_be_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]])
+    };
+    packet.src = Address::v4(word(12));
+    packet.destination.address = Address::v4(word(16));
+    packet.destination.protocol = header[9];
+    packet.transport = u32::from(header[0] & 15) * 4;
+    if packet.transport < 20 {
+        return Err(Error::Truncated);
+    }
+    if packet.transport > 20 {
+        packet.plain = 0;
+        refuse_source_route(bytes, packet.transport)?;
+    }
+    // The flag "more fragments" and the offset.
+    let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
+    if fragment != 0 {
+        packet.plain = 0;
+    }
+    Ok(fragment & 0x1fff != 0)
+}
+
+/// Looks for a loose (131) or strict (137) source route among the options.
+#[inline(always)]
+fn refuse_source_route(bytes: &(impl Bytes + ?Sized), end: u32) -> Result<(), Error> {
+    let mut offset = 20;
+    for _ in 0..MAX_OPTIONS {
+        offset = forget(offset);
+        if offset >= end {
+            return Ok(());
+        }
+        let [kind] = bytes.read(offset).ok_or(Error::Truncated)?;
+        match kind {
+            0 => return Ok(()),
+            1 => offset += 1,
+            131 | 137 => return Err(Error::SourceRoute),
+            _ => {
+                let [len] = bytes.read(offset + 1).ok_or(Error::Truncated)?;
+                if len < 2 {
+                    return Err(Error::Truncated);
+                }
+                offset += u32::from(len);
+            }
+        }
+    }
+    if offset >= end { Ok(()) } else { Err(Error::TooDeep) }
+}
+
+/// Returns whether this is a fragment other than the first.
+#[inline(always)]
+fn parse_v6(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) -> Result<bool, Error> {
+    let header: [u8; 40] = bytes.read(0).ok_or(Error::Truncated)?;
+    let word = |i: usize| {
+        u32::from_ne_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]])
+    };
+    packet.src = Address::v6([word(8), word(12), word(16), word(20)]);
+    packet.destination.address = Address::v6([word(24), word(28), word(32), word(36)]);
+    packet.destination.protocol = header[6];
+    packet.transport = 40;
+    for _ in 0..MAX_EXTENSIONS {
+        let next = packet.destination.protocol;
+        if !matches!(next, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140) {
+            return Ok(false);
+        }
+        packet.plain = 0;
+        // Every extension header names what follows in its first byte. The second is a length
+        // but for fragments, the fourth of a routing header the number of hops left.
+        let [following, len, third, fourth] =
+            bytes.read(packet.transport).ok_or(Error::Truncated)?;
+        packet.destination.protocol = following;
+        packet.transport = forget(packet.transport);
+        packet.transport += match next {
+            43 if fourth != 0 => return Err(Error::SourceRoute),
+            44 => 8,
+            // Authentication header (RFC 4302): units of 4 bytes, minus 2.
+            51 => 8 + u32::from(len) * 4,
+            _ => 8 + u32::from(len) * 8,
+        };
+        if next == 44 && u16::from_be_bytes([third, fourth]) >> 3 != 0 {
+            // What follows is the middle of something, no header.
+            return Ok(true);
+        }
+    }
+    Err(Error::TooDeep)
+}

@@ -1,0 +1,89 @@
+//! `connect()` and `sendmsg()` with an address: the first place that knows where a flow goes.
+//!
+//! What passes here is judged again as a packet; what is denied here fails at once, with an error
+//! that the app understands.
+
+use aya_ebpf::{
+    bindings::{bpf_sock, bpf_sock_addr},
+    helpers::generated::{bpf_get_socket_cookie, bpf_set_retval},
+    programs::SockAddrContext,
+};
+use firewall_common::{
+    flow::{Address, Destination, TCP},
+    layout::{Counter, socket as socket_flags},
+    verdict::Hook,
+};
+
+use crate::{
+    identity,
+    maps::count,
+    socket::{self, Origin},
+};
+
+/// `IPPROTO_MPTCP`, which is TCP on the wire.
+const MPTCP: u32 = 262;
+
+/// 1 lets the call go on, 0 fails it.
+#[inline(always)]
+pub fn v4(ctx: &SockAddrContext, hook: Hook) -> i32 {
+    let addr: *mut bpf_sock_addr = ctx.sock_addr;
+    // SAFETY: reading a context member.
+    let ip = unsafe { (*addr).user_ip4 };
+    judge(ctx, hook, Address::v4(u32::from_be(ip)))
+}
+
+/// 1 lets the call go on, 0 fails it.
+#[inline(always)]
+pub fn v6(ctx: &SockAddrContext, hook: Hook) -> i32 {
+    let addr: *mut bpf_sock_addr = ctx.sock_addr;
+    // SAFETY: reading a context member, word by word: the kernel refuses wider reads.
+    let words = unsafe {
+        [
+            (&raw const (*addr).user_ip6[0]).read_volatile(),
+            (&raw const (*addr).user_ip6[1]).read_volatile(),
+            (&raw const (*addr).user_ip6[2]).read_volatile(),
+            (&raw const (*addr).user_ip6[3]).read_volatile(),
+        ]
+    };
+    judge(ctx, hook, Address::v6(words))
+}
+
+#[inline(always)]
+fn judge(ctx: &SockAddrContext, hook: Hook, address: Address) -> i32 {
+    let addr: *mut bpf_sock_addr = ctx.sock_addr;
+    // SAFETY: reading context members.
+    let (port, protocol, sk): (u32, u32, *mut bpf_sock) =
+        unsafe { ((*addr).user_port, (*addr).protocol, (*addr).__bindgen_anon_1.sk) };
+    let protocol = if protocol == MPTCP { TCP } else { protocol as u8 };
+    let port = if firewall_common::flow::has_ports(protocol) {
+        u16::from_be(port as u16)
+    } else {
+        0
+    };
+    let destination =
+        Destination { address: address.destination(), port, protocol, port_hidden: 0 };
+    let (generation, settings, errno, judgement) = socket::judge(&destination);
+    let state = if sk.is_null() { None } else { socket::state(sk.cast()) };
+    match state {
+        Some(state) => {
+            identity::charge_current(&mut state.identity);
+            state.flags &= !socket_flags::INBOUND;
+            // SAFETY: the verifier knows the context of this program type.
+            let cookie = unsafe { bpf_get_socket_cookie(addr.cast()) };
+            // Not cached: the first packet is judged again, and recorded with its source.
+            let origin =
+                Origin { hook, src: Address::default(), src_port: 0, cacheable: false };
+            socket::settle(state, cookie, generation, settings, &destination, &origin, judgement);
+        }
+        // The verdict stands all the same; only the record and the cache are missing.
+        None => count(Counter::NoState),
+    }
+    if judgement.passes() {
+        return 1;
+    }
+    if errno < 0 {
+        // SAFETY: the helper takes a negative errno; without it the caller gets EPERM.
+        unsafe { bpf_set_retval(errno) };
+    }
+    0
+}

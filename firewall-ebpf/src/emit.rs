@@ -1,0 +1,65 @@
+//! Telling user space. Nothing here has a say in a verdict.
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use firewall_common::{
+    event::FlowEvent,
+    layout::{Counter, SocketState},
+};
+
+use crate::maps::{EVENTS, count};
+
+/// Repeats of a flow within this many nanoseconds are one event.
+const WINDOW: u64 = 1_000_000_000;
+
+/// Records the flow in `state`, or counts it as a repeat of the record made within the last second.
+#[inline(always)]
+pub fn record(state: &mut SocketState, cookie: u64) {
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    if state.recorded_at != 0 && now.wrapping_sub(state.recorded_at) < WINDOW {
+        state.repeats = state.repeats.saturating_add(1);
+        return;
+    }
+    let count = state.repeats.saturating_add(1);
+    state.repeats = 0;
+    state.recorded_at = now;
+    event(state, cookie, now, count);
+}
+
+/// Tells of repeats that have not been told yet: the flow ends or another one takes its place.
+#[inline(always)]
+pub fn flush(state: &mut SocketState, cookie: u64) {
+    if state.repeats != 0 {
+        // SAFETY: the helper has no preconditions.
+        let now = unsafe { bpf_ktime_get_boot_ns() };
+        let count = state.repeats;
+        state.repeats = 0;
+        event(state, cookie, now, count);
+    }
+}
+
+#[inline(always)]
+fn event(state: &SocketState, cookie: u64, time: u64, times: u32) {
+    let Some(mut entry) = EVENTS.reserve::<FlowEvent>(0) else {
+        count(Counter::LostEvents);
+        return;
+    };
+    entry.write(FlowEvent {
+        time,
+        cookie,
+        src: state.src,
+        dst: state.dst,
+        src_port: state.src_port,
+        dst_port: state.dst_port,
+        protocol: state.protocol,
+        verdict: state.verdict,
+        reason: state.reason,
+        hook: state.hook,
+        generation: state.generation,
+        decision: state.decision,
+        count: times,
+        _pad: 0,
+        identity: state.identity,
+    });
+    entry.submit(0);
+}

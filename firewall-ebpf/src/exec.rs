@@ -1,0 +1,82 @@
+//! The path of an executable, taken when it starts: by the time an event is read, the process and
+//! even the file may be gone.
+
+use aya_ebpf::helpers::{
+    bpf_probe_read_kernel_str_bytes, generated::bpf_get_current_ancestor_cgroup_id,
+};
+use firewall_common::{
+    forget::forget,
+    layout::{Counter, ExecutablePath, Offsets, PATH_NAMES},
+};
+
+use crate::{
+    identity::{current_exe, file_id, member},
+    maps::{EXECUTABLES, OFFSETS, PATH, SCOPE, count},
+};
+
+/// Steps of the walk: a name each, and some mount points between them.
+const STEPS: usize = PATH_NAMES + 8;
+
+/// After a successful `execve`.
+#[inline(always)]
+pub fn executed() {
+    let scope = SCOPE.load();
+    // SAFETY: the helper has no preconditions.
+    if scope.cgroup != 0
+        && unsafe { bpf_get_current_ancestor_cgroup_id(scope.level as i32) } != scope.cgroup
+    {
+        return;
+    }
+    if keep_path().is_none() {
+        count(Counter::NoPath);
+    }
+}
+
+#[inline(always)]
+fn keep_path() -> Option<()> {
+    let offsets = OFFSETS.load();
+    let file = current_exe(&offsets)?;
+    let id = file_id(&offsets, file)?;
+    // SAFETY: this CPU's own value; the kernel does not run the program again on this CPU before
+    // it has ended.
+    let path = unsafe { PATH.get_ptr_mut(0)?.as_mut()? };
+    walk(&offsets, file, path)?;
+    EXECUTABLES.insert(&id, path, 0).ok()
+}
+
+/// Writes the names from the file up to the root, across mount points.
+#[inline(always)]
+fn walk(offsets: &Offsets, file: u64, path: &mut ExecutablePath) -> Option<()> {
+    let mut dentry: u64 = member(file, offsets.file_dentry)?;
+    let mut vfsmount: u64 = member(file, offsets.file_mnt)?;
+    path.complete = 0;
+    path.depth = 0;
+    let mut depth = 0u32;
+    for _ in 0..STEPS {
+        let root: u64 = member(vfsmount, offsets.vfsmount_root)?;
+        if dentry == root {
+            let mount = vfsmount.wrapping_sub(u64::from(offsets.mount_mnt));
+            let parent: u64 = member(mount, offsets.mount_parent)?;
+            if parent == mount {
+                path.complete = 1;
+                break;
+            }
+            dentry = member(mount, offsets.mount_mountpoint)?;
+            vfsmount = parent.wrapping_add(u64::from(offsets.mount_mnt));
+            continue;
+        }
+        let parent: u64 = member(dentry, offsets.dentry_parent)?;
+        if parent == dentry {
+            break;
+        }
+        depth = forget(depth);
+        let Some(to) = path.names.get_mut(depth as usize) else { break };
+        let name: u64 = member(dentry, offsets.dentry_name)?;
+        // SAFETY: the helper copies up to the end of the slice and checks the source.
+        unsafe { bpf_probe_read_kernel_str_bytes(name as *const u8, to) }.ok()?;
+        depth += 1;
+        dentry = parent;
+    }
+    path.depth = depth;
+    Some(())
+}

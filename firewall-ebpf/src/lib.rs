@@ -1,0 +1,38 @@
+//! The kernel side of the firewall.
+//!
+//! ```text
+//! connect, sendmsg ─┐
+//!                   ├─ identity ─ policy::judge ─ socket state ─ emit
+//! packet (egress) ──┘
+//! ```
+//!
+//! A verdict is computed before anything is written about it, so a full ring buffer loses events
+//! and never opens or closes the gate.
+#![no_std]
+
+pub mod connect;
+pub mod egress;
+pub mod emit;
+pub mod exec;
+pub mod identity;
+pub mod maps;
+pub mod policy;
+pub mod socket;
+
+/// Required in an eBPF program's object, where nothing can be printed and nothing unwinds.
+#[macro_export]
+macro_rules! object {
+    () => {
+        #[cfg(target_arch = "bpf")]
+        #[panic_handler]
+        fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+            loop {}
+        }
+
+        /// `bpf_probe_read_kernel` and others are only for programs under a GPL-compatible
+        /// licence.
+        #[unsafe(link_section = "license")]
+        #[unsafe(no_mangle)]
+        static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+    };
+}

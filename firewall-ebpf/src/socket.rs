@@ -1,0 +1,159 @@
+//! What is kept with a socket: its verdict, who it is charged to, and where it came from.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    helpers::{
+        generated::{bpf_get_socket_cookie, bpf_sk_storage_get},
+    },
+    programs::{SockContext, SockOpsContext},
+};
+use firewall_common::{
+    flow::{Address, Destination},
+    layout::{Counter, SocketState, flags, socket},
+    verdict::{Hook, Verdict},
+};
+
+use crate::{emit, identity, maps::{SOCKETS, count}, policy::{self, Judgement}};
+
+/// The state of a socket, made if there is none yet.
+///
+/// `None` if the kernel has no memory for it: the caller then decides without a cache.
+#[inline(always)]
+pub fn state(sk: *mut c_void) -> Option<&'static mut SocketState> {
+    get(sk, u64::from(BPF_SK_STORAGE_GET_F_CREATE))
+}
+
+/// The state of a socket, if there is one.
+#[inline(always)]
+pub fn existing_state(sk: *mut c_void) -> Option<&'static mut SocketState> {
+    get(sk, 0)
+}
+
+#[inline(always)]
+fn get(sk: *mut c_void, flags: u64) -> Option<&'static mut SocketState> {
+    let map = (&raw const SOCKETS).cast_mut().cast();
+    // SAFETY: `sk` is a socket pointer that the verifier has checked, the storage outlives the
+    // program, and a socket's hooks that could race write plain integers only.
+    unsafe { bpf_sk_storage_get(map, sk, core::ptr::null_mut(), flags).cast::<SocketState>().as_mut() }
+}
+
+/// What a flow is, apart from where it goes.
+#[derive(Clone, Copy)]
+pub struct Origin {
+    /// Where the verdict was reached.
+    pub hook: Hook,
+    /// Source address; zero if not known yet.
+    pub src: Address,
+    /// Source port.
+    pub src_port: u16,
+    /// Whether later packets may be let through on this verdict.
+    pub cacheable: bool,
+}
+
+/// Writes a judgement into the socket's state, and records it where a record is due.
+#[inline(always)]
+pub fn settle(
+    state: &mut SocketState,
+    cookie: u64,
+    generation: u32,
+    settings: u32,
+    destination: &Destination,
+    origin: &Origin,
+    judgement: Judgement,
+) {
+    let same = state.dst == destination.address
+        && state.dst_port == destination.port
+        && state.protocol == destination.protocol
+        && state.verdict == judgement.verdict
+        && state.decision == judgement.decision;
+    if !same {
+        emit::flush(state, cookie);
+        state.recorded_at = 0;
+        state.dst = destination.address;
+        state.dst_port = destination.port;
+        state.protocol = destination.protocol;
+        state.verdict = judgement.verdict;
+        state.decision = judgement.decision;
+        state.reason = judgement.reason;
+        state.hook = origin.hook as u8;
+    }
+    state.src = origin.src;
+    state.src_port = origin.src_port;
+    state.generation = if origin.cacheable { generation } else { 0 };
+    if !judgement.passes() {
+        count(Counter::Deny);
+        emit::record(state, cookie);
+        return;
+    }
+    // A flow that may pass is recorded with its first packet, when its source is known and it is
+    // more than a plan: resolvers connect UDP sockets only to learn a source address.
+    if origin.hook as u8 != Hook::Packet as u8 {
+        return;
+    }
+    let audit = judgement.verdict == Verdict::Audit as u8;
+    count(if audit { Counter::Audit } else { Counter::Allow });
+    let due = audit || (settings & flags::RECORD_ALLOW != 0 && judgement.decision != 0);
+    if due && state.recorded_at == 0 {
+        emit::record(state, cookie);
+    }
+}
+
+/// `socket()`: notes who made it. Never refuses.
+#[inline(always)]
+pub fn created(ctx: &SockContext) {
+    match state(ctx.sock.cast()) {
+        Some(state) => identity::charge_current(&mut state.identity),
+        None => count(Counter::NoState),
+    }
+}
+
+/// The last reference is gone: tells of what has not been told yet.
+#[inline(always)]
+pub fn released(ctx: &SockContext) {
+    if let Some(state) = existing_state(ctx.sock.cast()) {
+        // SAFETY: the verifier knows the context of this program type as a socket.
+        let cookie = unsafe { bpf_get_socket_cookie(ctx.sock.cast()) };
+        emit::flush(state, cookie);
+    }
+}
+
+/// `BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB`
+const PASSIVE_ESTABLISHED: u32 = 5;
+
+/// A TCP connection was accepted: what it sends are replies.
+#[inline(always)]
+pub fn established(ctx: &SockOpsContext) {
+    if ctx.op() != PASSIVE_ESTABLISHED {
+        return;
+    }
+    // SAFETY: reading a context member; null where there is no full socket, which is checked.
+    let sk: *mut bpf_sock = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
+    if sk.is_null() {
+        return;
+    }
+    match state(sk.cast()) {
+        Some(state) => state.flags |= socket::INBOUND,
+        // Fails closed: without the mark its replies are judged like new connections.
+        None => count(Counter::NoState),
+    }
+}
+
+/// The settings that hold without a generation: none.
+pub const NO_SETTINGS: u32 = 0;
+
+/// Judges a destination by the running generation.
+#[inline(always)]
+pub fn judge(destination: &Destination) -> (u32, u32, i32, Judgement) {
+    let active = policy::active();
+    match policy::header(active) {
+        Some(header) => (
+            active.generation(),
+            header.flags,
+            header.errno,
+            policy::judge(active, header, destination),
+        ),
+        None => (0, NO_SETTINGS, 0, policy::no_policy()),
+    }
+}

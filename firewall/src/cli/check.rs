@@ -1,0 +1,127 @@
+//! `firewall check`: are these policies sound?
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use crate::intel::organisations::Organisations;
+use crate::policy::diagnostic::Diagnostics;
+use crate::policy::source::Source;
+use crate::policy::{self, Policy};
+
+/// Where the policies of this machine are.
+pub const POLICIES: &str = "/etc/firewall/policies.d";
+
+/// Checks policies, and reports every mistake with its place and what to write instead.
+///
+/// Exits with 0 if they are valid, 1 if not, 2 if a path does not exist.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Policy files, and folders of which every *.toml is one [default: /etc/firewall/policies.d]
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Print one JSON object a finding on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `firewall check`.
+///
+/// # Errors
+///
+/// When standard output or standard error cannot be written to.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let paths = match args.paths.is_empty() {
+        false => args.paths,
+        true if Path::new(POLICIES).exists() => vec![PathBuf::from(POLICIES)],
+        true => {
+            eprintln!("error: there is nothing to check: {POLICIES} does not exist\n");
+            eprintln!("hint: name a policy file or a folder of them: `firewall check PATH`");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let sources = match Source::at_all(&paths) {
+        Ok(sources) => sources,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let (policies, mut diagnostics) = policy::load(&sources, &Organisations::embedded()?);
+    if !diagnostics.has_errors() {
+        add_compiler_warnings(&policies, &mut diagnostics);
+    }
+    report(&diagnostics, args.json).context("the findings cannot be written")?;
+    Ok(if diagnostics.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Where what only the compiler can see, such as a rule that can never match, joins the findings,
+/// by [`Diagnostics::warn_rule`].
+fn add_compiler_warnings(_policies: &[Policy], _diagnostics: &mut Diagnostics) {}
+
+fn report(diagnostics: &Diagnostics, json: bool) -> io::Result<()> {
+    if json {
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        for record in diagnostics.records() {
+            serde_json::to_writer(&mut out, &record)?;
+            out.write_all(b"\n")?;
+        }
+        out.flush()?;
+    } else {
+        print_findings(diagnostics)?;
+    }
+    let mut err = io::stderr().lock();
+    writeln!(
+        err,
+        "{}, {}, {}, {}",
+        count(diagnostics.policies(), "policy", "policies"),
+        count(diagnostics.rules(), "rule", "rules"),
+        count(diagnostics.errors(), "error", "errors"),
+        count(diagnostics.warnings(), "warning", "warnings"),
+    )
+}
+
+/// Prints findings for people on standard error, in colour on a terminal.
+///
+/// # Errors
+///
+/// When standard error cannot be written to.
+pub fn print_findings(diagnostics: &Diagnostics) -> io::Result<()> {
+    let mut err = io::stderr().lock();
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    err.write_all(diagnostics.render(err.is_terminal() && !no_color).as_bytes())
+}
+
+fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn exit(paths: &[&Path]) -> String {
+        let paths = paths.iter().map(|path| path.to_path_buf()).collect();
+        // An exit code can only be compared by what it prints as.
+        format!("{:?}", run(Args { paths, json: false }).unwrap())
+    }
+
+    #[test]
+    fn exit_statuses() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("a.toml"), "[policy]\nname = \"a\"\ndefault = \"drop\"\n").unwrap();
+        let code = |code: u8| format!("{:?}", ExitCode::from(code));
+        assert_eq!(exit(&[folder.path()]), code(0));
+        fs::write(path("b.toml"), "[policy]\nname = \"a\"\ndefault = \"drop\"\n").unwrap();
+        assert_eq!(exit(&[&path("b.toml")]), code(0));
+        assert_eq!(exit(&[folder.path()]), code(1), "two policies of one name");
+        fs::write(path("b.toml"), "").unwrap();
+        assert_eq!(exit(&[folder.path()]), code(1), "an empty file");
+        assert_eq!(exit(&[&path("none.toml")]), code(2));
+    }
+}

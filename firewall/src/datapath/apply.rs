@@ -1,0 +1,102 @@
+//! The one writer of the maps.
+//!
+//! A generation is built completely beside the running one, read back and compared, and then
+//! switched to by one write of one word that the programs read once for each decision.
+
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use aya::{
+    Ebpf,
+    maps::{Array, ArrayOfMaps, MapData, MapError},
+};
+use aya_obj::generated::bpf_map_type;
+use firewall_common::{
+    evaluate::BLOCK,
+    layout::{Active, Header, INNER_MAP, SLOTS},
+};
+
+use super::sys;
+use crate::policy::compile::Generation;
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Plain<T>(T);
+
+// SAFETY: a `repr(C)` structure of integers without padding.
+unsafe impl aya::Pod for Plain<Header> {}
+// SAFETY: a transparent `u64`.
+unsafe impl aya::Pod for Plain<Active> {}
+
+/// Why a generation is not in place. The one before it still decides.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A map is missing or of another shape.
+    #[error("the map `{0}` is missing or not what it should be")]
+    Map(&'static str),
+    /// A map was refused or could not be written.
+    #[error("cannot write the policies into the kernel: {0}")]
+    Write(#[from] MapError),
+    /// The tables could not be written or read back.
+    #[error("cannot write the policies into the kernel: {0}")]
+    Tables(#[from] std::io::Error),
+    /// What was read back is not what was written.
+    #[error("the kernel's tables do not hold what was written to them; nothing was switched")]
+    Differs,
+}
+
+/// Writes `generation` into the slot that is not in use and switches to it. Returns its number.
+pub fn apply(ebpf: &mut Ebpf, generation: &Generation) -> Result<u32, Error> {
+    let running = array::<Active>(ebpf, "ACTIVE")?.get(&0, 0)?.0;
+    let number = running.generation().checked_add(1).unwrap_or(1);
+    let slot = if running.generation() == 0 { 0 } else { (running.slot() + 1) % SLOTS };
+
+    let blocks = new_blocks(generation.blocks.len())?;
+    sys::write_array(blocks.fd().as_fd(), &generation.blocks)?;
+    if !holds(blocks.fd().as_fd(), &generation.blocks)? {
+        return Err(Error::Differs);
+    }
+    let outer = ebpf.map_mut("BLOCKS").ok_or(Error::Map("BLOCKS"))?;
+    let mut outer: ArrayOfMaps<_, MapData> = ArrayOfMaps::try_from(outer)?;
+    outer.set(slot, &blocks, 0)?;
+
+    let mut headers = array::<Header>(ebpf, "HEADERS")?;
+    headers.set(slot, Plain(generation.header), 0)?;
+    if headers.get(&slot, 0)?.0 != generation.header {
+        return Err(Error::Differs);
+    }
+    array::<Active>(ebpf, "ACTIVE")?.set(0, Plain(Active::new(number, slot)), 0)?;
+    Ok(number)
+}
+
+fn array<'a, T: Copy + 'static>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<Array<&'a mut MapData, Plain<T>>, Error>
+where
+    Plain<T>: aya::Pod,
+{
+    Ok(Array::try_from(ebpf.map_mut(name).ok_or(Error::Map(name))?)?)
+}
+
+fn new_blocks(len: usize) -> Result<MapData, Error> {
+    let map = aya_obj::Map::new_from_params(
+        bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
+        size_of::<u32>() as u32,
+        size_of::<[u32; BLOCK]>() as u32,
+        len as u32,
+        INNER_MAP,
+    );
+    Ok(MapData::create(map, "blocks", None)?)
+}
+
+/// Whether the map holds what was written, compared in pieces to bound the memory it takes.
+fn holds(map: BorrowedFd<'_>, blocks: &[[u32; BLOCK]]) -> std::io::Result<bool> {
+    const PIECE: usize = 4096;
+    let mut reader = sys::ArrayReader::new(map);
+    for piece in blocks.chunks(PIECE) {
+        if reader.next::<[u32; BLOCK]>(piece.len())? != piece {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

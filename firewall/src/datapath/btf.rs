@@ -1,0 +1,166 @@
+//! Where members of kernel structures lie, from the running kernel's own type information.
+//!
+//! The format is that of `Documentation/bpf/btf.rst` in the kernel: a header, a section of types
+//! with variable length, a section of strings.
+
+use std::{collections::HashMap, io, path::Path};
+
+use firewall_common::layout::Offsets;
+
+/// Where the kernel shows its type information (since 5.4, with `CONFIG_DEBUG_INFO_BTF`).
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+const MAGIC: usize = 0xeb9f;
+const KIND_STRUCT: usize = 4;
+const KIND_UNION: usize = 5;
+
+/// Why there are no offsets.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read the kernel's type information {VMLINUX}: {0}")]
+    Unreadable(#[source] io::Error),
+    /// The file is not what it should be.
+    #[error("the kernel's type information {VMLINUX} is damaged")]
+    Damaged,
+    /// The kernel has no such member.
+    #[error("this kernel has no member `{0}`")]
+    Missing(String),
+}
+
+/// The offsets that the kernel programs need.
+pub fn kernel_offsets() -> Result<Offsets, Error> {
+    let data = std::fs::read(Path::new(VMLINUX)).map_err(Error::Unreadable)?;
+    let btf = Btf::parse(&data)?;
+    let at = |of: &str, member: &str| {
+        let bits = btf.bit_offset(of, member)?;
+        u32::try_from(bits / 8).map_err(|_| Error::Damaged)
+    };
+    let path = at("file", "f_path")?;
+    let kern = btf.bit_offset("sock", "sk_kern_sock")?;
+    Ok(Offsets {
+        task_mm: at("task_struct", "mm")?,
+        mm_exe_file: at("mm_struct", "exe_file")?,
+        file_inode: at("file", "f_inode")?,
+        file_dentry: path + at("path", "dentry")?,
+        file_mnt: path + at("path", "mnt")?,
+        inode_ino: at("inode", "i_ino")?,
+        inode_sb: at("inode", "i_sb")?,
+        sb_dev: at("super_block", "s_dev")?,
+        dentry_parent: at("dentry", "d_parent")?,
+        dentry_name: at("dentry", "d_name")? + at("qstr", "name")?,
+        mount_mnt: at("mount", "mnt")?,
+        mount_parent: at("mount", "mnt_parent")?,
+        mount_mountpoint: at("mount", "mnt_mountpoint")?,
+        vfsmount_root: at("vfsmount", "mnt_root")?,
+        sock_kern_byte: u32::try_from(kern / 8).map_err(|_| Error::Damaged)?,
+        sock_kern_mask: 1 << (kern % 8),
+    })
+}
+
+/// Type information, with the structures found by name.
+struct Btf<'a> {
+    data: &'a [u8],
+    /// Where each type starts; number 0 is void.
+    types: Vec<usize>,
+    strings: usize,
+    structs: HashMap<&'a [u8], usize>,
+}
+
+impl<'a> Btf<'a> {
+    fn parse(data: &'a [u8]) -> Result<Self, Error> {
+        let mut btf = Self { data, types: vec![0], strings: 0, structs: HashMap::new() };
+        if btf.word(0)? & 0xffff != MAGIC {
+            return Err(Error::Damaged);
+        }
+        let header = btf.word(4)?;
+        let start = header + btf.word(8)?;
+        let end = start + btf.word(12)?;
+        btf.strings = header + btf.word(16)?;
+        let mut at = start;
+        while at < end {
+            let info = btf.word(at + 4)?;
+            let members = info & 0xffff;
+            let kind = info >> 24 & 0x1f;
+            if kind == KIND_STRUCT {
+                let name = btf.name(btf.word(at)?)?;
+                btf.structs.entry(name).or_insert(btf.types.len());
+            }
+            btf.types.push(at);
+            at += 12 + match kind {
+                1 | 14 | 17 => 4,
+                3 => 12,
+                4 | 5 | 15 | 19 => members * 12,
+                6 | 13 => members * 8,
+                2 | 7..=12 | 16 | 18 => 0,
+                _ => return Err(Error::Damaged),
+            };
+        }
+        Ok(btf)
+    }
+
+    fn word(&self, at: usize) -> Result<usize, Error> {
+        let bytes = self.data.get(at..).and_then(|rest| rest.first_chunk()).ok_or(Error::Damaged)?;
+        Ok(u32::from_ne_bytes(*bytes) as usize)
+    }
+
+    fn name(&self, offset: usize) -> Result<&'a [u8], Error> {
+        let rest = self.data.get(self.strings + offset..).ok_or(Error::Damaged)?;
+        let end = rest.iter().position(|byte| *byte == 0).ok_or(Error::Damaged)?;
+        Ok(&rest[..end])
+    }
+
+    fn bit_offset(&self, of: &str, member: &str) -> Result<usize, Error> {
+        let missing = || Error::Missing(format!("{of}.{member}"));
+        let id = *self.structs.get(of.as_bytes()).ok_or_else(missing)?;
+        self.member(id, member.as_bytes())?.ok_or_else(missing)
+    }
+
+    /// Looks through anonymous structures and unions too.
+    fn member(&self, id: usize, member: &[u8]) -> Result<Option<usize>, Error> {
+        let at = *self.types.get(id).ok_or(Error::Damaged)?;
+        let info = self.word(at + 4)?;
+        // With the flag set, the upper byte of an offset is the width of a bit field.
+        let mask = if info >> 31 == 1 { 0x00ff_ffff } else { usize::MAX };
+        for index in 0..info & 0xffff {
+            let entry = at + 12 + index * 12;
+            let offset = self.word(entry + 8)? & mask;
+            let name = self.name(self.word(entry)?)?;
+            if name == member {
+                return Ok(Some(offset));
+            }
+            if name.is_empty() {
+                let inner = self.word(entry + 4)?;
+                let inner_at = *self.types.get(inner).ok_or(Error::Damaged)?;
+                let kind = self.word(inner_at + 4)? >> 24 & 0x1f;
+                if matches!(kind, KIND_STRUCT | KIND_UNION)
+                    && let Some(found) = self.member(inner, member)?
+                {
+                    return Ok(Some(offset + found));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn garbage_is_an_error() {
+        for data in [&b""[..], b"\x9f\xeb", &[0; 64], &[0xff; 64]] {
+            assert!(Btf::parse(data).is_err());
+        }
+    }
+
+    #[test]
+    fn the_running_kernel_has_every_member() {
+        if Path::new(VMLINUX).exists() {
+            let offsets = kernel_offsets().unwrap();
+            assert_ne!(offsets.task_mm, 0);
+            assert_eq!(offsets.sock_kern_mask.count_ones(), 1);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Loading: from the embedded object to verified programs with empty maps.
+
+use std::{
+    os::fd::{AsFd as _, BorrowedFd},
+    time::{Duration, Instant},
+};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    programs::{Program, ProgramError},
+};
+use firewall_common::layout::{Offsets, Scope};
+
+use super::btf;
+
+/// `Offsets` and `Scope` as the loader wants them.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Plain<T>(T);
+
+// SAFETY: both are `repr(C)` structures of integers without padding.
+unsafe impl aya::Pod for Plain<Offsets> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Plain<Scope> {}
+
+/// Why the kernel programs are not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel's type information is missing.
+    #[error(transparent)]
+    Btf(#[from] btf::Error),
+    /// The object or its maps were refused.
+    #[error("the kernel refuses the maps: {}", chain(.0))]
+    Object(#[source] Box<EbpfError>),
+    /// A program was refused.
+    #[error("the kernel refuses the program `{name}`: {}", reason(.source))]
+    Program {
+        /// The program.
+        name: String,
+        /// What the kernel says.
+        source: Box<ProgramError>,
+    },
+    /// The object has no such program or map.
+    #[error("the embedded object has no `{0}`")]
+    Missing(&'static str),
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text = format!("{text}: {source}");
+        next = source.source();
+    }
+    text
+}
+
+/// The verifier's log ends with what it objects to and a summary; the rest is too long to show.
+fn reason(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            std::fs::write("/tmp/vlog", &log).ok();
+            let last: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+            let from = last.len().saturating_sub(if cfg!(debug_assertions) { 40 } else { 3 });
+            format!("{io_error}\n{}", last[from..].join("\n"))
+        }
+        other => chain(other),
+    }
+}
+
+/// What the verifier did with one program.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// The program.
+    pub name: String,
+    /// Instructions the verifier went through; `None` before kernel 5.16.
+    pub instructions: Option<u32>,
+    /// How long loading it took.
+    pub time: Duration,
+}
+
+/// Loaded programs with their maps.
+pub struct Loaded {
+    /// aya's own.
+    pub ebpf: Ebpf,
+    /// In the order of loading.
+    pub verified: Vec<Verified>,
+    /// How long making the maps took.
+    pub maps_time: Duration,
+}
+
+/// Loads `object`, following the execs of `scope`.
+pub fn load(object: &[u8], scope: Scope) -> Result<Loaded, Error> {
+    let start = Instant::now();
+    let offsets = Plain(btf::kernel_offsets()?);
+    let scope = Plain(scope);
+    let mut ebpf = EbpfLoader::new()
+        .btf(None)
+        .override_global("OFFSETS", &offsets, false)
+        .override_global("SCOPE", &scope, false)
+        .load(object)
+        .map_err(|error| Error::Object(Box::new(error)))?;
+    let maps_time = start.elapsed();
+    let mut verified = Vec::new();
+    for (name, program) in ebpf.programs_mut() {
+        let start = Instant::now();
+        load_program(program)
+            .map_err(|source| Error::Program { name: name.to_owned(), source: Box::new(source) })?;
+        verified.push(Verified {
+            name: name.to_owned(),
+            time: start.elapsed(),
+            instructions: program.info().ok().and_then(|info| info.verified_instruction_count()),
+        });
+    }
+    Ok(Loaded { ebpf, verified, maps_time })
+}
+
+fn load_program(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::CgroupSkb(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        Program::SockOps(program) => program.load(),
+        Program::RawTracePoint(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+impl Loaded {
+    /// A program's descriptor.
+    pub fn program(&self, name: &'static str) -> Result<BorrowedFd<'_>, Error> {
+        let program = self.ebpf.program(name).ok_or(Error::Missing(name))?;
+        let fd = program
+            .fd()
+            .map_err(|source| Error::Program { name: name.to_owned(), source: Box::new(source) })?;
+        Ok(fd.as_fd())
+    }
+}

@@ -1,0 +1,13 @@
+//! The way into the kernel: load the programs, fill their maps, attach and pin them.
+
+pub mod apply;
+pub mod attach;
+pub mod btf;
+pub mod load;
+pub mod sys;
+
+/// The kernel programs as built.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/firewall-ebpf"));
+/// What `cargo xtask bench` measures.
+pub static BENCH_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/firewall-bench"));

@@ -1,0 +1,216 @@
+//! `bpf(2)` commands that aya has no call for. The layouts are prefixes of the kernel's
+//! `union bpf_attr`, which is a stable interface.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+const BPF_OBJ_PIN: libc::c_int = 6;
+const BPF_PROG_TEST_RUN: libc::c_int = 10;
+const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
+const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
+
+/// # Safety
+/// `attr` has the layout that `command` reads, and its pointers are valid for what it does.
+unsafe fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: as the caller promises.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr, size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct BatchAttr {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// Writes the whole of an array map.
+pub fn write_array<T: Copy>(map: BorrowedFd<'_>, values: &[T]) -> io::Result<()> {
+    let keys: Vec<u32> = (0..values.len() as u32).collect();
+    let mut attr = BatchAttr {
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: keys.len() as u32,
+        map_fd: map.as_raw_fd() as u32,
+        ..BatchAttr::default()
+    };
+    // SAFETY: both vectors live until the call returns and have `count` elements.
+    unsafe { bpf(BPF_MAP_UPDATE_BATCH, &mut attr) }?;
+    if attr.count as usize == values.len() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("wrote {} of {} elements", attr.count, values.len())))
+    }
+}
+
+/// Reads an array map from its first element on.
+pub struct ArrayReader<'a> {
+    map: BorrowedFd<'a>,
+    position: Option<u32>,
+}
+
+impl<'a> ArrayReader<'a> {
+    /// At the first element.
+    pub const fn new(map: BorrowedFd<'a>) -> Self {
+        Self { map, position: None }
+    }
+
+    /// The next `len` elements.
+    pub fn next<T: Copy>(&mut self, len: usize) -> io::Result<Vec<T>> {
+        let mut keys = vec![0u32; len];
+        let mut values: Vec<T> = Vec::with_capacity(len);
+        let position = self.position;
+        let mut next = 0u32;
+        let mut attr = BatchAttr {
+            in_batch: position.as_ref().map_or(0, |position| (&raw const *position) as u64),
+            out_batch: (&raw mut next) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: len as u32,
+            map_fd: self.map.as_raw_fd() as u32,
+            ..BatchAttr::default()
+        };
+        // SAFETY: both vectors have room for `len` elements and live until the call returns.
+        match unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) } {
+            Ok(_) => {}
+            // The kernel says so when it has reached the end.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(error) => return Err(error),
+        }
+        if attr.count as usize != len {
+            return Err(io::Error::other(format!("read {} of {len} elements", attr.count)));
+        }
+        // SAFETY: the kernel has written `len` elements of the map, whose value size is that of
+        // `T`, a type of plain integers.
+        unsafe { values.set_len(len) };
+        self.position = Some(next);
+        Ok(values)
+    }
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct TestRunAttr {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    _pad: u32,
+}
+
+/// What a test run gave.
+#[derive(Clone, Copy, Debug)]
+pub struct TestRun {
+    /// What the program returned, the last time.
+    pub returned: u32,
+    /// Mean nanoseconds of one run, as the kernel counts.
+    pub nanoseconds: u32,
+}
+
+/// Runs a packet program on `frame`, an Ethernet frame, in one socket made for the call.
+pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Result<TestRun> {
+    let mut attr = TestRunAttr {
+        prog_fd: program.as_raw_fd() as u32,
+        data_in: frame.as_ptr() as u64,
+        data_size_in: frame.len() as u32,
+        repeat,
+        ..TestRunAttr::default()
+    };
+    // SAFETY: the frame lives until the call returns.
+    unsafe { bpf(BPF_PROG_TEST_RUN, &mut attr) }?;
+    Ok(TestRun { returned: attr.retval, nanoseconds: attr.duration })
+}
+
+#[repr(C)]
+struct PinAttr {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// Pins a program, map or link in a bpf file system.
+pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    let mut attr = PinAttr {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: object.as_raw_fd() as u32,
+        file_flags: 0,
+    };
+    // SAFETY: the path lives until the call returns.
+    unsafe { bpf(BPF_OBJ_PIN, &mut attr) }.map(|_| ())
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkCreateAttr {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+const BPF_LINK_CREATE: libc::c_int = 28;
+
+/// Attaches a program to a cgroup by a link: it holds as long as the link or a pin of it does.
+pub fn link_cgroup(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr = LinkCreateAttr {
+        prog_fd: program.as_raw_fd() as u32,
+        target_fd: cgroup.as_raw_fd() as u32,
+        attach_type,
+        flags: 0,
+    };
+    // SAFETY: the attribute has no pointers.
+    let fd = unsafe { bpf(BPF_LINK_CREATE, &mut attr) }?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+#[repr(C)]
+struct RawTracepointAttr {
+    name: u64,
+    prog_fd: u32,
+    _pad: u32,
+}
+
+const BPF_RAW_TRACEPOINT_OPEN: libc::c_int = 17;
+
+/// Attaches a program to a raw tracepoint.
+pub fn open_raw_tracepoint(program: BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<OwnedFd> {
+    let mut attr = RawTracepointAttr {
+        name: name.as_ptr() as u64,
+        prog_fd: program.as_raw_fd() as u32,
+        _pad: 0,
+    };
+    // SAFETY: the name lives until the call returns.
+    let fd = unsafe { bpf(BPF_RAW_TRACEPOINT_OPEN, &mut attr) }?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}

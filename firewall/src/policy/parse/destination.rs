@@ -1,0 +1,101 @@
+//! `to`, `ports` and `apps`: which flows a rule matches.
+
+use super::super::model::{Destinations, Ports};
+use super::list::Lists;
+use super::values;
+use super::walk::{Elements, Field, Fields, Walker};
+
+const KEYS: &[&str] =
+    &["jurisdictions", "organisations", "asns", "networks", "domains", "lists", "except"];
+
+const ENFORCED: &str =
+    "use `jurisdictions`, `organisations`, `asns` or `networks`, or leave the rule out";
+
+impl Walker<'_> {
+    /// `to`, or its `except`.
+    pub fn destinations(&mut self, field: &Field<'_>, lists: &Lists) -> Option<Destinations> {
+        let example = format!("`{} = {{ jurisdictions = [\"CN\"] }}`", field.key);
+        let table = self.table(field, &example)?;
+        let of = format!("`{}`", field.key);
+        let nested = field.key == "except";
+        let known = if nested { &KEYS[..KEYS.len() - 1] } else { KEYS };
+        let fields = self.fields(table, known, &of, |key| match key {
+            "except" => {
+                Some("an exception has no exceptions of its own; write another rule".into())
+            }
+            "ports" | "apps" | "port" => Some(format!("`{key}` belongs in the rule, beside `to`")),
+            _ => None,
+        });
+        if table.is_empty() {
+            let everything = "every destination is `networks = [\"0.0.0.0/0\", \"::/0\"]`";
+            let hint = if nested { "leave `except` out" } else { everything };
+            self.error(field.value.span(), format!("{of} is empty"), hint);
+            return None;
+        }
+        let mut to = Destinations::default();
+        if let Some(field) = fields.field("jurisdictions") {
+            to.jurisdictions = self.elements(field, &strings("CN"), values::country);
+        }
+        if let Some(field) = fields.field("organisations") {
+            let known = self.organisations;
+            to.organisations =
+                self.elements(field, &strings("baidu"), |text| values::organisation(text, known));
+        }
+        if let Some(field) = fields.field("asns") {
+            let form = Elements { example: "AS37963", number: Some(|n| format!("AS{n}")) };
+            to.asns = self.elements(field, &form, values::asn);
+        }
+        if let Some(field) = fields.field("networks") {
+            to.networks = self.elements(field, &strings("192.0.2.0/24"), values::network);
+        }
+        if let Some(field) = fields.field("domains") {
+            self.elements(field, &strings("baidu.com"), values::domain);
+            self.refuse(field.span.clone(), "`domains`", ENFORCED);
+        }
+        if let Some(field) = fields.field("lists") {
+            self.elements(field, &strings("my-list"), |text| lists.find(text));
+            self.refuse(field.span.clone(), "`lists`", ENFORCED);
+        }
+        if let Some(except) = fields.field("except") {
+            if table.len() == 1 {
+                self.missing(
+                    except.span.clone(),
+                    "there is nothing to except from: `to` names no destination",
+                    "for everything but these, add `networks = [\"0.0.0.0/0\", \"::/0\"]`",
+                );
+            }
+            to.except = self.destinations(except, lists).map(Box::new);
+        }
+        Some(to)
+    }
+
+    /// `ports`; none is all of them.
+    pub fn ports(&mut self, field: &Field<'_>) -> Vec<Ports> {
+        let form = Elements { example: "tcp/443", number: Some(|n| format!("tcp/{n}")) };
+        self.elements(field, &form, values::ports)
+    }
+
+    /// `apps` and `except-apps` of a policy or a rule; whether they name particular apps.
+    pub fn apps(&mut self, fields: &Fields<'_>) -> bool {
+        let mut particular = false;
+        for key in ["apps", "except-apps"] {
+            let Some(field) = fields.field(key) else { continue };
+            let selectors =
+                self.elements(field, &strings("exe:/usr/bin/firefox"), values::selector);
+            if key == "except-apps" && selectors.iter().any(|selector| selector == "*") {
+                let message = "`except-apps` takes out every app: nothing is left";
+                self.error(field.value.span(), message, "leave `except-apps` out");
+                particular = true;
+            } else if selectors.iter().any(|selector| selector != "*") {
+                let hint = "leave it out: every app is meant then, as by `apps = [\"*\"]`";
+                self.refuse(field.span.clone(), &format!("`{key}`"), hint);
+                particular = true;
+            }
+        }
+        particular
+    }
+}
+
+const fn strings(example: &'static str) -> Elements {
+    Elements { example, number: None }
+}

@@ -1,0 +1,688 @@
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use proptest::prelude::*;
+
+use super::*;
+use crate::intel::country::Country;
+use crate::policy::source::Origin;
+use crate::policy::{Action, Default, Destinations, Ports, Rule, SHIPPED};
+
+fn organisations() -> Organisations {
+    Organisations::embedded().unwrap()
+}
+
+fn source(name: &str, text: &str) -> Source {
+    Source { origin: Origin::File(name.into()), content: Content::Text(Arc::from(text)) }
+}
+
+fn check(text: &str) -> (Vec<Policy>, Diagnostics) {
+    load(&[source("p.toml", text)], &organisations())
+}
+
+fn records(diagnostics: &Diagnostics) -> String {
+    let mut out = String::new();
+    for record in diagnostics.records() {
+        writeln!(out, "{}", serde_json::to_string(&record).unwrap()).unwrap();
+    }
+    out
+}
+
+const SOUND: &str = r#"
+[policy]
+name = "everything"
+description = """
+First line.
+Second."""
+mode = "observe"
+priority = 7
+apps = ["*"]
+default = "drop"
+
+[[rule]]
+name = "a"
+action = "log"
+to = { jurisdictions = ["CN", "HK"], organisations = ["baidu"], asns = ["AS37963"], networks = [
+    "10.0.0.0/8",
+    "::1",
+], except.networks = ["10.1.0.0/16"] }
+ports = ["tcp/443", "tcp/8000-8999", "udp", "icmp", "proto/47"]
+apps = ["*"]
+
+[[rule]]
+name = "b"
+action = "drop"
+ports = ["icmpv6", "udplite/1", "sctp/2"]
+"#;
+
+#[test]
+fn a_sound_policy_becomes_its_model() {
+    let (policies, diagnostics) = check(SOUND);
+    assert_eq!(diagnostics.render(false), "");
+    let net = |text: &str| text.parse::<IpNet>().unwrap();
+    let ports = |protocol, ports| Ports { protocol, ports };
+    let country = |code| Country::from_code(code).unwrap();
+    let except = Destinations { networks: vec![net("10.1.0.0/16")], ..Destinations::default() };
+    let to = Destinations {
+        jurisdictions: vec![country("CN"), country("HK")],
+        organisations: vec!["baidu".into()],
+        asns: vec![37963],
+        networks: vec![net("10.0.0.0/8"), net("::1/128")],
+        except: Some(Box::new(except)),
+    };
+    let wanted = Policy {
+        name: "everything".into(),
+        description: "First line.\nSecond.".into(),
+        mode: Mode::Observe,
+        priority: 7,
+        default: Some(Default::Drop),
+        rules: vec![
+            Rule {
+                name: "a".into(),
+                action: Action::Log,
+                to: Some(to),
+                ports: vec![
+                    ports(6, 443..=443),
+                    ports(6, 8000..=8999),
+                    ports(17, 0..=65535),
+                    ports(1, 0..=65535),
+                    ports(47, 0..=65535),
+                ],
+            },
+            Rule {
+                name: "b".into(),
+                action: Action::Drop,
+                to: None,
+                ports: vec![ports(58, 0..=65535), ports(136, 1..=1), ports(132, 2..=2)],
+            },
+        ],
+    };
+    assert_eq!(policies, [wanted]);
+}
+
+#[test]
+fn defaults_of_a_policy() {
+    let (policies, diagnostics) = check("[policy]\nname = \"x\"\ndefault = \"allow\"\n");
+    assert_eq!(diagnostics.render(false), "");
+    let [policy] = &policies[..] else { panic!("{policies:?}") };
+    assert_eq!((policy.mode, policy.priority), (Mode::Enforce, 100));
+    assert_eq!(policy.description, "");
+}
+
+const MISTAKES: &str = r#"title = 1
+[policy]
+name = "Deep Seek"
+mode = "audit"
+priority = "100"
+apps = ["*", "firefox"]
+prioritty = 3
+
+[[rule]]
+action = "deny"
+to = { jurisdictions = ["cn", "XX", "CN", "CN"], organisations = "baidu" }
+
+[[rule]]
+name = "a"
+action = "drop"
+to = { asns = [37963, "37963", "AS0"], networks = ["10.0.0.1/8", "1.2.3.4/33"], networkz = ["x"] }
+ports = ["443", 443, "tcp/70000", "tcp/9-1", "icmp/8", "tpc/80", "proto/256", "https"]
+
+[[rule]]
+name = "a"
+action = "drop"
+
+[[rule]]
+name = "b"
+action = "allow"
+to = {}
+
+[[rule]]
+name = "c"
+action = "drop"
+to = { domains = ["https://x.com/y", "=hm.baidu.com"], lists = ["tonji"], except = { except = {} } }
+
+[list.tongji]
+domains = ["hm.baidu.com"]
+formatt = "x"
+"#;
+
+#[test]
+fn all_mistakes_of_a_file_come_in_one_go() {
+    let (policies, diagnostics) = check(MISTAKES);
+    assert!(policies.is_empty());
+    insta::assert_snapshot!("mistakes", diagnostics.render(false));
+    insta::assert_snapshot!("mistakes_for_machines", records(&diagnostics));
+}
+
+#[test]
+fn broken_toml_does_not_hide_the_other_mistakes() {
+    let (policies, diagnostics) = check(
+        r#"[policy]
+name = "x"
+name = "y"
+mode = enforce
+
+[[rule]]
+name = "a"
+action = "deny"
+to = { jurisdictions = ["CN" "HK"] }
+
+[[rule]]
+name = "b"
+action =
+to = { asns = ["AS0"] }
+
+[[rule]
+name = "c"
+
+[[rule]]
+name = "d"
+action = "drop
+to = { jurisdictions = ["cn"] }
+"#,
+    );
+    assert!(policies.is_empty());
+    insta::assert_snapshot!("broken_toml", diagnostics.render(false));
+}
+
+#[test]
+fn all_mistakes_of_all_files_come_in_one_go() {
+    let rule = "\n[[rule]]\nname = \"r\"\naction = \"drop\"\nports = [\"tcp\"]\n";
+    let bytes = b"[policy]\nname = \"gr\xfc\xdfe\"\n".to_vec();
+    let file = |name: &str| Origin::File(name.into());
+    let (policies, diagnostics) = load(
+        &[
+            source("a.toml", &format!("[policy]\nname = \"same\"{rule}")),
+            source("b.toml", &format!("[policy]\nname = \"other\"{rule}priority = 1\n")),
+            source("c.toml", &format!("# Again.\n[policy]\nname = \"same\"{rule}")),
+            source("d.toml", ""),
+            Source { origin: file("e.toml"), content: Content::Bytes(bytes) },
+            Source { origin: file("f.toml"), content: Content::Unreadable("no permission".into()) },
+            source("g.toml", "# Nothing yet.\n"),
+            source("h.toml", "[policy]\n"),
+        ],
+        &organisations(),
+    );
+    assert!(policies.is_empty());
+    assert_eq!((diagnostics.policies(), diagnostics.rules()), (4, 3));
+    insta::assert_snapshot!("several_files", diagnostics.render(false));
+}
+
+/// A sound policy but for the given lines of its rule.
+fn with_rule(lines: &str) -> String {
+    format!("[policy]\nname = \"p\"\n[[rule]]\nname = \"r\"\naction = \"drop\"\n{lines}\n")
+}
+
+fn with_to(to: &str) -> String {
+    with_rule(&format!("to = {{ {to} }}"))
+}
+
+fn with_policy(lines: &str) -> String {
+    format!("[policy]\nname = \"p\"\ndefault = \"drop\"\n{lines}\n")
+}
+
+/// That the first finding has this message, a hint with this in it, and underlines this.
+#[track_caller]
+fn assert_first(text: &str, underlined: &str, message: &str, hint: &str) {
+    let (policies, diagnostics) = check(text);
+    assert!(policies.is_empty() || !diagnostics.has_errors());
+    let shown = diagnostics.render(false);
+    let first = diagnostics.iter().next().unwrap_or_else(|| panic!("no finding in:\n{text}"));
+    assert_eq!(first.message, message, "{shown}");
+    assert!(first.hint.as_ref().is_some_and(|h| h.contains(hint)), "no {hint:?} in:\n{shown}");
+    assert_eq!(text.get(first.place.span.clone()), Some(underlined), "{shown}");
+}
+
+#[test]
+fn mistakes_in_a_policy() {
+    let lists_of = |lines: &str| with_policy(&format!("[list.l]\n{lines}"));
+    let not_yet = "this version cannot enforce";
+    let cases: &[(&str, &str, &str, &str)] = &[
+        ("mode = \"observ\"", "\"observ\"", "there is no mode `observ`", "`observe`"),
+        ("mode = 1", "1", "`mode` is a string, not an integer", "mode = \"enforce\""),
+        ("priority = -1", "-1", "`-1` is not a priority", "0 to 65535"),
+        ("priority = 65536", "65536", "`65536` is not a priority", "0 to 65535"),
+        ("priority = 1.5", "1.5", "`priority` is an integer, not a float", "0 to 65535"),
+        ("apps = []", "[]", "`apps` is empty", "apps = [\"exe:/usr/bin/firefox\"]"),
+        ("apps = \"*\"", "\"*\"", "`apps` is an array of strings, not a string", "apps = [\"*\"]"),
+        ("apps = [\"exe:curl\"]", "\"exe:curl\"", "`exe:curl` is not an app", "whole path"),
+        ("apps = [\"/bin/x\"]", "\"/bin/x\"", "`/bin/x` is not an app", "`exe:/bin/x`"),
+        ("apps = [\"uint:a\"]", "\"uint:a\"", "`uint:a` is not an app", "`unit:a`"),
+        ("apps = [\"user:\"]", "\"user:\"", "`user:` is not an app", "needs a value"),
+        ("apps = [\"kernel\"]", "apps", &format!("{not_yet} `apps` yet"), "leave it out"),
+        ("apps = [\"*\", \"unit:a*\"]", "apps", &format!("{not_yet} `apps` yet"), "leave it out"),
+        (
+            "except-apps = [\"exe:/bin/x\"]",
+            "except-apps",
+            &format!("{not_yet} `except-apps` yet"),
+            "leave it out",
+        ),
+        (
+            "except-apps = [\"*\"]",
+            "[\"*\"]",
+            "`except-apps` takes out every app: nothing is left",
+            "leave",
+        ),
+        ("action = \"drop\"", "action", "`[policy]` has no key `action`", "[[rule]]"),
+        ("rule = []", "rule", "`[policy]` has no key `rule`", "[[rule]]"),
+    ];
+    for (lines, underlined, message, hint) in cases {
+        assert_first(&with_policy(lines), underlined, message, hint);
+    }
+    let lists: &[(&str, &str, &str, &str)] = &[
+        (
+            "file = \"x\"\nformat = \"adblok\"",
+            "\"adblok\"",
+            "there is no format `adblok`",
+            "adblock",
+        ),
+        ("url = \"x\"", "\"x\"", "`x` is not a URL of a list", "https://"),
+        ("url = \"https://x/\"\nrefresh = \"1\"", "\"1\"", "`1` is not a time span", "24h"),
+        ("url = \"https://x/\"\nsha256 = \"1\"", "\"1\"", "`1` is not a SHA-256", "64"),
+        ("domains = [\"1.2.3.4\"]", "\"1.2.3.4\"", "`1.2.3.4` is an address", "networks"),
+        (
+            "domains = [\"*baidu.com\"]",
+            "\"*baidu.com\"",
+            "`*baidu.com` is not a domain",
+            "`baidu.com`",
+        ),
+    ];
+    for (lines, underlined, message, hint) in lists {
+        // The refusal stands at the name of the list and comes first.
+        let text = lists_of(lines);
+        let (_, diagnostics) = check(&text);
+        let all: Vec<_> = diagnostics.iter().collect();
+        let [refused, found] = all[..] else { panic!("{}", diagnostics.render(false)) };
+        assert_eq!(refused.message, format!("{not_yet} the list `l` yet"));
+        assert_eq!(&found.message, message);
+        assert!(found.hint.as_ref().is_some_and(|h| h.contains(hint)), "{found:?}");
+        assert_eq!(&text[found.place.span.clone()], *underlined);
+    }
+    for lines in ["", "format = \"auto\"", "file = \"x\"\nurl = \"https://x/\""] {
+        assert!(check(&lists_of(lines)).1.errors() > 1, "{lines}");
+    }
+}
+
+#[test]
+fn mistakes_around_a_policy() {
+    let rule = "[[rule]]\nname = \"r\"\naction = \"drop\"\nports = [\"tcp\"]\n";
+    assert_first("", "", "the file is empty", "[policy]");
+    assert_first("\u{feff}", "", "the file has no policy", "[policy]");
+    assert_first(rule, "", "there is no `[policy]`", "[policy]");
+    let text = &format!("[policy]\n{rule}");
+    assert_first(text, "[policy]", "the policy has no `name`", "name");
+    let nothing = "the policy has no rules and no `default`: it does nothing";
+    assert_first("[policy]\nname = \"x\"\n", "[policy]", nothing, "[[rule]]");
+    let text = "[policy]\nname = \"x\"\ndefault = \"deny\"\n";
+    assert_first(text, "\"deny\"", "there is no default `deny`", "`drop`");
+    let text = format!("[[policy]]\nname = \"x\"\n{rule}");
+    assert_first(&text, "[[policy]]", "`policy` is a table, not an array", "`[policy]`, once");
+    let text = "[policy]\nname = \"x\"\n[rule]\nname = \"r\"\n";
+    assert_first(
+        text,
+        "[rule]",
+        "`rule` is a table, and a policy has an array of them",
+        "[[rule]]",
+    );
+    let text = "[policy]\nname = \"x\"\n[[rules]]\nname = \"r\"\n";
+    let (_, diagnostics) = check(text);
+    assert!(diagnostics.render(false).contains("did you mean `[[rule]]`?"));
+    let text = "rule = [1]\n[policy]\nname = \"x\"\n";
+    assert_first(text, "1", "a rule is a table, not an integer", "[[rule]]");
+    let text = "rule = []\n[policy]\nname = \"x\"\n";
+    assert_first(text, "[]", "`rule` is empty", "[[rule]]");
+    for name in ["", "-a", "a b", "A", "é", "a/b", &"a".repeat(65)] {
+        let text = format!("[policy]\nname = \"{name}\"\ndefault = \"drop\"\n");
+        let message = format!("{} is not a name", quoted(name));
+        assert_first(&text, &format!("\"{name}\""), &message, "lower-case");
+    }
+}
+
+#[test]
+fn mistakes_in_a_rule() {
+    let text = "[policy]\nname = \"p\"\n[[rule]]\naction = \"drop\"\nports = [\"tcp\"]\n";
+    assert_first(text, "[[rule]]", "the rule has no `name`", "name");
+    let text = "[policy]\nname = \"p\"\n[[rule]]\nname = \"r\"\nports = [\"tcp\"]\n";
+    assert_first(text, "[[rule]]", "the rule has no `action`", "drop");
+    for (action, meant) in
+        [("deny", "drop"), ("block", "drop"), ("accept", "allow"), ("alow", "allow")]
+    {
+        let text = with_rule("ports = [\"tcp\"]").replace("\"drop\"", &format!("\"{action}\""));
+        let message = format!("there is no action `{action}`");
+        assert_first(&text, &format!("\"{action}\""), &message, &format!("mean `{meant}`?"));
+    }
+    let cases: &[(&str, &str, &str, &str)] = &[
+        ("", "[[rule]]", "the rule is empty: it has neither `to` nor `ports`", "\"::/0\""),
+        (
+            "apps = [\"*\"]",
+            "[[rule]]",
+            "the rule is empty: it has neither `to` nor `ports`",
+            "::/0",
+        ),
+        ("to = [\"CN\"]", "[\"CN\"]", "`to` is a table, not an array", "jurisdictions"),
+        ("to = {}", "{}", "`to` is empty", "\"::/0\""),
+        (
+            "jurisdictions = [\"CN\"]\nports = [\"tcp\"]",
+            "jurisdictions",
+            "a rule has no key `jurisdictions`",
+            "to = {",
+        ),
+        ("port = [\"tcp\"]\nto.asns = [\"AS1\"]", "port", "a rule has no key `port`", "`ports`"),
+        ("priority = 1\nports = [\"tcp\"]", "priority", "a rule has no key `priority`", "[policy]"),
+        ("ports = []", "[]", "`ports` is empty", "tcp/443"),
+        ("ports = 443", "443", "`ports` is an array of strings, not an integer", "[\"tcp/443\"]"),
+        ("ports = [443]", "443", "`ports` holds strings, not an integer", "\"tcp/443\""),
+        ("ports = [\"443/udp\"]", "\"443/udp\"", "`443/udp` is not a port", "`udp/443`"),
+        (
+            "ports = [\"8000-8999\"]",
+            "\"8000-8999\"",
+            "`8000-8999` is not a port",
+            "`tcp/8000-8999`",
+        ),
+        ("ports = [\"tcp/\"]", "\"tcp/\"", "`tcp/` is not a port", "tcp/443"),
+        ("ports = [\"tcp/+1\"]", "\"tcp/+1\"", "`tcp/+1` is not a port", "tcp/443"),
+        ("ports = [\"proto\"]", "\"proto\"", "`proto` names no protocol", "proto/47"),
+        ("ports = [\"dccp/1\"]", "\"dccp/1\"", "`dccp/1` is not a port", "proto/"),
+        ("ports = [\"TCP/1\"]", "\"TCP/1\"", "`TCP/1` is not a port", "`tcp/1`"),
+        ("ports = [\"icmpv6/1\"]", "\"icmpv6/1\"", "`icmpv6` has no ports", "alone"),
+    ];
+    for (lines, underlined, message, hint) in cases {
+        assert_first(&with_rule(lines), underlined, message, hint);
+    }
+}
+
+#[test]
+fn mistakes_in_destinations() {
+    let not_yet = |what: &str| format!("this version cannot enforce `{what}` yet");
+    let cases: &[(&str, &str, &str, &str)] = &[
+        ("jurisdictions = [\"CHN\"]", "\"CHN\"", "there is no country `CHN`", "`CN`"),
+        ("jurisdictions = [\"china\"]", "\"china\"", "there is no country `china`", "`CN`"),
+        ("jurisdictions = []", "[]", "`jurisdictions` is empty", "CN"),
+        ("jurisdictions = [1]", "1", "`jurisdictions` holds strings, not an integer", "CN"),
+        ("countries = [\"CN\"]", "countries", "`to` has no key `countries`", "`jurisdictions`"),
+        (
+            "organisations = [\"baidoo\"]",
+            "\"baidoo\"",
+            "there is no organisation `baidoo`",
+            "`baidu`",
+        ),
+        (
+            "organizations = [\"baidu\"]",
+            "organizations",
+            "`to` has no key `organizations`",
+            "`organisations`",
+        ),
+        (
+            "asns = [\"AS4294967296\"]",
+            "\"AS4294967296\"",
+            "`AS4294967296` is too large for an AS number",
+            "4294967295",
+        ),
+        ("asns = [\"as1\"]", "\"as1\"", "`as1` is not an AS number", "`AS1`"),
+        ("asns = [\"AS+1\"]", "\"AS+1\"", "`AS+1` is not an AS number", "AS1"),
+        ("asns = 37963", "37963", "`asns` is an array of strings, not an integer", "[\"AS37963\"]"),
+        (
+            "networks = [\"2001:db8::/129\"]",
+            "\"2001:db8::/129\"",
+            "`2001:db8::/129` has a prefix that is too long",
+            "/128",
+        ),
+        (
+            "networks = [\"2001:db8::1/32\"]",
+            "\"2001:db8::1/32\"",
+            "`2001:db8::1/32` has bits set behind its prefix",
+            "`2001:db8::/32`",
+        ),
+        (
+            "networks = [\"10.0.0.0/255.0.0.0\"]",
+            "\"10.0.0.0/255.0.0.0\"",
+            "`10.0.0.0/255.0.0.0` is not an address or a CIDR",
+            "`10.0.0.0/8`",
+        ),
+        (
+            "networks = [\"10.0.0.0-10.0.0.255\"]",
+            "\"10.0.0.0-10.0.0.255\"",
+            "`10.0.0.0-10.0.0.255` is not an address or a CIDR",
+            "`10.0.0.0/24`",
+        ),
+        (
+            "networks = [\"baidu.com\"]",
+            "\"baidu.com\"",
+            "`baidu.com` is not an address or a CIDR",
+            "`domains`",
+        ),
+        (
+            "networks = [\"::ffff:1.2.3.0/120\"]",
+            "\"::ffff:1.2.3.0/120\"",
+            "`::ffff:1.2.3.0/120` is IPv4 in the form of IPv6, which is judged as IPv4",
+            "`1.2.3.0/24`",
+        ),
+        (
+            "networks = [\"1.2.3\"]",
+            "\"1.2.3\"",
+            "`1.2.3` is not an address or a CIDR",
+            "192.0.2.0/24",
+        ),
+        (
+            "domains = [\"=hm.baidu.com\", \"*.x.cn\"]",
+            "domains",
+            &not_yet("domains"),
+            "leave the rule out",
+        ),
+        (
+            "except = { asns = [\"AS1\"] }",
+            "except",
+            "there is nothing to except from: `to` names no destination",
+            "::/0",
+        ),
+        ("asns = [\"AS1\"], except = {}", "{}", "`except` is empty", "leave"),
+        (
+            "asns = [\"AS1\"], except = { domains = [\"x\"] }",
+            "domains",
+            &not_yet("domains"),
+            "leave",
+        ),
+        (
+            "asns = [\"AS1\"], except = { asns = [\"AS0\"] }",
+            "\"AS0\"",
+            "AS 0 is reserved: nobody announces addresses with it",
+            "AS1",
+        ),
+    ];
+    for (to, underlined, message, hint) in cases {
+        assert_first(&with_to(to), underlined, message, hint);
+    }
+}
+
+#[test]
+fn an_entry_twice_is_a_warning_and_counts_once() {
+    let (policies, diagnostics) = check(&with_to("networks = [\"10.0.0.1\", \"10.0.0.1/32\"]"));
+    assert_eq!((diagnostics.errors(), diagnostics.warnings()), (0, 1));
+    assert_eq!(policies[0].rules[0].to.as_ref().map(|to| to.networks.len()), Some(1));
+}
+
+#[test]
+fn a_warning_can_be_put_at_a_rule() {
+    let (_, mut diagnostics) = check(&with_rule("ports = [\"tcp\"]"));
+    assert!(!diagnostics.warn_rule("p", "other", "x".into(), "y".into()));
+    assert!(diagnostics.warn_rule("p", "r", "the rule can never match".into(), "move it".into()));
+    insta::assert_snapshot!(diagnostics.render(false), @r#"
+    warning: the rule can never match
+      ┌─ p.toml:4:8
+      │
+    4 │ name = "r"
+      │        ^^^
+      │
+      = hint: move it
+    "#);
+}
+
+#[test]
+fn nothing_of_a_file_can_steer_the_terminal() {
+    let text = "[policy]\nname = \"p\u{1b}[2J\u{202e}\u{9b}\"\ndefault = \"\\u001b[2J\" # \u{1b}]0;x\u{7}\n";
+    let shown = check(text).1.render(false);
+    assert!(shown.contains("error"));
+    assert!(!shown.contains(['\u{1b}', '\u{202e}', '\u{9b}', '\u{7}']), "{shown:?}");
+    assert!(check("x = 1").1.render(true).contains('\u{1b}'));
+}
+
+#[test]
+fn a_long_line_is_named_and_not_printed() {
+    let text = with_to(&format!("asns = [{}\"AS0\"]", "\"AS1\", ".repeat(400)));
+    let shown = check(&text).1.render(false);
+    assert!(shown.contains("p.toml:6:2816: error: AS 0 is reserved"), "{shown}");
+    assert!(shown.lines().all(|line| line.len() < 300));
+}
+
+#[test]
+fn a_hundred_thousand_rules() {
+    let mut text = String::from("[policy]\nname = \"p\"\n");
+    for index in 0..100_000 {
+        let (a, b) = (index / 256 % 256, index % 256);
+        write!(
+            text,
+            "[[rule]]\nname = \"r{index}\"\naction = \"drop\"\nto = {{ networks = [\"10.{a}.{b}.0/24\"] }}\n"
+        )
+        .unwrap();
+    }
+    let start = Instant::now();
+    let (policies, diagnostics) = check(&text);
+    assert_eq!(diagnostics.render(false), "");
+    assert_eq!(policies[0].rules.len(), 100_000);
+
+    // As many mistakes, the last of them on line 400,002: finding a line must not cost a walk there.
+    let (_, diagnostics) = check(&text.replace(".0/24", ".1/24"));
+    assert_eq!(diagnostics.errors(), 100_000);
+    assert_eq!(diagnostics.render(false).matches("hint: ").count(), 100_000);
+    assert!(records(&diagnostics).contains("\"line\":400002,"));
+    assert!(start.elapsed() < Duration::from_secs(120), "{:?}", start.elapsed());
+}
+
+#[test]
+fn every_shipped_policy_is_sound() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    files.sort();
+    assert_eq!(files.len(), SHIPPED.len(), "each file of policies/ has to be in SHIPPED");
+    for (path, (name, text)) in files.iter().zip(SHIPPED) {
+        assert_eq!(path.file_stem().and_then(|stem| stem.to_str()), Some(*name));
+        assert_eq!(std::fs::read_to_string(path).unwrap(), *text);
+        let (policies, diagnostics) = check(text);
+        assert_eq!(diagnostics.render(false), "");
+        assert_eq!(policies[0].name, *name);
+        assert!(policies[0].description.lines().next().is_some_and(|line| line.ends_with('.')));
+        for part in ["Does:", "Breaks:", "Cannot see:"] {
+            assert!(policies[0].description.contains(part), "{name}: {part}");
+        }
+    }
+    let (policies, diagnostics) = load(&Source::all_shipped(), &organisations());
+    assert_eq!(diagnostics.render(false), "");
+    assert_eq!(policies.len(), SHIPPED.len());
+}
+
+#[test]
+fn specs() {
+    let spec = |text| parse_spec(text, &organisations());
+    assert_eq!(spec("country:CN").unwrap().jurisdictions, [Country::from_code("CN").unwrap()]);
+    assert_eq!(spec("org:baidu").unwrap().organisations, ["baidu"]);
+    assert_eq!(spec("as:37963").unwrap().asns, [37963]);
+    assert_eq!(spec("as:AS37963").unwrap().asns, [37963]);
+    assert_eq!(spec("net:10.0.0.0/8").unwrap().networks, ["10.0.0.0/8".parse().unwrap()]);
+    assert_eq!(spec("net:2001:db8::1").unwrap().networks, ["2001:db8::1/128".parse().unwrap()]);
+    let cases = [
+        ("country:cn", "there is no country `cn`", "`CN`"),
+        ("country:", "there is no country ``", "`CN`"),
+        ("org:baidoo", "there is no organisation `baidoo`", "`baidu`"),
+        ("org:zzzzzzzz", "there is no organisation `zzzzzzzz`", "`as:64500`"),
+        ("as:0", "AS 0 is reserved: nobody announces addresses with it", "AS1"),
+        ("as:x", "`x` is not an AS number", "AS1"),
+        ("net:10.0.0.1/8", "`10.0.0.1/8` has bits set behind its prefix", "`10.0.0.0/8`"),
+        ("domain:hm.baidu.com", "this version cannot enforce `domain:` yet", "`net:`"),
+        ("domain:http://x.y/", "`http://x.y/` is not a domain", "`x.y`"),
+        ("list:/etc/x", "this version cannot enforce `list:` yet", "`net:`"),
+        ("counry:CN", "there is no matcher `counry:`", "`country:CN`"),
+        ("asn:1", "there is no matcher `asn:`", "`as:1`"),
+        ("ip:1.2.3.4", "there is no matcher `ip:`", "`net:1.2.3.4`"),
+        ("CN", "`CN` is not a matcher", "`country:CN`"),
+        ("baidu", "`baidu` is not a matcher", "`org:baidu`"),
+        ("AS1", "`AS1` is not a matcher", "`as:1`"),
+        ("10.0.0.0/8", "`10.0.0.0/8` is not a matcher", "`net:10.0.0.0/8`"),
+        ("2001:db8::/32", "`2001:db8::/32` is not a matcher", "`net:2001:db8::/32`"),
+        ("", "`` is not a matcher", "`country:CN`"),
+    ];
+    for (text, message, hint) in cases {
+        let error = spec(text).unwrap_err();
+        assert_eq!(error.message, message);
+        assert!(error.hint.contains(hint), "{text}: {}", error.hint);
+    }
+    let shown = spec("country:cn").unwrap_err().to_string();
+    assert!(shown.starts_with("there is no country `cn`\n\nhint: did you mean `CN`?"), "{shown}");
+}
+
+/// What must hold whatever stands in a file.
+fn assert_survives(content: Content) {
+    let source = Source { origin: Origin::File("x.toml".into()), content };
+    let (policies, diagnostics) = load(&[source], &organisations());
+    assert_eq!(policies.is_empty(), diagnostics.has_errors());
+    let shown = diagnostics.render(false);
+    assert!(shown.matches("x.toml:").count() >= diagnostics.errors(), "{shown}");
+    records(&diagnostics);
+}
+
+fn mutated() -> impl Strategy<Value = String> {
+    let sources = [SOUND, MISTAKES, SHIPPED[6].1];
+    let edit = (any::<prop::sample::Index>(), any::<prop::sample::Index>(), ".{0,6}");
+    (prop::sample::select(sources.to_vec()), prop::collection::vec(edit, 1..4)).prop_map(
+        |(source, edits)| {
+            let mut chars: Vec<char> = source.chars().collect();
+            for (start, length, text) in edits {
+                let start = start.index(chars.len());
+                let end = start + length.index(12).min(chars.len() - start);
+                chars.splice(start..end, text.chars());
+                chars.push('\n');
+            }
+            chars.into_iter().collect()
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn any_text_survives(text in "(?s).{0,200}") {
+        assert_survives(Content::Text(Arc::from(text)));
+    }
+
+    #[test]
+    fn any_bytes_survive(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        assert_survives(match String::from_utf8(bytes) {
+            Ok(text) => Content::Text(Arc::from(text)),
+            Err(error) => Content::Bytes(error.into_bytes()),
+        });
+    }
+
+    #[test]
+    fn any_change_of_a_policy_survives(text in mutated()) {
+        assert_survives(Content::Text(Arc::from(text)));
+    }
+
+    #[test]
+    fn any_word_survives(word in "(?s).{0,40}") {
+        for key in ["jurisdictions", "organisations", "asns", "networks", "domains", "lists"] {
+            let text = with_to(&format!("{key} = [{}]", toml::Value::from(word.as_str())));
+            assert_survives(Content::Text(Arc::from(text)));
+        }
+        for key in ["ports", "apps"] {
+            let text = with_rule(&format!("{key} = [{}]", toml::Value::from(word.as_str())));
+            assert_survives(Content::Text(Arc::from(text)));
+        }
+        let _ = parse_spec(&word, &organisations());
+        for kind in ["country", "org", "as", "net", "domain", "list"] {
+            let _ = parse_spec(&format!("{kind}:{word}"), &organisations());
+        }
+    }
+}

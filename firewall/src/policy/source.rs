@@ -1,0 +1,229 @@
+//! Where the text of policies comes from: files, folders, and the ones in the binary.
+//!
+//! The only part of the way from text to a generation that touches the file system. What cannot be
+//! read is kept as such, and [`load`](super::load) reports it with everything else.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::parse::nearest;
+use super::shipped::SHIPPED;
+
+/// More than any policy needs, and little enough to hold in memory.
+const LARGEST: u64 = 64 << 20;
+
+/// One policy file.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// What stands in it.
+    pub content: Content,
+}
+
+/// Where a policy comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It is in the binary, under this name.
+    Shipped(&'static str),
+    /// A file.
+    File(PathBuf),
+}
+
+/// What stands in a policy file.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// Text, sound or not.
+    Text(Arc<str>),
+    /// Not UTF-8.
+    Bytes(Vec<u8>),
+    /// It could not be read, for this reason.
+    Unreadable(String),
+}
+
+/// There is nothing under the name or path of a policy.
+#[derive(Debug, thiserror::Error)]
+pub enum NotFound {
+    /// Neither a shipped policy nor a path.
+    #[error("there is no shipped policy `{name}`\n\nhint: {hint}")]
+    Name {
+        /// What was asked for.
+        name: String,
+        /// What to write instead.
+        hint: String,
+    },
+    /// A path that leads nowhere.
+    #[error("cannot read {}: {error}", path.display())]
+    Path {
+        /// What was asked for.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+}
+
+impl Source {
+    /// The policies of a command line's `P`: a path if it has a `/` or ends in `.toml`, a folder's
+    /// `*.toml` if it is one, else the name of a shipped policy.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such shipped policy, file or folder.
+    pub fn find(name_or_path: &str) -> Result<Vec<Source>, NotFound> {
+        match name_or_path.contains('/') || name_or_path.ends_with(".toml") {
+            true => Self::at(Path::new(name_or_path)),
+            false => Ok(vec![Self::shipped(name_or_path)?]),
+        }
+    }
+
+    /// A policy of the binary.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of this name; with the nearest that there is.
+    pub fn shipped(name: &str) -> Result<Source, NotFound> {
+        if let Some((name, text)) = SHIPPED.iter().find(|(known, _)| *known == name) {
+            let content = Content::Text(Arc::from(*text));
+            return Ok(Source { origin: Origin::Shipped(name), content });
+        }
+        let hint = match nearest(name, SHIPPED.iter().map(|(known, _)| *known)) {
+            Some(known) => format!("did you mean `{known}`?"),
+            None if Path::new(name).exists() => format!("for the file, write `./{name}`"),
+            None => "`firewall policy list` shows them; for a file, write its path".to_owned(),
+        };
+        Err(NotFound::Name { name: name.to_owned(), hint })
+    }
+
+    /// Every policy of the binary.
+    pub fn all_shipped() -> Vec<Source> {
+        let shipped = SHIPPED.iter();
+        let shipped = shipped.map(|(name, text)| Source {
+            origin: Origin::Shipped(name),
+            content: Content::Text(Arc::from(*text)),
+        });
+        shipped.collect()
+    }
+
+    /// The file at `path`, or the `*.toml` of the folder at `path`, sorted by name.
+    ///
+    /// # Errors
+    ///
+    /// When nothing is there, or the folder cannot be listed. A file that is there and cannot be
+    /// read is no error here: [`load`](super::load) reports it.
+    pub fn at(path: &Path) -> Result<Vec<Source>, NotFound> {
+        let not_found = |error| NotFound::Path { path: path.to_owned(), error };
+        if !fs::metadata(path).map_err(not_found)?.is_dir() {
+            return Ok(vec![Self::file(path)]);
+        }
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(path).map_err(not_found)? {
+            let path = entry.map_err(not_found)?.path();
+            let hidden = path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
+            if !hidden && path.extension().is_some_and(|extension| extension == "toml") {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        Ok(paths.iter().map(|path| Self::file(path)).collect())
+    }
+
+    /// All of [`Source::at`] for several paths; a file that several of them lead to is taken once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::at`].
+    pub fn at_all<P: AsRef<Path>>(paths: &[P]) -> Result<Vec<Source>, NotFound> {
+        let mut seen = HashSet::new();
+        let mut sources = Vec::new();
+        for path in paths {
+            for source in Self::at(path.as_ref())? {
+                let fresh = match &source.origin {
+                    Origin::File(path) => {
+                        fs::canonicalize(path).is_ok_and(|real| seen.insert(real))
+                    }
+                    Origin::Shipped(_) => true,
+                };
+                // What has no real path cannot be read; that must be seen, not skipped.
+                if fresh || matches!(source.content, Content::Unreadable(_)) {
+                    sources.push(source);
+                }
+            }
+        }
+        Ok(sources)
+    }
+
+    fn file(path: &Path) -> Source {
+        let content = match read(path) {
+            Ok(bytes) => match String::from_utf8(bytes) {
+                Ok(text) => Content::Text(Arc::from(text)),
+                Err(error) => Content::Bytes(error.into_bytes()),
+            },
+            Err(error) => Content::Unreadable(error.to_string()),
+        };
+        Source { origin: Origin::File(path.to_owned()), content }
+    }
+
+    /// The file name that findings show.
+    pub fn name(&self) -> String {
+        match &self.origin {
+            Origin::Shipped(name) => format!("<shipped>/{name}.toml"),
+            Origin::File(path) => path.display().to_string(),
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = fs::File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(io::Error::from(io::ErrorKind::IsADirectory));
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > LARGEST {
+        true => Err(io::Error::other(format!("more than {} MiB", LARGEST >> 20))),
+        false => Ok(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_gives_its_policies_sorted_and_reports_what_it_cannot_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("b.toml"), "b").unwrap();
+        fs::write(path("a.toml"), b"\xff").unwrap();
+        fs::write(path(".hidden.toml"), "x").unwrap();
+        fs::write(path("notes.txt"), "x").unwrap();
+        fs::create_dir(path("c.toml")).unwrap();
+        std::os::unix::fs::symlink(path("nowhere"), path("d.toml")).unwrap();
+
+        let sources = Source::at(folder.path()).unwrap();
+        let origins: Vec<_> = sources.iter().map(|source| source.origin.clone()).collect();
+        let files = ["a.toml", "b.toml", "c.toml", "d.toml"].map(|name| Origin::File(path(name)));
+        assert_eq!(origins, files);
+        assert!(matches!(&sources[0].content, Content::Bytes(bytes) if bytes == b"\xff"));
+        assert!(matches!(&sources[1].content, Content::Text(text) if &**text == "b"));
+        assert!(matches!(&sources[2].content, Content::Unreadable(_)));
+        assert!(matches!(&sources[3].content, Content::Unreadable(_)));
+
+        // The same file twice, once through the folder; what cannot be read is never lost.
+        let all = Source::at_all(&[folder.path(), &path("b.toml")]).unwrap();
+        assert_eq!(all.len(), 4);
+    }
+
+    #[test]
+    fn names_and_paths() {
+        let found = Source::find("baidu").unwrap();
+        assert_eq!(found[0].origin, Origin::Shipped("baidu"));
+        let error = Source::find("baidoo").unwrap_err().to_string();
+        assert_eq!(error, "there is no shipped policy `baidoo`\n\nhint: did you mean `baidu`?");
+        assert!(matches!(Source::find("./baidu"), Err(NotFound::Path { .. })));
+        assert!(matches!(Source::find("baidu.toml"), Err(NotFound::Path { .. })));
+    }
+}

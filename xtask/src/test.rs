@@ -1,0 +1,55 @@
+//! `cargo xtask test`: set-up, lints and all tests.
+
+use anyhow::Result;
+
+use crate::command::{cargo, is_root, run as run_command, succeeds};
+use crate::skips::Skips;
+use crate::{lint, setup};
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Fail where a test needs something of the kernel that is not there, instead of skipping it
+    /// (default: as root)
+    #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
+    require_kernel: Option<bool>,
+    /// Leave formatting and clippy out
+    #[arg(long)]
+    no_lint: bool,
+    /// Given to the test runner, for example the name of a test
+    #[arg(last = true)]
+    runner: Vec<String>,
+}
+
+/// Runs everything; the test runner's summary comes last.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    setup::run()?;
+    if arguments.no_lint {
+        eprintln!("skipped: lints, as asked");
+    } else {
+        lint::run()?;
+    }
+
+    let require_kernel = arguments.require_kernel.unwrap_or_else(is_root);
+    if !require_kernel {
+        eprintln!("tests that need root or a recent kernel are skipped where it is missing");
+    }
+    let skips = Skips::watch()?;
+    let test = |words: &[&str]| {
+        let mut command = cargo();
+        command
+            .args(words)
+            .args(lint::WORKSPACE)
+            .env("FIREWALL_REQUIRE_KERNEL", if require_kernel { "1" } else { "0" })
+            .env("FIREWALL_SKIP_LOG", skips.path());
+        command
+    };
+    if succeeds(cargo().args(["nextest", "--version"])) {
+        // nextest does not run the examples in the documentation.
+        if arguments.runner.is_empty() {
+            run_command(test(&["test", "--doc", "--quiet"]).args(["--no-fail-fast"]))?;
+        }
+        run_command(test(&["nextest", "run", "--no-fail-fast"]).args(&arguments.runner))
+    } else {
+        run_command(test(&["test", "--no-fail-fast"]).arg("--").args(&arguments.runner))
+    }
+}
