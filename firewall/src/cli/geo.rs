@@ -7,6 +7,7 @@ use std::{
     process::ExitCode,
 };
 
+use firewall_common::flow::Address;
 use serde::Serialize;
 
 use crate::intel::{
@@ -165,22 +166,10 @@ impl<'a> Tables<'a> {
     }
 }
 
-/// The IPv4 address that an IPv6 address carries.
-// To be replaced by that of `firewall_common::flow`, with which packets are judged.
+/// The IPv4 address that an IPv6 address carries, by which it is judged too.
 fn unwrap(ip: Ipv6Addr) -> Option<Ipv4Addr> {
-    let bits = ip.to_bits();
-    let low = Ipv4Addr::from_bits(bits as u32);
-    if let Some(mapped) = ip.to_ipv4_mapped() {
-        Some(mapped)
-    } else if bits >> 32 == 0x0064_ff9b << 64 {
-        Some(low)
-    } else if bits >> 112 == 0x2002 {
-        Some(Ipv4Addr::from_bits((bits >> 80) as u32))
-    } else if bits >> 96 == 0x2001_0000 {
-        Some(Ipv4Addr::from_bits(!(bits as u32)))
-    } else {
-        None
-    }
+    let address = Address::from(IpAddr::V6(ip));
+    address.as_v4().or(address.embedded_v4()).map(Ipv4Addr::from_bits)
 }
 
 /// A table, and under it where the facts come from.

@@ -214,7 +214,10 @@ fn as_numbers_wherever_they_stand() {
                 ("autonomous_system_organization", text("Unicom")),
             ]),
         )
-        .add("1.0.1.0/24", &Value::Map(&[("asn", text("AS64512")), ("as_name", text("A\u{1b}lab"))]))
+        .add(
+            "1.0.1.0/24",
+            &Value::Map(&[("asn", text("AS64512")), ("as_name", text("A\u{1b}lab"))]),
+        )
         .add("1.0.2.0/24", &Value::Map(&[("asn", number(64513)), ("name", text("Another"))]))
         .add("1.0.3.0/24", &Value::Map(&[("asn", number(0)), ("name", text("Nobody"))]))
         .add("2001:db8::/32", &Value::Map(&[("asn", text("64514"))]));

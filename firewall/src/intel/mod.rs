@@ -7,6 +7,7 @@ use std::{io, path::PathBuf, sync::OnceLock};
 
 pub mod asn;
 pub mod country;
+#[cfg_attr(not(test), expect(dead_code, reason = "`cargo xtask data` writes, the library reads"))]
 mod format;
 pub mod geo;
 mod mmdb;

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{
-    super::format::{decode_table, encode_table},
+    super::format::{decode_names, decode_table, encode_names, encode_table},
     *,
 };
 
@@ -116,6 +116,19 @@ proptest! {
         let (v4, v6) = (transitions::<u32>(&v4).0, transitions::<u128>(&v6).0);
         let bytes = encode_table(&source(), &v4, &v6).unwrap();
         prop_assert_eq!(decode_table(&bytes), Ok((source(), v4, v6)));
+    }
+
+    #[test]
+    fn names_that_are_written_are_read(names in prop::collection::btree_map(any::<u32>(), ".{0,40}", 0..20)) {
+        let pairs: Vec<_> = names.iter().map(|(number, name)| (*number, name.as_str())).collect();
+        let bytes = encode_names(&source(), &pairs).unwrap();
+        let (read, numbers, ends, text) = decode_names(&bytes).unwrap();
+        prop_assert_eq!(read, source());
+        let mut start = 0;
+        let read = numbers.into_iter().zip(ends).map(|(number, end)| {
+            (number, &text[std::mem::replace(&mut start, end as usize)..end as usize])
+        });
+        prop_assert!(read.eq(pairs));
     }
 }
 
