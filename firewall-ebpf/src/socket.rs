@@ -4,9 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
-    helpers::{
-        generated::{bpf_get_socket_cookie, bpf_sk_storage_get},
-    },
+    helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get},
     programs::{SockContext, SockOpsContext},
 };
 use firewall_common::{
@@ -15,7 +13,11 @@ use firewall_common::{
     verdict::{Hook, Verdict},
 };
 
-use crate::{emit, identity, maps::{SOCKETS, count}, policy::{self, Judgement}};
+use crate::{
+    emit, identity,
+    maps::{SOCKETS, count},
+    policy::{self, Judgement},
+};
 
 /// The state of a socket, made if there is none yet.
 ///
@@ -36,7 +38,9 @@ fn get(sk: *mut c_void, flags: u64) -> Option<&'static mut SocketState> {
     let map = (&raw const SOCKETS).cast_mut().cast();
     // SAFETY: `sk` is a socket pointer that the verifier has checked, the storage outlives the
     // program, and a socket's hooks that could race write plain integers only.
-    unsafe { bpf_sk_storage_get(map, sk, core::ptr::null_mut(), flags).cast::<SocketState>().as_mut() }
+    unsafe {
+        bpf_sk_storage_get(map, sk, core::ptr::null_mut(), flags).cast::<SocketState>().as_mut()
+    }
 }
 
 /// What a flow is, apart from where it goes.

@@ -11,9 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen,
-};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 /// Why a cgroup cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,9 @@
 //! `firewall.toml`: how verdicts are carried out. What they are is in the policies.
 
-use std::{io, path::{Path, PathBuf}};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 

@@ -32,7 +32,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let features = probe::all();
     for Feature { name, state, detail, .. } in &features {
         if args.json {
-            println!("{}", serde_json::to_string(&Row { feature: name, state: state.word(), detail })?);
+            println!(
+                "{}",
+                serde_json::to_string(&Row { feature: name, state: state.word(), detail })?
+            );
         } else {
             println!("{:<8} {name:<42} {detail}", state.word());
         }

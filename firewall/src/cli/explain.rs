@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    set: set::Args,
+    set: set::PolicySet,
     /// Print one JSON object, with the keys of a verdict event
     #[arg(long)]
     json: bool,
@@ -90,10 +90,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if args.exit_code && denied { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn explain(
-    explainer: &Explainer<'_>,
-    destination: &Destination,
-) -> anyhow::Result<Explanation> {
+fn explain(explainer: &Explainer<'_>, destination: &Destination) -> anyhow::Result<Explanation> {
     let outcome = explainer
         .generation
         .evaluate(destination)

@@ -114,10 +114,8 @@ fn manual() -> anyhow::Result<Vec<u8>> {
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone()).render(&mut page)?;
     for sub in command.get_subcommands() {
-        let manual = clap_mangen::Man::new(sub.clone().display_name(format!(
-            "firewall {}",
-            sub.get_name()
-        )));
+        let manual =
+            clap_mangen::Man::new(sub.clone().display_name(format!("firewall {}", sub.get_name())));
         page.extend_from_slice(
             format!(".SH FIREWALL {}\n", sub.get_name().to_uppercase()).as_bytes(),
         );
@@ -136,5 +134,6 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// Whether to write in colour to standard error.
 fn colour() -> bool {
-    io::stderr().is_terminal() && !std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+    io::stderr().is_terminal()
+        && !std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }

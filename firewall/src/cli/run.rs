@@ -20,7 +20,7 @@ pub const FAILED: u8 = 125;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    set: set::Args,
+    set: set::PolicySet,
     /// Append every verdict to FILE as a JSON line
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -160,8 +160,7 @@ fn endpoint(Endpoint { ip, port }: Endpoint) -> String {
 
 fn summarise(summary: &Summary) -> String {
     let Summary { status: _, allowed, audited, denied, lost, unwritten } = summary;
-    let mut text =
-        format!("firewall: {denied} denied, {audited} audited, {allowed} allowed");
+    let mut text = format!("firewall: {denied} denied, {audited} audited, {allowed} allowed");
     if *lost > 0 {
         text += &format!("; {lost} events lost, the verdicts stood all the same");
     }

@@ -1,6 +1,9 @@
 //! The options that say which policies hold, and the way from them to a generation.
 
-use std::{fmt, path::{Path, PathBuf}};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     config::{Config, Passage},
@@ -24,7 +27,7 @@ const WITHOUT_POLICIES: &str = "watch-everything";
 
 /// Which policies hold.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct PolicySet {
     /// Hold this policy: a path, or the name of a shipped one (`firewall policy list`). May be
     /// repeated [default: those of /etc/firewall/policies.d, or watch-everything]
     #[arg(long = "policy", value_name = "P")]
@@ -92,7 +95,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
-impl Args {
+impl PolicySet {
     /// Reads, checks and compiles. Warnings are printed.
     pub fn load(&self) -> Result<Set, Failure> {
         let config = Config::load(self.config.as_deref())
@@ -131,9 +134,7 @@ impl Args {
     fn sources(&self) -> Result<Vec<Source>, Failure> {
         let mut sources = Vec::new();
         for name in &self.policies {
-            sources.extend(
-                Source::find(name).map_err(|error| Failure::Usage(error.to_string()))?,
-            );
+            sources.extend(Source::find(name).map_err(|error| Failure::Usage(error.to_string()))?);
         }
         if self.policies.is_empty() && Path::new(check::POLICIES).is_dir() {
             sources = Source::at(Path::new(check::POLICIES))?;

@@ -48,7 +48,12 @@ pub fn all() -> Vec<Feature> {
     features.extend(programs());
     features.push(bpf_file_system());
     features.push(protocol("MPTCP", libc::SOCK_STREAM, 262, "subflows are charged to their app"));
-    features.push(protocol("SCTP", libc::SOCK_STREAM, 132, "judged as packets: a denied send gets EPERM"));
+    features.push(protocol(
+        "SCTP",
+        libc::SOCK_STREAM,
+        132,
+        "judged as packets: a denied send gets EPERM",
+    ));
     features.push(protocol("UDP-Lite", libc::SOCK_DGRAM, 136, "judged at sendmsg and as packets"));
     features.extend(limits());
     features

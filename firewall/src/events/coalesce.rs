@@ -70,8 +70,7 @@ impl Coalescer {
         match self.flows.get_mut(&Key::of(&event)) {
             Some(held) if event.time.saturating_sub(held.told) < WINDOW => {
                 let count = held.repeat.map_or(0, |repeat| repeat.count);
-                held.repeat =
-                    Some(FlowEvent { count: count.saturating_add(event.count), ..event });
+                held.repeat = Some(FlowEvent { count: count.saturating_add(event.count), ..event });
             }
             Some(held) => {
                 let count = held.repeat.take().map_or(0, |repeat| repeat.count);

@@ -1,6 +1,6 @@
 //! Reading the ring buffer and the counters.
 
-use std::{io, os::fd::AsRawFd as _};
+use std::io;
 
 use aya::{
     Ebpf,
@@ -35,8 +35,9 @@ impl Reader {
     pub fn new(ebpf: &mut Ebpf) -> Result<Self, Error> {
         let map = ebpf.take_map("EVENTS").ok_or(Error::Missing("EVENTS"))?;
         let ring = RingBuf::try_from(map)?;
-        debug_assert!(ring.as_raw_fd() >= 0);
-        Ok(Self { ring: AsyncFd::register(ring)?, malformed: 0 })
+        // SAFETY: the ring buffer owns its descriptor and keeps it open as long as it lives.
+        let ring = unsafe { AsyncFd::register(ring) }.map_err(io::Error::from)?;
+        Ok(Self { ring, malformed: 0 })
     }
 
     /// Waits until there is something to read.

@@ -4,7 +4,10 @@ use std::{
     ffi::{CString, OsString},
     fs::{self, File},
     io,
-    os::{fd::{AsRawFd as _, RawFd}, unix::process::{CommandExt as _, ExitStatusExt as _}},
+    os::{
+        fd::{AsRawFd as _, RawFd},
+        unix::process::{CommandExt as _, ExitStatusExt as _},
+    },
     process::ExitStatus,
 };
 

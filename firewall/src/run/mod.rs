@@ -220,8 +220,7 @@ impl Place {
         let reader = Reader::new(&mut loaded.ebpf)?;
         let counters = Counters::new(&mut loaded.ebpf)?;
         let explainer = Explainer { generation: plan.generation, intel: plan.intel };
-        let enricher =
-            Enricher::new(explainer, Executables::new(&mut loaded.ebpf)?, hierarchy);
+        let enricher = Enricher::new(explainer, Executables::new(&mut loaded.ebpf)?, hierarchy);
         let mut recorder = Recorder {
             reader,
             enricher,

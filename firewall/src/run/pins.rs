@@ -157,7 +157,9 @@ fn visible() -> Option<PathBuf> {
     })
 }
 
-/// Mounts a bpf file system where the first process sees it, so that pins outlive this namespace.
+/// Mounts a bpf file system where the first process sees it, so that pins outlive this mount
+/// namespace, or where that is not allowed, here: then pins last as long as the namespace, which
+/// the command is in too.
 fn mount_for_all() -> Result<PathBuf, Error> {
     let failed = || error(format!("mount a bpf file system at {BPFFS}"));
     let mounting = std::thread::spawn(|| {
@@ -165,12 +167,18 @@ fn mount_for_all() -> Result<PathBuf, Error> {
         unshare(CloneFlags::CLONE_FS)?;
         let first = fs::File::open("/proc/1/ns/mnt")?;
         setns(first, CloneFlags::CLONE_NEWNS)?;
-        mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"))?;
-        Ok::<_, io::Error>(())
+        mount_here()
     });
-    mounting
+    let for_all = mounting
         .join()
-        .map_err(|_| failed()(io::Error::other("the thread that mounts has panicked")))?
-        .map_err(failed())?;
+        .map_err(|_| failed()(io::Error::other("the thread that mounts has panicked")))?;
+    if for_all.is_err() || visible().is_none() {
+        mount_here().map_err(failed())?;
+    }
     visible().ok_or_else(|| failed()(io::Error::other("it is not to be found after mounting")))
+}
+
+fn mount_here() -> io::Result<()> {
+    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"))?;
+    Ok(())
 }

@@ -7,7 +7,7 @@ use nix::{
         signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
     },
-    unistd::{Pid, getpgrp, getpgid},
+    unistd::{Pid, getpgid, getpgrp},
 };
 use tokio::io::unix::AsyncFd;
 
@@ -35,7 +35,8 @@ impl Signals {
         let set: SigSet = PASSED_ON.into_iter().collect();
         set.thread_block()?;
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        Ok(Self(AsyncFd::register(fd)?))
+        // SAFETY: the signal descriptor owns its number and keeps it open as long as it lives.
+        Ok(Self(unsafe { AsyncFd::register(fd) }?))
     }
 
     /// The next signal, and whether the command in process `child` has to be told of it: from a
