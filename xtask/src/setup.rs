@@ -39,8 +39,8 @@ fn provide_toolchain(apt: &mut Apt, misfits: Misfits) -> Result<Toolchain> {
     for misfit in &misfits {
         say(misfit);
     }
-    let ways: [(&str, fn(&mut Apt) -> Result<()>); 2] =
-        [("rustup's rust-src", by_rustup), ("Debian's Rust", by_debian)];
+    type Way = fn(&mut Apt) -> Result<()>;
+    let ways: [(&str, Way); 2] = [("rustup's rust-src", by_rustup), ("Debian's Rust", by_debian)];
     let mut failures = Vec::new();
     for (name, way) in ways {
         say(&format!("trying {name}"));
