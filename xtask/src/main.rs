@@ -12,6 +12,8 @@ mod skips;
 mod test;
 mod toolchain;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 /// Set-up, build, test, data and measurements of this workspace.
@@ -34,11 +36,19 @@ enum Task {
     Test(test::Arguments),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().task {
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
         Task::Setup => setup::run(),
         Task::Lint => lint::run(),
         Task::Data(args) => data::run(&args),
         Task::Test(arguments) => test::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Not returned from here: a backtrace of xtask would hide what the failed program said.
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
