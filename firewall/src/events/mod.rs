@@ -7,6 +7,7 @@
 pub mod coalesce;
 pub mod enrich;
 pub mod executables;
+pub mod messages;
 pub mod reader;
 
 use std::{borrow::Cow, net::IpAddr};

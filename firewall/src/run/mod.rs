@@ -36,6 +36,7 @@ use crate::{
         coalesce::Coalescer,
         enrich::{Enricher, nanoseconds},
         executables::Executables,
+        messages::Messages,
         reader::{self, Counters, Reader},
     },
     intel::{self, Intel},
@@ -224,6 +225,7 @@ impl Place {
         let mut recorder = Recorder {
             reader,
             enricher,
+            messages: Messages::new(&mut loaded.ebpf),
             log,
             coalescer: Coalescer::default(),
             summary: Summary::default(),
@@ -280,6 +282,7 @@ impl Place {
 struct Recorder<'a> {
     reader: Reader,
     enricher: Enricher<'a>,
+    messages: Option<Messages>,
     coalescer: Coalescer,
     log: Log,
     summary: Summary,
@@ -296,6 +299,7 @@ impl Recorder<'_> {
 
     fn tick(&mut self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Error> {
         self.drain(tell)?;
+        self.pass_on_messages(tell);
         let now = u64::try_from(nanoseconds(ClockId::CLOCK_BOOTTIME)).unwrap_or_default();
         let mut due = Vec::new();
         self.coalescer.tick(now, |event| due.push(event));
@@ -311,6 +315,7 @@ impl Recorder<'_> {
         tell: &mut dyn FnMut(Notice<'_>),
     ) -> Result<(), Error> {
         self.drain(tell)?;
+        self.pass_on_messages(tell);
         let mut due = Vec::new();
         self.coalescer.flush(|event| due.push(event));
         self.record(&due, tell)?;
@@ -324,6 +329,12 @@ impl Recorder<'_> {
         self.log.note(flushed, tell);
         self.summary.unwritten = self.log.failed;
         Ok(())
+    }
+
+    fn pass_on_messages(&mut self, tell: &mut dyn FnMut(Notice<'_>)) {
+        for message in self.messages.iter_mut().flat_map(Messages::take) {
+            tell(Notice::Say(message));
+        }
     }
 
     fn record(
