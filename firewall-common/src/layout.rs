@@ -115,6 +115,8 @@ pub struct SocketState {
 pub mod socket {
     /// The connection came from outside.
     pub const INBOUND: u32 = 1;
+    /// The verdict holds for what it was reached on alone: the next packet is judged again.
+    pub const JUDGE_AGAIN: u32 = 2;
 }
 
 /// Length of one directory or file name that is kept of an executable's path.
