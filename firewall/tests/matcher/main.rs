@@ -1,7 +1,9 @@
 //! The one matcher: against an oracle that walks the rules, and in the kernel against user space.
 
+mod frames;
 mod generate;
 mod oracle;
+mod parity;
 
 use std::cell::RefCell;
 
