@@ -1,4 +1,5 @@
 //! The header parser against a slow one, on packets that are built, bent and made up.
+#![expect(clippy::unwrap_used, reason = "tests panic")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
