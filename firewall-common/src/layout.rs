@@ -107,6 +107,10 @@ pub struct SocketState {
     pub repeats: u32,
     /// Of [`socket`].
     pub flags: u32,
+    /// The generation in which the verdict holds for later packets too; 0 if each is judged.
+    pub kept_in: u32,
+    /// Zero.
+    pub _pad: u32,
     /// Who made or last connected the socket.
     pub identity: Identity,
 }
@@ -115,8 +119,6 @@ pub struct SocketState {
 pub mod socket {
     /// The connection came from outside.
     pub const INBOUND: u32 = 1;
-    /// The verdict holds for what it was reached on alone: the next packet is judged again.
-    pub const JUDGE_AGAIN: u32 = 2;
 }
 
 /// Length of one directory or file name that is kept of an executable's path.
@@ -246,8 +248,8 @@ counters! {
 
 const _: () = {
     assert!(size_of::<Header>() == 24);
-    assert!(size_of::<SocketState>() == 64 + size_of::<Identity>());
-    assert!(core::mem::offset_of!(SocketState, identity) == 64);
+    assert!(size_of::<SocketState>() == 72 + size_of::<Identity>());
+    assert!(core::mem::offset_of!(SocketState, identity) == 72);
     assert!(size_of::<ExecutablePath>() == NAME_BYTES * PATH_NAMES + 8);
     assert!(size_of::<Offsets>() == 64);
     assert!(size_of::<FileId>() == 16);

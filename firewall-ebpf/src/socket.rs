@@ -83,12 +83,9 @@ pub fn settle(
     }
     state.src = origin.src;
     state.src_port = origin.src_port;
-    // Set whether or not the verdict is kept: the record names it.
+    // Whether or not the verdict is kept: the record names it.
     state.generation = generation;
-    state.flags &= !socket::JUDGE_AGAIN;
-    if !origin.cacheable {
-        state.flags |= socket::JUDGE_AGAIN;
-    }
+    state.kept_in = if origin.cacheable { generation } else { 0 };
     if !judgement.passes() {
         count(Counter::Deny);
         emit::record(state, cookie);
