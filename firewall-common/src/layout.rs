@@ -107,6 +107,10 @@ pub struct SocketState {
     pub repeats: u32,
     /// Of [`socket`].
     pub flags: u32,
+    /// The generation in which the verdict holds for later packets too; 0 if each is judged.
+    pub kept_in: u32,
+    /// Zero.
+    pub _pad: u32,
     /// Who made or last connected the socket.
     pub identity: Identity,
 }
@@ -235,8 +239,8 @@ counters! {
 
 const _: () = {
     assert!(size_of::<Header>() == 24);
-    assert!(size_of::<SocketState>() == 64 + size_of::<Identity>());
-    assert!(core::mem::offset_of!(SocketState, identity) == 64);
+    assert!(size_of::<SocketState>() == 72 + size_of::<Identity>());
+    assert!(core::mem::offset_of!(SocketState, identity) == 72);
     assert!(size_of::<ExecutablePath>() == NAME_BYTES * PATH_NAMES + 8);
     assert!(size_of::<Offsets>() == 64);
     assert!(size_of::<FileId>() == 16);

@@ -67,7 +67,7 @@ pub fn judge(skb: *mut __sk_buff, rewrite: impl FnOnce(&mut ip::Packet)) -> i32 
         return DROP_SILENTLY;
     };
     if active.generation() != 0
-        && state.generation == active.generation()
+        && state.kept_in == active.generation()
         && is_same_flow(skb, state)
     {
         if state.verdict == Verdict::Deny as u8 {

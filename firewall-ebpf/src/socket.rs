@@ -67,7 +67,9 @@ pub fn settle(
     origin: &Origin,
     judgement: Judgement,
 ) {
-    let same = state.dst == destination.address
+    // Decisions are numbered anew in each generation.
+    let same = state.generation == generation
+        && state.dst == destination.address
         && state.dst_port == destination.port
         && state.protocol == destination.protocol
         && state.verdict == judgement.verdict
@@ -85,7 +87,9 @@ pub fn settle(
     }
     state.src = origin.src;
     state.src_port = origin.src_port;
-    state.generation = if origin.cacheable { generation } else { 0 };
+    // Whether or not the verdict is kept: the record names it.
+    state.generation = generation;
+    state.kept_in = if origin.cacheable { generation } else { 0 };
     if !judgement.passes() {
         count(Counter::Deny);
         emit::record(state, cookie);
