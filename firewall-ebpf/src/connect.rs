@@ -5,7 +5,7 @@
 
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
-    helpers::generated::{bpf_get_socket_cookie, bpf_set_retval},
+    helpers::generated::bpf_set_retval,
     programs::SockAddrContext,
 };
 use firewall_common::{
@@ -55,11 +55,8 @@ fn judge(ctx: &SockAddrContext, hook: Hook, address: Address) -> i32 {
     let (port, protocol, sk): (u32, u32, *mut bpf_sock) =
         unsafe { ((*addr).user_port, (*addr).protocol, (*addr).__bindgen_anon_1.sk) };
     let protocol = if protocol == MPTCP { TCP } else { protocol as u8 };
-    let port = if firewall_common::flow::has_ports(protocol) {
-        u16::from_be(port as u16)
-    } else {
-        0
-    };
+    let port =
+        if firewall_common::flow::has_ports(protocol) { u16::from_be(port as u16) } else { 0 };
     let destination =
         Destination { address: address.destination(), port, protocol, port_hidden: 0 };
     let (generation, settings, errno, judgement) = socket::judge(&destination);
@@ -68,12 +65,10 @@ fn judge(ctx: &SockAddrContext, hook: Hook, address: Address) -> i32 {
         Some(state) => {
             identity::charge_current(&mut state.identity);
             state.flags &= !socket_flags::INBOUND;
-            // SAFETY: the verifier knows the context of this program type.
-            let cookie = unsafe { bpf_get_socket_cookie(addr.cast()) };
             // Not cached: the first packet is judged again, and recorded with its source.
-            let origin =
-                Origin { hook, src: Address::default(), src_port: 0, cacheable: false };
-            socket::settle(state, cookie, generation, settings, &destination, &origin, judgement);
+            let origin = Origin { hook, src: Address::default(), src_port: 0, cacheable: false };
+            let ctx = addr.cast();
+            socket::settle(state, ctx, generation, settings, &destination, &origin, judgement);
         }
         // The verdict stands all the same; only the record and the cache are missing.
         None => count(Counter::NoState),

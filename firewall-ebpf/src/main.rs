@@ -5,9 +5,7 @@
 
 use aya_ebpf::{
     macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, raw_tracepoint, sock_ops},
-    programs::{
-        RawTracePointContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext,
-    },
+    programs::{RawTracePointContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext},
 };
 use firewall_common::verdict::Hook;
 use firewall_ebpf::{connect, egress as packet, exec, socket};
@@ -41,7 +39,7 @@ pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
 /// Every packet of a local socket.
 #[cgroup_skb(egress)]
 pub fn egress(ctx: SkBuffContext) -> i32 {
-    packet::judge(ctx.skb.skb, |_| {})
+    packet::judge(ctx.skb.skb, |_, _| {})
 }
 
 /// `socket()`.
