@@ -69,10 +69,10 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<bool> {
     common::pin_to_core()?;
     println!("{}\n", common::surroundings()?);
-    let rounds: Vec<Round> =
-        (0..arguments.rounds).map(|_| round()).collect::<Result<_>>().context(
-            "the kernel programs and cn-jurisdiction do not load",
-        )?;
+    let rounds: Vec<Round> = (0..arguments.rounds)
+        .map(|_| round())
+        .collect::<Result<_>>()
+        .context("the kernel programs and cn-jurisdiction do not load")?;
     let instructions = print_programs(&rounds);
     println!();
     let time = print_steps(&rounds);

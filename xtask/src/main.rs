@@ -7,6 +7,7 @@
 mod command;
 mod data;
 mod lint;
+mod measure;
 mod setup;
 mod skips;
 mod test;
@@ -32,6 +33,12 @@ enum Task {
     Data(data::Args),
     /// Set up, lint, and run every test
     Test(test::Arguments),
+    /// Load every kernel program and cn-jurisdiction; check instructions and time
+    #[command(disable_help_flag = true)]
+    Verify(measure::Arguments),
+    /// Measure what a packet costs in the kernel
+    #[command(disable_help_flag = true)]
+    Bench(measure::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -40,5 +47,7 @@ fn main() -> anyhow::Result<()> {
         Task::Lint => lint::run(),
         Task::Data(args) => data::run(&args),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Verify(arguments) => measure::verify(&arguments),
+        Task::Bench(arguments) => measure::bench(&arguments),
     }
 }
