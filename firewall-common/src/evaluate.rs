@@ -146,11 +146,7 @@ fn by_class(
 
 /// The trie over (protocol, high byte of the port, low byte of the port).
 #[inline(always)]
-fn by_port(
-    tables: &impl Tables,
-    cell: Cell,
-    destination: &Destination,
-) -> Result<Outcome, Fault> {
+fn by_port(tables: &impl Tables, cell: Cell, destination: &Destination) -> Result<Outcome, Fault> {
     let Some(block) = cell.next() else { return Outcome::from_leaf(cell) };
     let cell = tables.cell(block, destination.protocol).ok_or(Fault::Damaged)?;
     let Some(block) = cell.next() else { return Outcome::from_leaf(cell) };

@@ -184,17 +184,8 @@ pub struct Offsets {
     pub sock_kern_mask: u32,
 }
 
-/// The cgroup whose execs are followed.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Scope {
-    /// Inode number of its directory; 0 follows every exec.
-    pub cgroup: u64,
-    /// Its distance from the root of the hierarchy.
-    pub level: u32,
-    /// Zero.
-    pub _pad: u32,
-}
+/// Deepest level of a cgroup that is followed; systemd's user sessions go down to about ten.
+pub const MAX_LEVELS: u32 = 32;
 
 macro_rules! counters {
     ($($(#[$meta:meta])* $name:ident = $word:literal;)+) => {

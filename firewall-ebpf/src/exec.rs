@@ -6,7 +6,7 @@ use aya_ebpf::helpers::{
 };
 use firewall_common::{
     forget::forget,
-    layout::{Counter, ExecutablePath, Offsets, PATH_NAMES},
+    layout::{Counter, ExecutablePath, MAX_LEVELS, Offsets, PATH_NAMES},
 };
 
 use crate::{
@@ -20,16 +20,26 @@ const STEPS: usize = PATH_NAMES + 8;
 /// After a successful `execve`.
 #[inline(always)]
 pub fn executed() {
-    let scope = SCOPE.load();
-    // SAFETY: the helper has no preconditions.
-    if scope.cgroup != 0
-        && unsafe { bpf_get_current_ancestor_cgroup_id(scope.level as i32) } != scope.cgroup
-    {
-        return;
-    }
-    if keep_path().is_none() {
+    if is_in_scope(SCOPE.load()) && keep_path().is_none() {
         count(Counter::NoPath);
     }
+}
+
+/// Whether the current process is in the cgroup or below it.
+#[inline(always)]
+fn is_in_scope(cgroup: u64) -> bool {
+    if cgroup == 0 {
+        return true;
+    }
+    for level in 0..MAX_LEVELS {
+        // SAFETY: the helper has no preconditions; it returns 0 past the process's own level.
+        match unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) } {
+            0 => return false,
+            id if id == cgroup => return true,
+            _ => {}
+        }
+    }
+    false
 }
 
 #[inline(always)]

@@ -10,7 +10,7 @@ use firewall_common::{
     evaluate::BLOCK,
     layout::{
         Active, Counter, ExecutablePath, FileId, Header, INNER_MAP, MAX_EXECUTABLES, Offsets,
-        RING_BYTES, SLOTS, Scope, SocketState, TEMPLATE_BLOCKS,
+        RING_BYTES, SLOTS, SocketState, TEMPLATE_BLOCKS,
     },
 };
 
@@ -39,8 +39,7 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 
 /// By [`Counter`].
 #[map]
-pub static COUNTERS: PerCpuArray<u64> =
-    PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
 
 /// Paths of the executables that were started.
 #[map]
@@ -72,9 +71,10 @@ pub static OFFSETS: Global<Offsets> = Global::new(Offsets {
     sock_kern_mask: 0,
 });
 
-/// The cgroup whose execs are followed, set when the object is loaded.
+/// The cgroup whose execs are followed, by the inode number of its directory; 0 follows all. Set
+/// when the object is loaded.
 #[unsafe(no_mangle)]
-pub static SCOPE: Global<Scope> = Global::new(Scope { cgroup: 0, level: 0, _pad: 0 });
+pub static SCOPE: Global<u64> = Global::new(0);
 
 /// Adds one to a counter of this CPU.
 #[inline(always)]

@@ -1,6 +1,10 @@
 //! An egress firewall for Linux workstations.
 
+pub mod cgroup;
 pub mod cli;
+pub mod config;
 pub mod datapath;
+pub mod events;
 pub mod intel;
 pub mod policy;
+pub mod run;

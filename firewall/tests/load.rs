@@ -1,11 +1,10 @@
 //! The kernel takes the programs.
 use firewall::datapath::{BENCH_OBJECT, OBJECT, load::load};
-use firewall_common::layout::Scope;
 
 #[test]
 fn every_program_is_verified() {
     for object in [OBJECT, BENCH_OBJECT] {
-        match load(object, Scope::default()) {
+        match load(object, 0) {
             Ok(loaded) => {
                 println!("maps {:?}", loaded.maps_time);
                 for one in loaded.verified {

@@ -6,12 +6,16 @@
 
 mod command;
 mod data;
+mod demo;
 mod lint;
 mod measure;
+mod run;
 mod setup;
 mod skips;
 mod test;
 mod toolchain;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -31,6 +35,8 @@ enum Task {
     Lint,
     /// Write the embedded country, AS and AS name tables
     Data(data::Args),
+    /// Run a command under the shipped policies, or show what they do
+    Run(run::Arguments),
     /// Set up, lint, and run every test
     Test(test::Arguments),
     /// Load every kernel program and cn-jurisdiction; check instructions and time
@@ -41,13 +47,26 @@ enum Task {
     Bench(measure::Arguments),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().task {
-        Task::Setup => setup::run(),
-        Task::Lint => lint::run(),
-        Task::Data(args) => data::run(&args),
-        Task::Test(arguments) => test::run(&arguments),
-        Task::Verify(arguments) => measure::verify(&arguments),
-        Task::Bench(arguments) => measure::bench(&arguments),
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Setup => setup::run().map(done),
+        Task::Lint => lint::run().map(done),
+        Task::Data(args) => data::run(&args).map(done),
+        Task::Run(arguments) => run::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments).map(done),
+        Task::Verify(arguments) => measure::verify(&arguments).map(done),
+        Task::Bench(arguments) => measure::bench(&arguments).map(done),
+    };
+    match result {
+        Ok(status) => status,
+        // Not returned from here: a backtrace of xtask would hide what the failed program said.
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn done((): ()) -> ExitCode {
+    ExitCode::SUCCESS
 }

@@ -5,7 +5,7 @@
 //! with the LLVM of that compiler. What is there already is left alone, so that a second run does
 //! nothing.
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::command::{command, is_root, run as run_command, succeeds};
 use crate::toolchain::{self, Misfits, Toolchain};
@@ -18,7 +18,8 @@ const BPF_LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 /// Debian's packages of a recent Rust, among them the sources of `core`.
 const DEBIAN_RUST: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
 /// Programs that tests run, and the packages they are in.
-const TEST_PROGRAMS: &[(&str, &str)] = &[("curl", "curl"), ("ip", "iproute2")];
+const TEST_PROGRAMS: &[(&str, &str)] =
+    &[("curl", "curl"), ("ip", "iproute2"), ("ping", "iputils-ping")];
 
 /// Installs what is missing, and says what was found and done.
 pub fn run() -> Result<()> {
@@ -39,8 +40,8 @@ fn provide_toolchain(apt: &mut Apt, misfits: Misfits) -> Result<Toolchain> {
     for misfit in &misfits {
         say(misfit);
     }
-    let ways: [(&str, fn(&mut Apt) -> Result<()>); 2] =
-        [("rustup's rust-src", by_rustup), ("Debian's Rust", by_debian)];
+    type Way = fn(&mut Apt) -> Result<()>;
+    let ways: [(&str, Way); 2] = [("rustup's rust-src", by_rustup), ("Debian's Rust", by_debian)];
     let mut failures = Vec::new();
     for (name, way) in ways {
         say(&format!("trying {name}"));
@@ -67,7 +68,7 @@ fn provide_toolchain(apt: &mut Apt, misfits: Misfits) -> Result<Toolchain> {
 
 /// Adds the sources to a toolchain that is there, or installs a nightly with them.
 fn by_rustup(apt: &mut Apt) -> Result<()> {
-    if !succeeds(command("rustup").arg("--version")) {
+    if !succeeds(rustup().arg("--version")) {
         bail!("rustup is not installed");
     }
     let mut ignored = Misfits::new();
@@ -92,17 +93,11 @@ fn by_rustup(apt: &mut Apt) -> Result<()> {
             continue;
         }
         if toolchain::with_sources(&mut ignored).iter().all(|other| other.name != candidate.name) {
-            run_command(command("rustup").args([
-                "component",
-                "add",
-                "rust-src",
-                "--toolchain",
-                name,
-            ]))?;
+            run_command(rustup().args(["component", "add", "rust-src", "--toolchain", name]))?;
         }
         return provide_linker(apt, candidate.llvm);
     }
-    run_command(command("rustup").args([
+    run_command(rustup().args([
         "toolchain",
         "install",
         "nightly",
@@ -122,16 +117,23 @@ fn by_debian(apt: &mut Apt) -> Result<()> {
         bail!("needs Debian's apt-get, as root: sudo apt-get install {}", DEBIAN_RUST.join(" "));
     }
     apt.install(DEBIAN_RUST)?;
-    if succeeds(command("rustup").arg("--version"))
-        && !toolchain::installed().iter().any(|(_, sysroot)| sysroot.as_os_str() == "/usr")
-    {
-        run_command(command("rustup").args(["toolchain", "link", "debian", "/usr"]))?;
+    let has_rustup = succeeds(rustup().arg("--version"));
+    if has_rustup && debian_toolchain().is_none() {
+        run_command(rustup().args(["toolchain", "link", "debian", "/usr"]))?;
     }
-    let mut misfits = Misfits::new();
-    match toolchain::with_sources(&mut misfits).first() {
-        Some(debian) => provide_linker(apt, debian.llvm),
-        None => bail!("the packages brought no usable compiler: {}", misfits.join("; ")),
+    let name = debian_toolchain().context("Debian's compiler is not among the toolchains")?;
+    match toolchain::inspect(name.as_deref()) {
+        Ok(debian) => provide_linker(apt, debian.llvm),
+        Err(misfit) => bail!(misfit),
     }
+}
+
+/// The toolchain whose files are Debian's packages: its name for rustup, or none without rustup.
+fn debian_toolchain() -> Option<Option<String>> {
+    toolchain::installed()
+        .into_iter()
+        .find(|(_, sysroot)| sysroot.as_os_str() == "/usr")
+        .map(|(name, _)| name)
 }
 
 fn linker_obtainable(apt: &mut Apt, llvm: u32) -> bool {
@@ -189,7 +191,7 @@ fn rust_components() {
     for component in ["rustfmt", "clippy"] {
         let program = if component == "rustfmt" { "fmt" } else { component };
         if !succeeds(command("cargo").args([program, "--version"]))
-            && run_command(command("rustup").args(["component", "add", component])).is_err()
+            && run_command(rustup().args(["component", "add", component])).is_err()
         {
             say(&format!("{component} is missing and rustup cannot add it"));
         }
@@ -201,13 +203,10 @@ fn ebpf_clippy(apt: &mut Apt, found: &Toolchain) {
     if crate::lint::has_ebpf_clippy(found) {
         return;
     }
-    let linked_from_debian = toolchain::installed()
-        .iter()
-        .any(|(name, sysroot)| *name == found.name && sysroot.as_os_str() == "/usr");
-    let result = if linked_from_debian && apt.usable() {
+    let result = if debian_toolchain().as_ref() == Some(&found.name) && apt.usable() {
         apt.install(&["rust-web-clippy"])
     } else if let Some(name) = &found.name {
-        run_command(command("rustup").args(["component", "add", "clippy", "--toolchain", name]))
+        run_command(rustup().args(["component", "add", "clippy", "--toolchain", name]))
     } else {
         Ok(())
     };
@@ -250,6 +249,11 @@ impl Apt {
     }
 
     fn install(&mut self, packages: &[&str]) -> Result<()> {
+        let missing = |package: &&&str| !succeeds(command("dpkg").args(["--status", package]));
+        let packages: Vec<&str> = packages.iter().filter(missing).copied().collect();
+        if packages.is_empty() {
+            return Ok(());
+        }
         self.update();
         say(&format!("installing Debian's {}", packages.join(" ")));
         run_command(
@@ -267,6 +271,13 @@ impl Apt {
             say("apt-get update failed; going on with the lists that are there");
         }
     }
+}
+
+/// rustup, without the backtrace that it prints where a download fails and `RUST_BACKTRACE` is set.
+fn rustup() -> std::process::Command {
+    let mut command = command("rustup");
+    command.env_remove("RUST_BACKTRACE");
+    command
 }
 
 fn say(what: &str) {

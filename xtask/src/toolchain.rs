@@ -171,7 +171,7 @@ fn major(version: &str) -> Option<u32> {
 }
 
 fn version_key(version: &str) -> (u32, u32) {
-    let mut parts = version.split('.').map_while(|part| major(part));
+    let mut parts = version.split('.').map_while(major);
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }
 

@@ -107,9 +107,8 @@ fn headers(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) -> Result<(), Err
 #[inline(always)]
 fn parse_v4(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) -> Result<bool, Error> {
     let header: [u8; 20] = bytes.read(0).ok_or(Error::Truncated)?;
-    let word = |i: usize| {
-        u32::from_be_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]])
-    };
+    let word =
+        |i: usize| u32::from_be_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]]);
     packet.src = Address::v4(word(12));
     packet.destination.address = Address::v4(word(16));
     packet.destination.protocol = header[9];
@@ -159,9 +158,8 @@ fn refuse_source_route(bytes: &(impl Bytes + ?Sized), end: u32) -> Result<(), Er
 #[inline(always)]
 fn parse_v6(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) -> Result<bool, Error> {
     let header: [u8; 40] = bytes.read(0).ok_or(Error::Truncated)?;
-    let word = |i: usize| {
-        u32::from_ne_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]])
-    };
+    let word =
+        |i: usize| u32::from_ne_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]]);
     packet.src = Address::v6([word(8), word(12), word(16), word(20)]);
     packet.destination.address = Address::v6([word(24), word(28), word(32), word(36)]);
     packet.destination.protocol = header[6];

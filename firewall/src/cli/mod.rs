@@ -2,12 +2,138 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is where printing belongs")]
 
 pub mod check;
+pub mod doctor;
+pub mod explain;
 pub mod geo;
 pub mod policy;
+pub mod run;
+pub mod set;
 
-use std::process::ExitCode;
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
+};
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+/// Stops connections by country, owner and network, in the kernel.
+#[derive(Debug, Parser)]
+#[command(name = "firewall", version, max_term_width = 100, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run one command under policies
+    Run(run::Args),
+    /// Check policies, and report every mistake with its place
+    Check(check::Args),
+    /// Say what would happen to a connection, by which rule and on what evidence
+    Explain(explain::Args),
+    /// Show the policies that are shipped and those of this machine
+    Policy(policy::Args),
+    /// Ask the tables of countries and owners
+    Geo(geo::Args),
+    /// Say what this kernel and this machine can and cannot enforce
+    Doctor(doctor::Args),
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// Wrong usage.
+const USAGE: u8 = 2;
+/// Not permitted, or the kernel cannot.
+pub const CANNOT: u8 = 3;
 
 /// Runs the command that the arguments ask for.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let command = match parse(&arguments) {
+        Ok(arguments) => arguments.command,
+        Err(error) => {
+            // Help and the version are asked for; they are no errors, and go to standard output.
+            let status = if error.use_stderr() { usage_status(&arguments) } else { 0 };
+            return match error.print() {
+                Ok(()) => ExitCode::from(status),
+                Err(_) => ExitCode::FAILURE,
+            };
+        }
+    };
+    let result = match command {
+        Command::Run(args) => return run::run(&args),
+        Command::Check(args) => check::run(args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Policy(args) => policy::run(args),
+        Command::Geo(args) => geo::run(args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Completions { shell } => {
+            let mut completions = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "firewall", &mut completions);
+            print_all(&completions)
+        }
+        Command::Man => manual().and_then(|manual| print_all(&manual)),
+    };
+    match result {
+        Ok(status) => status,
+        // Whoever read the output has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(arguments: &[OsString]) -> Result<Arguments, clap::Error> {
+    let matches = Arguments::command().try_get_matches_from(arguments)?;
+    Arguments::from_arg_matches(&matches)
+}
+
+/// Every failure of `run` itself is told from those of its command by 125.
+fn usage_status(arguments: &[OsString]) -> u8 {
+    if arguments.get(1).is_some_and(|command| command == "run") { run::FAILED } else { USAGE }
+}
+
+fn print_all(text: &[u8]) -> anyhow::Result<ExitCode> {
+    io::stdout().lock().write_all(text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One page: the command, then each of its commands.
+fn manual() -> anyhow::Result<Vec<u8>> {
+    let mut command = Arguments::command();
+    command.build();
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command.clone()).render(&mut page)?;
+    for sub in command.get_subcommands() {
+        let manual =
+            clap_mangen::Man::new(sub.clone().display_name(format!("firewall {}", sub.get_name())));
+        page.extend_from_slice(
+            format!(".SH FIREWALL {}\n", sub.get_name().to_uppercase()).as_bytes(),
+        );
+        manual.render_synopsis_section(&mut page)?;
+        manual.render_description_section(&mut page)?;
+        manual.render_options_section(&mut page)?;
+    }
+    Ok(page)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// Whether to write in colour to standard error.
+fn colour() -> bool {
+    io::stderr().is_terminal()
+        && !std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }

@@ -87,20 +87,22 @@ impl<'a> Btf<'a> {
                 btf.structs.entry(name).or_insert(btf.types.len());
             }
             btf.types.push(at);
-            at += 12 + match kind {
-                1 | 14 | 17 => 4,
-                3 => 12,
-                4 | 5 | 15 | 19 => members * 12,
-                6 | 13 => members * 8,
-                2 | 7..=12 | 16 | 18 => 0,
-                _ => return Err(Error::Damaged),
-            };
+            at += 12
+                + match kind {
+                    1 | 14 | 17 => 4,
+                    3 => 12,
+                    4 | 5 | 15 | 19 => members * 12,
+                    6 | 13 => members * 8,
+                    2 | 7..=12 | 16 | 18 => 0,
+                    _ => return Err(Error::Damaged),
+                };
         }
         Ok(btf)
     }
 
     fn word(&self, at: usize) -> Result<usize, Error> {
-        let bytes = self.data.get(at..).and_then(|rest| rest.first_chunk()).ok_or(Error::Damaged)?;
+        let bytes =
+            self.data.get(at..).and_then(|rest| rest.first_chunk()).ok_or(Error::Damaged)?;
         Ok(u32::from_ne_bytes(*bytes) as usize)
     }
 

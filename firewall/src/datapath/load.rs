@@ -9,19 +9,17 @@ use aya::{
     Ebpf, EbpfError, EbpfLoader,
     programs::{Program, ProgramError},
 };
-use firewall_common::layout::{Offsets, Scope};
+use firewall_common::layout::Offsets;
 
 use super::btf;
 
-/// `Offsets` and `Scope` as the loader wants them.
+/// `Offsets` as the loader wants them.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-struct Plain<T>(T);
+struct Plain(Offsets);
 
-// SAFETY: both are `repr(C)` structures of integers without padding.
-unsafe impl aya::Pod for Plain<Offsets> {}
-// SAFETY: as above.
-unsafe impl aya::Pod for Plain<Scope> {}
+// SAFETY: a `repr(C)` structure of integers without padding.
+unsafe impl aya::Pod for Plain {}
 
 /// Why the kernel programs are not loaded.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +58,6 @@ fn reason(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
-            std::fs::write("/tmp/vlog", &log).ok();
             let last: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
             let from = last.len().saturating_sub(if cfg!(debug_assertions) { 40 } else { 3 });
             format!("{io_error}\n{}", last[from..].join("\n"))
@@ -90,15 +87,14 @@ pub struct Loaded {
     pub maps_time: Duration,
 }
 
-/// Loads `object`, following the execs of `scope`.
-pub fn load(object: &[u8], scope: Scope) -> Result<Loaded, Error> {
+/// Loads `object`, following the execs below the cgroup of this inode number, or all for 0.
+pub fn load(object: &[u8], cgroup: u64) -> Result<Loaded, Error> {
     let start = Instant::now();
     let offsets = Plain(btf::kernel_offsets()?);
-    let scope = Plain(scope);
     let mut ebpf = EbpfLoader::new()
         .btf(None)
         .override_global("OFFSETS", &offsets, false)
-        .override_global("SCOPE", &scope, false)
+        .override_global("SCOPE", &cgroup, false)
         .load(object)
         .map_err(|error| Error::Object(Box::new(error)))?;
     let maps_time = start.elapsed();

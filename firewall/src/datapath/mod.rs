@@ -4,6 +4,7 @@ pub mod apply;
 pub mod attach;
 pub mod btf;
 pub mod load;
+pub mod probe;
 pub mod sys;
 
 /// The kernel programs as built.

@@ -204,7 +204,11 @@ impl Explainer<'_> {
     }
 
     /// A rule that comes before `rule` of `policy` and decides one of the destinations it names.
-    pub fn shadowed_by(&self, policy: usize, rule: usize) -> Result<Option<(&Policy, &Rule)>, Error> {
+    pub fn shadowed_by(
+        &self,
+        policy: usize,
+        rule: usize,
+    ) -> Result<Option<(&Policy, &Rule)>, Error> {
         let Some(shadowed) = self.generation.policies.get(policy).and_then(|p| p.rules.get(rule))
         else {
             return Ok(None);

@@ -155,8 +155,7 @@ impl<'a> Rows<'a> {
         let mut cells = vec![Cell::leaf(0); self.found.len()];
         for place in order {
             let decision = self.found[place].clone();
-            let outcome =
-                Outcome { decision: decisions.len() as u32, verdict: decision.verdict };
+            let outcome = Outcome { decision: decisions.len() as u32, verdict: decision.verdict };
             cells[place] = outcome.cell();
             decisions.push(decision);
         }

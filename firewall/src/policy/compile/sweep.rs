@@ -115,12 +115,7 @@ impl Events {
                     let first = first.to_bits();
                     add(&mut self.v4, first.into(), (first | hosts).into(), one);
                 }
-                _ => add(
-                    &mut self.v6,
-                    net.network().to_bits(),
-                    net.broadcast().to_bits(),
-                    one,
-                ),
+                _ => add(&mut self.v6, net.network().to_bits(), net.broadcast().to_bits(), one),
             },
         }
     }

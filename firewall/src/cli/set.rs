@@ -1,0 +1,236 @@
+//! The options that say which policies hold, and the way from them to a generation.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    config::{Config, Passage},
+    intel::{Intel, organisations::Organisations},
+    policy::{
+        self, Action, Destinations, Mode, Policy, Rule,
+        compile::{self, Facts, Generation, Settings},
+        diagnostic::Diagnostics,
+        explain::Explainer,
+        source::Source,
+    },
+};
+
+use super::check;
+
+/// Name of the policy that `--allow`, `--deny` and `--default` make.
+pub const COMMAND_LINE: &str = "command-line";
+
+/// What stands in place of the machine's policies where it has none.
+const WITHOUT_POLICIES: &str = "watch-everything";
+
+/// Which policies hold.
+#[derive(Debug, clap::Args)]
+pub struct PolicySet {
+    /// Hold this policy: a path, or the name of a shipped one (`firewall policy list`). May be
+    /// repeated [default: those of /etc/firewall/policies.d, or watch-everything]
+    #[arg(long = "policy", value_name = "P")]
+    policies: Vec<String>,
+    /// Allow what this matches, before everything else: country:CN, org:baidu, as:37963 or
+    /// net:10.0.0.0/8. May be repeated
+    #[arg(long, value_name = "SPEC")]
+    allow: Vec<String>,
+    /// Deny what this matches, before the policies and after every --allow. May be repeated
+    #[arg(long, value_name = "SPEC")]
+    deny: Vec<String>,
+    /// What happens to what no rule matches
+    #[arg(long, value_enum, value_name = "allow|drop", hide_possible_values = true)]
+    default: Option<Passage>,
+    /// Record what would be denied, and let it pass
+    #[arg(long)]
+    observe: bool,
+    /// Settings [default: /etc/firewall/firewall.toml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Take countries from this database
+    #[arg(long, value_name = "FILE.mmdb")]
+    geo: Option<PathBuf>,
+    /// Take owners from this database
+    #[arg(long, value_name = "FILE.mmdb")]
+    asn: Option<PathBuf>,
+}
+
+/// What holds.
+pub struct Set {
+    /// What is known of addresses.
+    pub intel: Intel,
+    /// What was compiled.
+    pub generation: Generation,
+}
+
+/// Why nothing holds.
+#[derive(Debug)]
+pub enum Failure {
+    /// The command line names what is not there or makes no sense.
+    Usage(String),
+    /// Policies are wrong: what is wrong stands in the findings.
+    Invalid(Box<Diagnostics>),
+    /// Something else.
+    Other(anyhow::Error),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(message) => write!(f, "error: {message}"),
+            Self::Invalid(findings) => write!(
+                f,
+                "{}error: the policies are not valid, so nothing is in force",
+                findings.render(false)
+            ),
+            Self::Other(error) => write!(f, "error: {error:#}"),
+        }
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+impl PolicySet {
+    /// Reads, checks and compiles. Warnings are printed.
+    pub fn load(&self) -> Result<Set, Failure> {
+        let config = Config::load(self.config.as_deref())
+            .map_err(|error| Failure::Usage(error.to_string()))?;
+        let mut organisations = Organisations::embedded()?;
+        if let Some(path) = &config.organisations {
+            organisations.extend_from(path).map_err(|error| Failure::Usage(error.to_string()))?;
+        }
+        let command_line = self.command_line(&organisations)?;
+        let (mut policies, mut findings) = policy::load(&self.sources()?, &organisations);
+        if findings.has_errors() {
+            return Err(Failure::Invalid(Box::new(findings)));
+        }
+        compile::order(&mut policies);
+        policies.splice(0..0, command_line);
+        if self.observe {
+            for policy in &mut policies {
+                policy.mode = Mode::Observe;
+            }
+        }
+        let intel = Intel::new(
+            self.geo.clone().or(config.geo.clone()),
+            self.asn.clone().or(config.asn.clone()),
+        )
+        .with_organisations(organisations);
+        let mut settings = config.settings();
+        if self.observe {
+            settings.default = policy::Default::Allow;
+        }
+        let generation = compile(policies, &intel, settings)?;
+        warn_of_unreachable(&generation, &intel, &mut findings)?;
+        check::print_findings(&findings)?;
+        Ok(Set { intel, generation })
+    }
+
+    fn sources(&self) -> Result<Vec<Source>, Failure> {
+        let mut sources = Vec::new();
+        for name in &self.policies {
+            sources.extend(Source::find(name).map_err(|error| Failure::Usage(error.to_string()))?);
+        }
+        if self.policies.is_empty() && Path::new(check::POLICIES).is_dir() {
+            sources = Source::at(Path::new(check::POLICIES))?;
+        }
+        if sources.is_empty() {
+            sources = Source::find(WITHOUT_POLICIES)?;
+        }
+        Ok(sources)
+    }
+
+    fn command_line(&self, organisations: &Organisations) -> Result<Option<Policy>, Failure> {
+        if self.allow.is_empty() && self.deny.is_empty() && self.default.is_none() {
+            return Ok(None);
+        }
+        let parse = |option: &str, action: Action, spec: &String| {
+            let to: Destinations = policy::parse_spec(spec, organisations)
+                .map_err(|error| Failure::Usage(format!("{option} {spec}: {error}")))?;
+            Ok(Rule { name: format!("{option} {spec}"), action, to: Some(to), ports: Vec::new() })
+        };
+        let allow = self.allow.iter().map(|spec| parse("--allow", Action::Allow, spec));
+        let deny = self.deny.iter().map(|spec| parse("--deny", Action::Drop, spec));
+        let rules = allow.chain(deny).collect::<Result<_, Failure>>()?;
+        Ok(Some(Policy {
+            name: COMMAND_LINE.to_owned(),
+            description: String::new(),
+            mode: Mode::Enforce,
+            priority: 0,
+            default: self.default.map(Into::into),
+            rules,
+        }))
+    }
+}
+
+/// Compiles with the tables that the policies need, and loads no others.
+pub fn compile(
+    policies: Vec<Policy>,
+    intel: &Intel,
+    settings: Settings,
+) -> anyhow::Result<Generation> {
+    let organisations = intel.organisations()?;
+    let to = || {
+        policies
+            .iter()
+            .flat_map(|policy| &policy.rules)
+            .filter_map(|rule| rule.to.as_ref())
+            .flat_map(|to| std::iter::once(to).chain(to.except.as_deref()))
+    };
+    let countries = to().any(|to| !to.jurisdictions.is_empty());
+    let asns = to().any(|to| !(to.organisations.is_empty() && to.asns.is_empty()));
+    let facts = Facts {
+        countries: if countries { Some(intel.geo()?) } else { None },
+        asns: if asns { Some(intel.asn()?) } else { None },
+        organisation: &|name| organisations.asns(name).unwrap_or_default().to_vec(),
+    };
+    Ok(compile::compile(policies, facts, settings)?)
+}
+
+/// Puts what can never match among the findings.
+pub fn warn_of_unreachable(
+    generation: &Generation,
+    intel: &Intel,
+    findings: &mut Diagnostics,
+) -> anyhow::Result<()> {
+    let explainer = Explainer { generation, intel };
+    for unreachable in &generation.unreachable {
+        let policy = &generation.policies[unreachable.policy];
+        let rule = &policy.rules[unreachable.rule];
+        let (message, hint) = if unreachable.no_address {
+            (
+                format!("rule `{}` can never match: no known address is meant by it", rule.name),
+                "`firewall geo lookup` shows what the tables know".to_owned(),
+            )
+        } else {
+            match explainer.shadowed_by(unreachable.policy, unreachable.rule)? {
+                // Shipped policies each allow the loopback: to say so again harms nobody.
+                Some((by_policy, by))
+                    if by.action == rule.action && by_policy.name != policy.name =>
+                {
+                    continue;
+                }
+                Some((by_policy, by)) => (
+                    format!("rule `{}` can never match", rule.name),
+                    format!(
+                        "rule `{}` of policy `{}` comes first and decides; put this one before it \
+                         or remove it",
+                        by.name, by_policy.name
+                    ),
+                ),
+                None => (
+                    format!("rule `{}` can never match", rule.name),
+                    "earlier rules decide everything it names; put it before them or remove it"
+                        .to_owned(),
+                ),
+            }
+        };
+        findings.warn_rule(&policy.name, &rule.name, message, hint);
+    }
+    Ok(())
+}

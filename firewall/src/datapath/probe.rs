@@ -1,0 +1,157 @@
+//! What this kernel and this machine can do, found out by trying.
+
+use std::{fs, path::Path};
+
+use nix::unistd::Uid;
+
+use super::{OBJECT, btf, load};
+use crate::cgroup::{Hierarchy, mounted};
+
+/// What was found of a feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It works.
+    Present,
+    /// It does not.
+    Missing,
+    /// It could not be tried.
+    Unknown,
+}
+
+impl State {
+    /// The word in output.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Present => "yes",
+            Self::Missing => "no",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One thing that enforcement needs or that limits it.
+#[derive(Clone, Debug)]
+pub struct Feature {
+    /// What it is.
+    pub name: &'static str,
+    /// What was found.
+    pub state: State,
+    /// What follows, or why not.
+    pub detail: String,
+    /// Whether nothing can be enforced without it.
+    pub required: bool,
+}
+
+/// Tries everything.
+pub fn all() -> Vec<Feature> {
+    let mut features = vec![kernel(), root(), type_information(), cgroups()];
+    features.extend(programs());
+    features.push(bpf_file_system());
+    features.push(protocol("MPTCP", libc::SOCK_STREAM, 262, "subflows are charged to their app"));
+    features.push(protocol(
+        "SCTP",
+        libc::SOCK_STREAM,
+        132,
+        "judged as packets: a denied send gets EPERM",
+    ));
+    features.push(protocol("UDP-Lite", libc::SOCK_DGRAM, 136, "judged at sendmsg and as packets"));
+    features.extend(limits());
+    features
+}
+
+fn feature(name: &'static str, required: bool, found: Result<String, String>) -> Feature {
+    let (state, detail) = match found {
+        Ok(detail) => (State::Present, detail),
+        Err(detail) => (State::Missing, detail),
+    };
+    Feature { name, state, detail, required }
+}
+
+fn kernel() -> Feature {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+    feature(
+        "kernel 6.1 or later",
+        false,
+        if version >= (6, 1) { Ok(release) } else { Err(format!("{release} was never tried")) },
+    )
+}
+
+fn root() -> Feature {
+    let found = if Uid::effective().is_root() {
+        Ok(String::new())
+    } else {
+        Err("only root can put programs into the kernel: use sudo".to_owned())
+    };
+    feature("permission", true, found)
+}
+
+fn type_information() -> Feature {
+    let found = btf::kernel_offsets().map(|_| String::new()).map_err(|error| error.to_string());
+    feature("type information of the kernel (BTF)", true, found)
+}
+
+fn cgroups() -> Feature {
+    let found = Hierarchy::find()
+        .map(|hierarchy| hierarchy.directory(Path::new("/")).display().to_string())
+        .map_err(|error| error.to_string());
+    feature("cgroup2", true, found)
+}
+
+fn programs() -> Vec<Feature> {
+    const NAME: &str = "the kernel programs load";
+    if !Uid::effective().is_root() {
+        let detail = "not tried without root".to_owned();
+        return vec![Feature { name: NAME, state: State::Unknown, detail, required: true }];
+    }
+    let found = load::load(OBJECT, 0).map(|loaded| {
+        let instructions: u32 = loaded.verified.iter().filter_map(|one| one.instructions).sum();
+        let time: std::time::Duration = loaded.verified.iter().map(|one| one.time).sum();
+        format!(
+            "{} programs, {instructions} instructions verified in {} ms",
+            loaded.verified.len(),
+            time.as_millis()
+        )
+    });
+    vec![feature(NAME, true, found.map_err(|error| error.to_string()))]
+}
+
+fn bpf_file_system() -> Feature {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let found = mounted(&mountinfo, "bpf")
+        .map(|path| path.display().to_string())
+        .ok_or_else(|| "not mounted here; `firewall run` mounts it at /sys/fs/bpf".to_owned());
+    feature("bpf file system", false, found)
+}
+
+fn protocol(name: &'static str, kind: i32, number: i32, detail: &str) -> Feature {
+    // SAFETY: makes a socket and closes it.
+    let made = unsafe {
+        let fd = libc::socket(libc::AF_INET, kind, number);
+        if fd >= 0 {
+            libc::close(fd);
+        }
+        fd >= 0
+    };
+    let found = if made { Ok(detail.to_owned()) } else { Err("not in this kernel".to_owned()) };
+    feature(name, false, found)
+}
+
+/// What no policy of this version reaches, whatever the kernel.
+fn limits() -> [Feature; 3] {
+    let limit = |name, detail: &str| Feature {
+        name,
+        state: State::Missing,
+        detail: detail.to_owned(),
+        required: false,
+    };
+    [
+        limit(
+            "packet sockets (AF_PACKET)",
+            "need CAP_NET_RAW, and pass below the hook: not stopped",
+        ),
+        limit("forwarded packets, virtual machines", "have no local socket: not stopped"),
+        limit("names (DNS, TLS, QUIC)", "not judged by this version, only addresses are"),
+    ]
+}

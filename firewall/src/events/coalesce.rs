@@ -1,0 +1,140 @@
+//! Repeats of a flow within a second become one event with a count.
+//!
+//! The first is passed on at once; what repeats it within a second is held and told together. The
+//! counts of what comes out add up to those of what went in.
+
+use std::collections::HashMap;
+
+use firewall_common::{event::FlowEvent, flow::Address};
+
+/// Nanoseconds within which an event repeats the one before.
+const WINDOW: u64 = 1_000_000_000;
+
+/// Flows that are remembered at once; beyond it all that is held is told.
+const MAX_FLOWS: usize = 65_536;
+
+/// What makes two events the same flow. A source that is not known yet is zero, so attempts that
+/// were stopped before they had one fall together.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    src: Address,
+    dst: Address,
+    src_port: u16,
+    dst_port: u16,
+    protocol: u8,
+    verdict: u8,
+    reason: u8,
+    hook: u8,
+    decision: u32,
+    generation: u32,
+    pid: u32,
+}
+
+impl Key {
+    const fn of(event: &FlowEvent) -> Self {
+        Self {
+            src: event.src,
+            dst: event.dst,
+            src_port: event.src_port,
+            dst_port: event.dst_port,
+            protocol: event.protocol,
+            verdict: event.verdict,
+            reason: event.reason,
+            hook: event.hook,
+            decision: event.decision,
+            generation: event.generation,
+            pid: event.identity.pid,
+        }
+    }
+}
+
+struct Held {
+    /// When the flow was last told.
+    told: u64,
+    /// What repeated it since, as one event.
+    repeat: Option<FlowEvent>,
+}
+
+/// Holds repeats back.
+#[derive(Default)]
+pub struct Coalescer {
+    flows: HashMap<Key, Held>,
+}
+
+impl Coalescer {
+    /// Takes an event and tells what is to be passed on.
+    pub fn push(&mut self, event: FlowEvent, mut tell: impl FnMut(FlowEvent)) {
+        if self.flows.len() >= MAX_FLOWS {
+            self.flush(tell_all(&mut tell));
+        }
+        match self.flows.get_mut(&Key::of(&event)) {
+            Some(held) if event.time.saturating_sub(held.told) < WINDOW => {
+                let count = held.repeat.map_or(0, |repeat| repeat.count);
+                held.repeat = Some(FlowEvent { count: count.saturating_add(event.count), ..event });
+            }
+            Some(held) => {
+                let count = held.repeat.take().map_or(0, |repeat| repeat.count);
+                held.told = event.time;
+                tell(FlowEvent { count: count.saturating_add(event.count), ..event });
+            }
+            None => {
+                self.flows.insert(Key::of(&event), Held { told: event.time, repeat: None });
+                tell(event);
+            }
+        }
+    }
+
+    /// Tells what was held for a second or longer, at `now` on the clock of the events.
+    pub fn tick(&mut self, now: u64, mut tell: impl FnMut(FlowEvent)) {
+        self.flows.retain(|_, held| {
+            if now.saturating_sub(held.told) < WINDOW {
+                return true;
+            }
+            match held.repeat.take() {
+                Some(repeat) => {
+                    held.told = now;
+                    tell(repeat);
+                    true
+                }
+                None => false,
+            }
+        });
+    }
+
+    /// Tells all that is held.
+    pub fn flush(&mut self, mut tell: impl FnMut(FlowEvent)) {
+        for (_, held) in self.flows.drain() {
+            if let Some(repeat) = held.repeat {
+                tell(repeat);
+            }
+        }
+    }
+}
+
+fn tell_all(tell: &mut impl FnMut(FlowEvent)) -> impl FnMut(FlowEvent) {
+    |event| tell(event)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_lost_and_nothing_told_twice() {
+        let mut coalescer = Coalescer::default();
+        let mut told = Vec::new();
+        let at = |time| FlowEvent { time, count: 1, dst_port: 80, ..FlowEvent::default() };
+        for millisecond in [0, 1, 2, 900, 1_500, 1_600] {
+            coalescer.push(at(millisecond * 1_000_000), |event| told.push(event.count));
+        }
+        assert_eq!(told, [1, 4], "the first at once, its repeats with the next after a second");
+        coalescer.push(FlowEvent { dst_port: 81, ..at(1_600_000_000) }, |e| told.push(e.count));
+        assert_eq!(told, [1, 4, 1], "another flow is not a repeat");
+        coalescer.tick(1_700_000_000, |event| told.push(event.count));
+        assert_eq!(told, [1, 4, 1]);
+        coalescer.tick(2_600_000_000, |event| told.push(event.count));
+        assert_eq!(told, [1, 4, 1, 1], "held for a second");
+        coalescer.flush(|event| told.push(event.count));
+        assert_eq!(told.iter().sum::<u32>(), 7);
+    }
+}

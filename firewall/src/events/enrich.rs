@@ -1,0 +1,191 @@
+//! From a kernel event to one that can be read on its own.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use firewall_common::{
+    event::{FlowEvent, Identity, app},
+    flow::{Address, Destination, has_ports},
+    verdict::{Hook, Reason, Verdict},
+};
+use jiff::{Timestamp, tz::TimeZone};
+use nix::time::{ClockId, clock_gettime};
+
+use super::{App, Endpoint, Event, SCHEMA, executables::Executables, protocol_word};
+use crate::{
+    cgroup::Hierarchy,
+    intel,
+    policy::explain::{Explainer, Finding, Geo},
+};
+
+/// Adds names to numbers.
+pub struct Enricher<'a> {
+    explainer: Explainer<'a>,
+    executables: Executables,
+    hierarchy: &'a Hierarchy,
+    users: HashMap<u32, Option<String>>,
+    cgroups: HashMap<u64, PathBuf>,
+    geo: HashMap<Address, Geo>,
+    seq: u64,
+}
+
+/// Addresses whose country and owner are remembered.
+const MAX_GEO: usize = 4096;
+
+impl<'a> Enricher<'a> {
+    /// For events of one generation.
+    pub fn new(
+        explainer: Explainer<'a>,
+        executables: Executables,
+        hierarchy: &'a Hierarchy,
+    ) -> Self {
+        Self {
+            explainer,
+            executables,
+            hierarchy,
+            users: HashMap::new(),
+            cgroups: HashMap::new(),
+            geo: HashMap::new(),
+            seq: 0,
+        }
+    }
+
+    /// The events that an event of the kernel stands for: one for each policy that would have
+    /// dropped the flow, and the verdict.
+    pub fn enrich(&mut self, event: &FlowEvent) -> Result<Vec<Event>, intel::Error> {
+        let time = wall_clock(event.time);
+        let app = self.app(&event.identity);
+        let geo = self.geo(event.dst)?;
+        let findings = self.findings(event)?;
+        let endpoint = |address: Address, port: u16| Endpoint {
+            ip: address.into(),
+            port: has_ports(event.protocol).then_some(port),
+        };
+        Ok(findings
+            .into_iter()
+            .map(|finding| {
+                self.seq += 1;
+                Event {
+                    schema: SCHEMA,
+                    seq: self.seq,
+                    time: time.clone(),
+                    finding,
+                    hook: Hook::from_wire(event.hook).map_or("packet", Hook::word),
+                    app: app.clone(),
+                    proto: protocol_word(event.protocol),
+                    src: (event.src != Address::default())
+                        .then(|| endpoint(event.src, event.src_port)),
+                    dst: endpoint(event.dst, event.dst_port),
+                    geo: geo.clone(),
+                    count: event.count,
+                    // A verdict comes before the flow's first byte.
+                    bytes_out: 0,
+                    bytes_in: 0,
+                }
+            })
+            .collect())
+    }
+
+    fn findings(&self, event: &FlowEvent) -> Result<Vec<Finding>, intel::Error> {
+        let destination = Destination {
+            address: event.dst,
+            port: event.dst_port,
+            protocol: event.protocol,
+            port_hidden: 0,
+        };
+        if let Some(decision) = self.explainer.generation.decision(event.decision) {
+            return self.explainer.findings(decision, &destination);
+        }
+        Ok(vec![Finding {
+            verdict: Verdict::from_wire(event.verdict).map_or("deny", Verdict::word),
+            mode: "enforce",
+            reason: Reason::from_wire(event.reason).unwrap_or(Reason::NoPolicy).word(),
+            action: None,
+            policy: None,
+            rule: None,
+            evidence: Vec::new(),
+        }])
+    }
+
+    fn geo(&mut self, address: Address) -> Result<Geo, intel::Error> {
+        if let Some(geo) = self.geo.get(&address) {
+            return Ok(geo.clone());
+        }
+        let geo = self.explainer.geo(address)?;
+        if self.geo.len() >= MAX_GEO {
+            self.geo.clear();
+        }
+        self.geo.insert(address, geo.clone());
+        Ok(geo)
+    }
+
+    fn app(&mut self, identity: &Identity) -> App {
+        let exe = self.executables.path(identity.executable, identity.pid);
+        let comm = identity.comm.split(|byte| *byte == 0).next().unwrap_or_default();
+        let name = match (identity.kind, &exe) {
+            (app::KERNEL, _) => "kernel".to_owned(),
+            (0, _) => "unknown".to_owned(),
+            (_, Some(exe)) => {
+                exe.file_name().unwrap_or(exe.as_os_str()).to_string_lossy().into_owned()
+            }
+            (_, None) => String::from_utf8_lossy(comm).into_owned(),
+        };
+        let cgroup = self.cgroup(identity.cgroup);
+        App {
+            name,
+            exe: exe.map(|exe| exe.to_string_lossy().into_owned()),
+            pid: (identity.pid != 0).then_some(identity.pid),
+            uid: identity.uid,
+            user: self.user(identity.uid),
+            unit: cgroup.as_deref().and_then(unit),
+            cgroup: cgroup.map(|path| path.to_string_lossy().into_owned()),
+        }
+    }
+
+    fn user(&mut self, uid: u32) -> Option<String> {
+        self.users
+            .entry(uid)
+            .or_insert_with(|| {
+                let user = nix::unistd::User::from_uid(uid.into()).ok().flatten();
+                user.map(|user| user.name)
+            })
+            .clone()
+    }
+
+    fn cgroup(&mut self, id: u64) -> Option<PathBuf> {
+        if id == 0 {
+            return None;
+        }
+        if !self.cgroups.contains_key(&id) {
+            self.cgroups = self.hierarchy.paths();
+        }
+        self.cgroups.get(&id).cloned()
+    }
+}
+
+/// The systemd unit that a cgroup belongs to.
+fn unit(cgroup: &Path) -> Option<String> {
+    cgroup
+        .components()
+        .rev()
+        .filter_map(|component| component.as_os_str().to_str())
+        .find(|name| name.ends_with(".service") || name.ends_with(".scope"))
+        .map(str::to_owned)
+}
+
+/// The time of day at a reading of the boot-time clock, by what the clocks show now.
+fn wall_clock(boot: u64) -> String {
+    let age = nanoseconds(ClockId::CLOCK_BOOTTIME) - i128::from(boot);
+    let time = nanoseconds(ClockId::CLOCK_REALTIME) - age;
+    let time = Timestamp::from_nanosecond(time).unwrap_or(Timestamp::UNIX_EPOCH);
+    time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+}
+
+/// What a clock shows now.
+pub fn nanoseconds(clock: ClockId) -> i128 {
+    clock_gettime(clock)
+        .map(|time| i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()))
+        .unwrap_or_default()
+}

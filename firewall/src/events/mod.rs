@@ -1,0 +1,117 @@
+//! From what the kernel tells to what people and programs read.
+//!
+//! ```text
+//! ring buffer ─ reader ─▶ FlowEvent ─ coalesce ─ enrich ─▶ Event (JSON) ─▶ log, terminal
+//! ```
+
+pub mod coalesce;
+pub mod enrich;
+pub mod executables;
+pub mod reader;
+
+use std::{borrow::Cow, net::IpAddr};
+
+use firewall_common::flow;
+use serde::Serialize;
+
+use crate::policy::explain::{Finding, Geo};
+
+/// Version of the event format.
+pub const SCHEMA: u32 = 1;
+
+/// A verdict, as it is logged. The keys are a contract; an absent fact is an absent key.
+#[derive(Clone, Debug, Serialize)]
+pub struct Event {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Counts up from 1 over one log.
+    pub seq: u64,
+    /// RFC 3339 in UTC, with microseconds.
+    pub time: String,
+    /// What happened and why.
+    #[serde(flatten)]
+    pub finding: Finding,
+    /// Where it was decided: `connect`, `sendmsg` or `packet`.
+    pub hook: &'static str,
+    /// Who.
+    pub app: App,
+    /// Name of the protocol, or its number.
+    pub proto: Cow<'static, str>,
+    /// Where from; absent where no packet has shown it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub src: Option<Endpoint>,
+    /// Where to.
+    pub dst: Endpoint,
+    /// What is known of the destination.
+    #[serde(skip_serializing_if = "Geo::is_empty")]
+    pub geo: Geo,
+    /// How often, within a second.
+    pub count: u32,
+    /// Transport payload sent when the verdict was reached, in bytes.
+    pub bytes_out: u64,
+    /// Transport payload received when the verdict was reached, in bytes.
+    pub bytes_in: u64,
+}
+
+/// Who a flow is charged to.
+#[derive(Clone, Debug, Serialize)]
+pub struct App {
+    /// File name of the executable, or what else is known; `kernel` and `unknown` are special.
+    pub name: String,
+    /// The executable, links resolved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exe: Option<String>,
+    /// Process number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// User number.
+    pub uid: u32,
+    /// User name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Path of the cgroup in its hierarchy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
+    /// systemd's name for the cgroup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+}
+
+/// One end of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Endpoint {
+    /// Address.
+    pub ip: IpAddr,
+    /// Port; absent for protocols without ports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+/// Events that the kernel had no room for.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Lost {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// `lost`.
+    pub kind: &'static str,
+    /// How many.
+    pub count: u64,
+}
+
+/// The word for a protocol in events and in the command line: a closed set, or the number.
+pub fn protocol_word(protocol: u8) -> Cow<'static, str> {
+    match protocol {
+        flow::TCP => "tcp".into(),
+        flow::UDP => "udp".into(),
+        flow::UDPLITE => "udplite".into(),
+        flow::SCTP => "sctp".into(),
+        flow::ICMP => "icmp".into(),
+        flow::ICMPV6 => "icmpv6".into(),
+        other => other.to_string().into(),
+    }
+}
+
+/// The protocol of a word, or of a number.
+pub fn protocol_number(word: &str) -> Option<u8> {
+    (0..=u8::MAX).find(|number| protocol_word(*number) == word)
+}

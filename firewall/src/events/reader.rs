@@ -1,0 +1,75 @@
+//! Reading the ring buffer and the counters.
+
+use std::io;
+
+use aya::{
+    Ebpf,
+    maps::{MapData, MapError, PerCpuArray, RingBuf},
+};
+use firewall_common::{event::FlowEvent, layout::Counter};
+use tokio::io::unix::AsyncFd;
+
+/// Why there is nothing to read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The map is missing.
+    #[error("the embedded object has no map `{0}`")]
+    Missing(&'static str),
+    /// The map cannot be used.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// It cannot be waited for.
+    #[error("cannot wait for events: {0}")]
+    Wait(#[from] io::Error),
+}
+
+/// Reads events.
+pub struct Reader {
+    ring: AsyncFd<RingBuf<MapData>>,
+    /// Events that could not be decoded: of another version, or damaged.
+    pub malformed: u64,
+}
+
+impl Reader {
+    /// Takes the ring buffer of loaded programs. To be called in a runtime.
+    pub fn new(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        let map = ebpf.take_map("EVENTS").ok_or(Error::Missing("EVENTS"))?;
+        let ring = RingBuf::try_from(map)?;
+        // SAFETY: the ring buffer owns its descriptor and keeps it open as long as it lives.
+        let ring = unsafe { AsyncFd::register(ring) }.map_err(io::Error::from)?;
+        Ok(Self { ring, malformed: 0 })
+    }
+
+    /// Waits until there is something to read.
+    pub async fn ready(&mut self) -> Result<(), Error> {
+        self.ring.readable_mut().await?.clear_ready();
+        Ok(())
+    }
+
+    /// The next event, if there is one now.
+    pub fn next(&mut self) -> Option<FlowEvent> {
+        loop {
+            let item = self.ring.get_mut().next()?;
+            match FlowEvent::try_from(&*item) {
+                Ok(event) => return Some(event),
+                Err(_) => self.malformed += 1,
+            }
+        }
+    }
+}
+
+/// The kernel's counters.
+pub struct Counters(PerCpuArray<MapData, u64>);
+
+impl Counters {
+    /// Takes the counters of loaded programs.
+    pub fn new(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        let map = ebpf.take_map("COUNTERS").ok_or(Error::Missing("COUNTERS"))?;
+        Ok(Self(PerCpuArray::try_from(map)?))
+    }
+
+    /// The sum over all CPUs.
+    pub fn sum(&self, counter: Counter) -> Result<u64, Error> {
+        Ok(self.0.get(&(counter as u32), 0)?.iter().sum())
+    }
+}

@@ -1,0 +1,393 @@
+//! One command under policies, in a cgroup of its own.
+//!
+//! ```text
+//! cgroup ─ load ─ apply ─ attach ─ pin ─▶ command ─▶ events ─▶ log, terminal
+//! ```
+//!
+//! The command starts when everything is in place. Its links are pinned, so that it stays under its
+//! policies if this process is killed; what it leaves running when it ends is ended too.
+
+pub mod child;
+pub mod pins;
+mod signals;
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{self, BufWriter, Write as _},
+    os::fd::AsFd as _,
+    path::PathBuf,
+    time::Duration,
+};
+
+use firewall_common::layout::Counter;
+use nix::{
+    sys::signal::kill,
+    time::ClockId,
+    unistd::{Pid, User},
+};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::{
+    cgroup::{self, Group, Hierarchy},
+    datapath::{self, apply, attach, load},
+    events::{
+        Event, Lost, SCHEMA,
+        coalesce::Coalescer,
+        enrich::{Enricher, nanoseconds},
+        executables::Executables,
+        reader::{self, Counters, Reader},
+    },
+    intel::{self, Intel},
+    policy::{compile::Generation, explain::Explainer},
+};
+use pins::{Pins, Runs};
+use signals::Signals;
+
+/// What is to be run.
+pub struct Plan<'a> {
+    /// The command and its arguments.
+    pub command: &'a [OsString],
+    /// Who it runs as; `None` is who runs this.
+    pub user: Option<User>,
+    /// What holds.
+    pub generation: &'a Generation,
+    /// What is known of addresses.
+    pub intel: &'a Intel,
+    /// Where events are appended to.
+    pub log: Option<PathBuf>,
+}
+
+/// Why the command was not run, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command did not start.
+    #[error(transparent)]
+    Child(#[from] child::Error),
+    /// The cgroup.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::Error),
+    /// The pins.
+    #[error(transparent)]
+    Pins(#[from] pins::Error),
+    /// The programs.
+    #[error(transparent)]
+    Load(#[from] load::Error),
+    /// Their tables.
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+    /// Their links.
+    #[error(transparent)]
+    Attach(#[from] attach::Error),
+    /// The events.
+    #[error(transparent)]
+    Reader(#[from] reader::Error),
+    /// The tables of countries and owners.
+    #[error(transparent)]
+    Intel(#[from] intel::Error),
+    /// The log.
+    #[error("cannot write the log {}: {source}", path.display())]
+    Log {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something of the system.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::System { what, source }
+}
+
+/// What the caller is told while the command runs.
+pub enum Notice<'a> {
+    /// A verdict.
+    Verdict(&'a Event),
+    /// Something that a user should know.
+    Say(String),
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Summary {
+    /// Exit status of the command.
+    pub status: u8,
+    /// Flows by verdict.
+    pub allowed: u64,
+    /// Recorded and let through.
+    pub audited: u64,
+    /// Stopped.
+    pub denied: u64,
+    /// Events that found no room.
+    pub lost: u64,
+    /// Writes to the log that failed.
+    pub unwritten: u64,
+}
+
+/// Runs the command to its end.
+///
+/// # Errors
+/// When anything is missing that the policies need: then the command is not started.
+pub fn run(plan: &Plan<'_>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Summary, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("cannot start the runtime"))?;
+    runtime.block_on(run_here(plan, tell))
+}
+
+async fn run_here(plan: &Plan<'_>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Summary, Error> {
+    let log = Log::open(plan.log.as_ref())?;
+    // Everything that events are enriched with is at hand before the first of them.
+    plan.intel.geo()?;
+    plan.intel.asn()?;
+    let signals = Signals::new().map_err(system("cannot take signals"))?;
+    let hierarchy = Hierarchy::find()?;
+    let runs = Runs::find()?;
+    if let Some(path) = &runs.mounted {
+        tell(Notice::Say(format!("mounted a bpf file system at {}", path.display())));
+    }
+    match runs.clear_up(&hierarchy) {
+        (0, 0) => {}
+        (gone, holding) => tell(Notice::Say(format!(
+            "of runs that were killed: cleared up {gone}, {holding} still hold what they started"
+        ))),
+    }
+    let inherited =
+        child::close_inherited_sockets().map_err(system("cannot look at open sockets"))?;
+    if !inherited.closed.is_empty() {
+        tell(Notice::Say(format!(
+            "network sockets opened before are closed to the command: {}",
+            child::numbers(&inherited.closed)
+        )));
+    }
+    if !inherited.kept.is_empty() {
+        tell(Notice::Say(format!(
+            "a standard stream of the command is a network socket, which no policy reaches: {}",
+            child::numbers(&inherited.kept)
+        )));
+    }
+    let own = Hierarchy::own()?;
+    let path = own.join(format!("firewall-run-{}", pins::name(std::process::id())));
+    let place = Place { group: Group::create(&hierarchy, path)?, pins: None };
+    place.run(plan, tell, log, &signals, &hierarchy, &runs).await
+}
+
+/// What a run has made in the system; gone when it is dropped.
+struct Place {
+    group: Group,
+    pins: Option<Pins>,
+}
+
+/// How long processes may take to end that were killed.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // What cannot be ended stays under its policies, and the next run clears up.
+        if self.group.kill(PATIENCE) && self.group.remove().is_ok() {
+            let _ = self.pins.as_ref().map(Pins::remove);
+        }
+    }
+}
+
+impl Place {
+    async fn run(
+        mut self,
+        plan: &Plan<'_>,
+        tell: &mut dyn FnMut(Notice<'_>),
+        log: Log,
+        signals: &Signals,
+        hierarchy: &Hierarchy,
+        runs: &Runs,
+    ) -> Result<Summary, Error> {
+        let mut loaded = load::load(datapath::OBJECT, self.group.id()?)?;
+        let number = apply::apply(&mut loaded.ebpf, plan.generation)?;
+        debug_assert_ne!(number, 0, "0 is no generation");
+        let attached = attach::attach(&loaded, self.group.open()?.as_fd())?;
+        self.pins = Some(runs.create(&self.group.path)?);
+        if let Some(pins) = &self.pins {
+            attached.pin(&pins.directory)?;
+        }
+        let reader = Reader::new(&mut loaded.ebpf)?;
+        let counters = Counters::new(&mut loaded.ebpf)?;
+        let explainer = Explainer { generation: plan.generation, intel: plan.intel };
+        let enricher = Enricher::new(explainer, Executables::new(&mut loaded.ebpf)?, hierarchy);
+        let mut recorder = Recorder {
+            reader,
+            enricher,
+            log,
+            coalescer: Coalescer::default(),
+            summary: Summary::default(),
+        };
+
+        let mut command = child::start(plan.command, self.group.door()?, plan.user.as_ref())?;
+        let pid = command.id().map_or(Pid::from_raw(0), |id| Pid::from_raw(id.cast_signed()));
+        let mut tick = interval(Duration::from_millis(200));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let ended = loop {
+            tokio::select! {
+                biased;
+                ended = command.wait() => break ended.map_err(system("cannot wait for the command"))?,
+                signal = signals.next(pid) => {
+                    let (signal, pass_on) = signal.map_err(system("cannot take a signal"))?;
+                    if pass_on && pid.as_raw() > 0 {
+                        // It may have ended just now.
+                        let _ = kill(pid, signal);
+                    }
+                }
+                ready = recorder.reader.ready() => { ready?; recorder.drain(tell)?; }
+                _ = tick.tick() => recorder.tick(tell)?,
+            }
+        };
+        self.end_what_is_left(tell);
+        recorder.finish(&counters, tell)?;
+        drop(attached);
+        Ok(Summary { status: child::status(ended), ..recorder.summary })
+    }
+
+    fn end_what_is_left(&self, tell: &mut dyn FnMut(Notice<'_>)) {
+        let left = self.group.processes();
+        if left.is_empty() {
+            return;
+        }
+        let names: Vec<String> = left
+            .iter()
+            .map(|pid| {
+                let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+                format!("{} ({pid})", name.unwrap_or_default().trim_end())
+            })
+            .collect();
+        tell(Notice::Say(format!("ended what the command left running: {}", names.join(", "))));
+        if !self.group.kill(PATIENCE) {
+            tell(Notice::Say(format!(
+                "some of it does not end; it stays under the policies in the cgroup {}",
+                self.group.path.display()
+            )));
+        }
+    }
+}
+
+/// Takes events from the kernel to the log.
+struct Recorder<'a> {
+    reader: Reader,
+    enricher: Enricher<'a>,
+    coalescer: Coalescer,
+    log: Log,
+    summary: Summary,
+}
+
+impl Recorder<'_> {
+    fn drain(&mut self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Error> {
+        let mut due = Vec::new();
+        while let Some(event) = self.reader.next() {
+            self.coalescer.push(event, |event| due.push(event));
+        }
+        self.record(&due, tell)
+    }
+
+    fn tick(&mut self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Error> {
+        self.drain(tell)?;
+        let now = u64::try_from(nanoseconds(ClockId::CLOCK_BOOTTIME)).unwrap_or_default();
+        let mut due = Vec::new();
+        self.coalescer.tick(now, |event| due.push(event));
+        self.record(&due, tell)?;
+        let flushed = self.log.flush();
+        self.log.note(flushed, tell);
+        Ok(())
+    }
+
+    fn finish(
+        &mut self,
+        counters: &Counters,
+        tell: &mut dyn FnMut(Notice<'_>),
+    ) -> Result<(), Error> {
+        self.drain(tell)?;
+        let mut due = Vec::new();
+        self.coalescer.flush(|event| due.push(event));
+        self.record(&due, tell)?;
+        self.summary.lost = counters.sum(Counter::LostEvents)? + self.reader.malformed;
+        if self.summary.lost > 0 {
+            let lost = Lost { schema: SCHEMA, kind: "lost", count: self.summary.lost };
+            let written = self.log.write(&lost);
+            self.log.note(written, tell);
+        }
+        let flushed = self.log.flush();
+        self.log.note(flushed, tell);
+        self.summary.unwritten = self.log.failed;
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        events: &[firewall_common::event::FlowEvent],
+        tell: &mut dyn FnMut(Notice<'_>),
+    ) -> Result<(), Error> {
+        for event in events {
+            for event in self.enricher.enrich(event)? {
+                let counter = match event.finding.verdict {
+                    "deny" => &mut self.summary.denied,
+                    "audit" => &mut self.summary.audited,
+                    _ => &mut self.summary.allowed,
+                };
+                *counter += u64::from(event.count);
+                let written = self.log.write(&event);
+                self.log.note(written, tell);
+                tell(Notice::Verdict(&event));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file of JSON lines, or nothing.
+struct Log {
+    file: Option<BufWriter<File>>,
+    path: PathBuf,
+    /// Lines that could not be written, and whether that was said.
+    failed: u64,
+    said: bool,
+}
+
+impl Log {
+    fn open(path: Option<&PathBuf>) -> Result<Self, Error> {
+        let log = Self { file: None, path: PathBuf::new(), failed: 0, said: false };
+        let Some(path) = path else { return Ok(log) };
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(|source| Error::Log { path: path.clone(), source })?;
+        Ok(Self { file: Some(BufWriter::new(file)), path: path.clone(), ..log })
+    }
+
+    fn write(&mut self, line: &impl serde::Serialize) -> io::Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        serde_json::to_writer(&mut *file, line)?;
+        file.write_all(b"\n")
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.as_mut().map_or(Ok(()), io::Write::flush)
+    }
+
+    /// A full disk is no reason to end the command, and none to be silent about.
+    fn note(&mut self, result: io::Result<()>, tell: &mut dyn FnMut(Notice<'_>)) {
+        if let Err(error) = result {
+            self.failed += 1;
+            if !self.said {
+                self.said = true;
+                let path = self.path.display();
+                tell(Notice::Say(format!("cannot write the log {path}: {error}")));
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Pinned links: what holds a command under its policy when `run` itself is killed.
+//!
+//! Each run has a directory of its own in a bpf file system, named after the process, with a link
+//! to its cgroup. The next run removes what belongs to processes and cgroups that are gone.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt as _, symlink},
+    path::{Path, PathBuf},
+};
+
+use firewall_common::layout::ABI_VERSION;
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, setns, unshare},
+};
+
+use crate::cgroup::{Group, Hierarchy, mounted};
+
+/// Where systemd and bpftool mount it.
+const BPFFS: &str = "/sys/fs/bpf";
+/// In the directory of a run: a symbolic link to the path of its cgroup.
+const CGROUP: &str = "cgroup";
+
+/// Why links cannot be pinned.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {what}: {source}")]
+pub struct Error {
+    what: String,
+    source: io::Error,
+}
+
+fn error(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+    let what = what.into();
+    |source| Error { what, source }
+}
+
+/// The directory that the runs' directories are in.
+pub struct Runs {
+    directory: PathBuf,
+    /// The bpf file system was not mounted, so it was mounted here.
+    pub mounted: Option<PathBuf>,
+}
+
+impl Runs {
+    /// Finds a bpf file system that outlives this process, or mounts one.
+    pub fn find() -> Result<Self, Error> {
+        let (root, mounted) = match visible() {
+            Some(root) => (root, None),
+            None => (mount_for_all()?, Some(PathBuf::from(BPFFS))),
+        };
+        let directory = root.join("firewall").join(format!("run-{ABI_VERSION}"));
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .map_err(error(format!("make {}", directory.display())))?;
+        Ok(Self { directory, mounted })
+    }
+
+    /// Makes the directory of this run.
+    pub fn create(&self, cgroup: &Path) -> Result<Pins, Error> {
+        let directory = self.directory.join(name(std::process::id()));
+        fs::create_dir(&directory).map_err(error(format!("make {}", directory.display())))?;
+        let pins = Pins { directory };
+        symlink(cgroup, pins.directory.join(CGROUP))
+            .map_err(error(format!("note the cgroup in {}", pins.directory.display())))?;
+        Ok(pins)
+    }
+
+    /// Removes what runs left behind that were killed, once their cgroup is empty. Returns how
+    /// many are gone and how many still hold.
+    pub fn clear_up(&self, hierarchy: &Hierarchy) -> (usize, usize) {
+        let (mut gone, mut holding) = (0, 0);
+        for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+            let Some(owner) = entry.file_name().to_str().and_then(Owner::parse) else { continue };
+            if owner.is_alive() {
+                continue;
+            }
+            let pins = Pins { directory: entry.path() };
+            if let Ok(path) = fs::read_link(pins.directory.join(CGROUP)) {
+                let group = Group::at(hierarchy, path);
+                if group.is_populated() {
+                    holding += 1;
+                    continue;
+                }
+                // One that cannot be removed keeps its pins and is tried again.
+                if group.remove().is_err() {
+                    continue;
+                }
+            }
+            if pins.remove().is_ok() {
+                gone += 1;
+            }
+        }
+        (gone, holding)
+    }
+}
+
+/// The pinned links of one run.
+pub struct Pins {
+    /// Where they are.
+    pub directory: PathBuf,
+}
+
+impl Pins {
+    /// Unpins everything.
+    pub fn remove(&self) -> Result<(), Error> {
+        for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+            fs::remove_file(entry.path())
+                .map_err(error(format!("remove {}", entry.path().display())))?;
+        }
+        fs::remove_dir(&self.directory)
+            .map_err(error(format!("remove {}", self.directory.display())))
+    }
+}
+
+/// A process by number and start: numbers come round again.
+#[derive(Debug, PartialEq, Eq)]
+struct Owner {
+    pid: u32,
+    start: String,
+}
+
+impl Owner {
+    fn parse(name: &str) -> Option<Self> {
+        let (pid, start) = name.split_once('-')?;
+        Some(Self { pid: pid.parse().ok()?, start: start.to_owned() })
+    }
+
+    fn is_alive(&self) -> bool {
+        start_time(self.pid).is_some_and(|start| start == self.start)
+    }
+}
+
+/// Name of the directory and of the cgroup of a run.
+pub fn name(pid: u32) -> String {
+    format!("{pid}-{}", start_time(pid).unwrap_or_default())
+}
+
+/// Field 22 of /proc/PID/stat; the second, the name, may have spaces in it.
+fn start_time(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19).map(str::to_owned)
+}
+
+/// A bpf file system in this mount namespace, or else in that of the first process: under
+/// `ip netns exec` the one at /sys/fs/bpf is out of sight.
+fn visible() -> Option<PathBuf> {
+    let at = |pid: &str| {
+        let mountinfo = fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok()?;
+        mounted(&mountinfo, "bpf")
+    };
+    at("self").or_else(|| {
+        let path = at("1")?;
+        Some(Path::new("/proc/1/root").join(path.strip_prefix("/").ok()?))
+    })
+}
+
+/// Mounts a bpf file system where the first process sees it, so that pins outlive this mount
+/// namespace, or where that is not allowed, here: then pins last as long as the namespace, which
+/// the command is in too.
+fn mount_for_all() -> Result<PathBuf, Error> {
+    let failed = || error(format!("mount a bpf file system at {BPFFS}"));
+    let mounting = std::thread::spawn(|| {
+        // The thread has to have its file system attributes to itself to change namespaces.
+        unshare(CloneFlags::CLONE_FS)?;
+        let first = fs::File::open("/proc/1/ns/mnt")?;
+        setns(first, CloneFlags::CLONE_NEWNS)?;
+        mount_here()
+    });
+    let for_all = mounting
+        .join()
+        .map_err(|_| failed()(io::Error::other("the thread that mounts has panicked")))?;
+    if for_all.is_err() || visible().is_none() {
+        mount_here().map_err(failed())?;
+    }
+    visible().ok_or_else(|| failed()(io::Error::other("it is not to be found after mounting")))
+}
+
+fn mount_here() -> io::Result<()> {
+    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"))?;
+    Ok(())
+}
