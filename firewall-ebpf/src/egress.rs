@@ -1,9 +1,11 @@
 //! Every packet of a local socket on its way out: the authority that nothing gets around.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},
     helpers::generated::{
-        bpf_get_socket_cookie, bpf_get_socket_uid, bpf_sk_fullsock, bpf_skb_cgroup_id,
+        bpf_get_socket_uid, bpf_sk_fullsock, bpf_skb_cgroup_id,
         bpf_skb_load_bytes, bpf_skc_to_mptcp_sock,
     },
 };
@@ -40,25 +42,23 @@ struct Skb(*mut __sk_buff);
 impl Bytes for Skb {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        let mut bytes = [0u8; N];
+        // Not zeroed first: of more than a few bytes that is a loop, and costs more than reading.
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
         // SAFETY: the helper writes `N` bytes or fails.
         let result = unsafe {
             bpf_skb_load_bytes(self.0.cast(), offset, bytes.as_mut_ptr().cast(), N as u32)
         };
-        if result == 0 { Some(bytes) } else { None }
+        // SAFETY: it did not fail.
+        if result == 0 { Some(unsafe { bytes.assume_init() }) } else { None }
     }
 }
 
 /// Judges a packet. `rewrite` is for measurements: it sees every packet that was not decided yet.
 #[inline(always)]
-pub fn judge(skb: *mut __sk_buff, rewrite: impl FnOnce(&mut ip::Packet)) -> i32 {
+pub fn judge(skb: *mut __sk_buff, rewrite: impl FnOnce(&mut ip::Packet, &mut SocketState)) -> i32 {
     let active = policy::active();
-    // SAFETY: reading a context member; the kernel runs this hook for full sockets only, and the
-    // null checks tell the verifier so.
-    let sk: *mut bpf_sock = unsafe {
-        let sk = (*skb).__bindgen_anon_2.sk;
-        if sk.is_null() { sk } else { bpf_sk_fullsock(sk) }
-    };
+    // SAFETY: reading a context member.
+    let sk: *mut bpf_sock = unsafe { (*skb).__bindgen_anon_2.sk };
     let state = if sk.is_null() { None } else { socket::state(sk.cast()) };
     let Some(state) = state else {
         // Fails closed: the kernel has no memory for a hundred bytes. As with any packet lost to
@@ -72,11 +72,17 @@ pub fn judge(skb: *mut __sk_buff, rewrite: impl FnOnce(&mut ip::Packet)) -> i32 
     {
         if state.verdict == Verdict::Deny as u8 {
             count(Counter::DeniedPackets);
-            // SAFETY: the verifier knows the context of this program type.
-            emit::record(state, unsafe { bpf_get_socket_cookie(skb.cast()) });
+            emit::record(state, skb.cast());
             return DROP;
         }
         return PASS;
+    }
+    // SAFETY: `sk` is not null, or it would have no state.
+    let sk = unsafe { bpf_sk_fullsock(sk) };
+    if sk.is_null() {
+        // Does not happen: the kernel runs this hook for full sockets only, and others have no
+        // state. Fails closed.
+        return DROP_SILENTLY;
     }
     undecided(skb, active, sk, state, rewrite)
 }
@@ -89,6 +95,8 @@ pub fn judge(skb: *mut __sk_buff, rewrite: impl FnOnce(&mut ip::Packet)) -> i32 
 fn is_same_flow(skb: *mut __sk_buff, state: &SocketState) -> bool {
     const V4: usize = 24;
     const V6: usize = 44;
+    // Words where the header has words: by bytes, every address is a dozen instructions. The
+    // kernel aligns IP headers to words where the processor needs that (`NET_IP_ALIGN`).
     // SAFETY: reading context members; both are packet pointers to the verifier.
     let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
     if data + V4 > end {
@@ -96,27 +104,29 @@ fn is_same_flow(skb: *mut __sk_buff, state: &SocketState) -> bool {
     }
     // SAFETY: the bounds were just compared.
     let v4 = unsafe { &*(data as *const [u8; V4]) };
-    let port = u16::from_be_bytes([v4[22], v4[23]]);
     if v4[0] == 0x45 {
-        let dst = u32::from_be_bytes([v4[16], v4[17], v4[18], v4[19]]);
-        let fragment = (v4[6] & 0x3f) | v4[7];
-        return fragment == 0
+        // SAFETY: as above.
+        let (fragment, dst, port) = unsafe {
+            let half = data as *const u16;
+            (half.add(3).read(), (data as *const u32).add(4).read(), half.add(11).read())
+        };
+        return fragment & u16::to_be(0x3fff) == 0
             && v4[9] == state.protocol
-            && state.dst == Address::v4(dst)
-            && (port == state.dst_port || !has_ports(state.protocol));
+            && state.dst == Address::v4(u32::from_be(dst))
+            && (u16::from_be(port) == state.dst_port || !has_ports(state.protocol));
     }
     if data + V6 > end {
         return false;
     }
     // SAFETY: the bounds were just compared.
-    let v6 = unsafe { &*(data as *const [u8; V6]) };
-    let word = |i: usize| u32::from_ne_bytes([v6[i], v6[i + 1], v6[i + 2], v6[i + 3]]);
-    let dst = Address::v6([word(24), word(28), word(32), word(36)]);
-    let port = u16::from_be_bytes([v6[42], v6[43]]);
+    let (v6, words, port) = unsafe {
+        let words = &*(data as *const [u32; V6 / 4]);
+        (&*(data as *const [u8; V6]), words, (data as *const u16).add(21).read())
+    };
     v6[0] >> 4 == 6
         && v6[6] == state.protocol
-        && state.dst == dst
-        && (port == state.dst_port || !has_ports(state.protocol))
+        && state.dst == Address::v6([words[6], words[7], words[8], words[9]])
+        && (u16::from_be(port) == state.dst_port || !has_ports(state.protocol))
 }
 
 /// A packet whose flow has no verdict of the running generation.
@@ -126,16 +136,14 @@ fn undecided(
     active: Active,
     sk: *mut bpf_sock,
     state: &mut SocketState,
-    rewrite: impl FnOnce(&mut ip::Packet),
+    rewrite: impl FnOnce(&mut ip::Packet, &mut SocketState),
 ) -> i32 {
-    // SAFETY: the verifier knows the context of this program type.
-    let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
     let control = forget(u32::from(state.identity.kind == 0 && identify(skb, sk, state))) != 0;
     let header = policy::header(active);
     let settings = header.map_or(socket::NO_SETTINGS, |header| header.flags);
     let (mut packet, error) = ip::parse(&Skb(skb));
     let unreadable = forget(u32::from(error.is_some())) != 0;
-    rewrite(&mut packet);
+    rewrite(&mut packet, state);
 
     // 1. The kernel's own control packets: neighbour discovery, resets, errors.
     // 2. Replies on a connection that came from outside.
@@ -166,7 +174,7 @@ fn undecided(
     };
     socket::settle(
         state,
-        cookie,
+        skb.cast(),
         active.generation(),
         settings,
         &packet.destination,

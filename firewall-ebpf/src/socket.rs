@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
-    helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get},
+    helpers::generated::bpf_sk_storage_get,
     programs::{SockContext, SockOpsContext},
 };
 use firewall_common::{
@@ -56,11 +56,12 @@ pub struct Origin {
     pub cacheable: bool,
 }
 
-/// Writes a judgement into the socket's state, and records it where a record is due.
+/// Writes a judgement into the socket's state, and records it where a record is due. `ctx` is the
+/// program's context.
 #[inline(always)]
 pub fn settle(
     state: &mut SocketState,
-    cookie: u64,
+    ctx: *mut c_void,
     generation: u32,
     settings: u32,
     destination: &Destination,
@@ -75,7 +76,7 @@ pub fn settle(
         && state.verdict == judgement.verdict
         && state.decision == judgement.decision;
     if !same {
-        emit::flush(state, cookie);
+        emit::flush(state, ctx);
         state.recorded_at = 0;
         state.dst = destination.address;
         state.dst_port = destination.port;
@@ -92,7 +93,7 @@ pub fn settle(
     state.kept_in = if origin.cacheable { generation } else { 0 };
     if !judgement.passes() {
         count(Counter::Deny);
-        emit::record(state, cookie);
+        emit::record(state, ctx);
         return;
     }
     // A flow that may pass is recorded with its first packet, when its source is known and it is
@@ -104,7 +105,7 @@ pub fn settle(
     count(if audit { Counter::Audit } else { Counter::Allow });
     let due = audit || (settings & flags::RECORD_ALLOW != 0 && judgement.decision != 0);
     if due && state.recorded_at == 0 {
-        emit::record(state, cookie);
+        emit::record(state, ctx);
     }
 }
 
@@ -121,9 +122,7 @@ pub fn created(ctx: &SockContext) {
 #[inline(always)]
 pub fn released(ctx: &SockContext) {
     if let Some(state) = existing_state(ctx.sock.cast()) {
-        // SAFETY: the verifier knows the context of this program type as a socket.
-        let cookie = unsafe { bpf_get_socket_cookie(ctx.sock.cast()) };
-        emit::flush(state, cookie);
+        emit::flush(state, ctx.sock.cast());
     }
 }
 

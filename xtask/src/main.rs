@@ -8,6 +8,7 @@ mod command;
 mod data;
 mod demo;
 mod lint;
+mod measure;
 mod run;
 mod setup;
 mod skips;
@@ -38,6 +39,12 @@ enum Task {
     Run(run::Arguments),
     /// Set up, lint, and run every test
     Test(test::Arguments),
+    /// Load every kernel program and cn-jurisdiction; check instructions and time
+    #[command(disable_help_flag = true)]
+    Verify(measure::Arguments),
+    /// Measure what a packet costs in the kernel
+    #[command(disable_help_flag = true)]
+    Bench(measure::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +54,8 @@ fn main() -> ExitCode {
         Task::Data(args) => data::run(&args).map(done),
         Task::Run(arguments) => run::run(&arguments),
         Task::Test(arguments) => test::run(&arguments).map(done),
+        Task::Verify(arguments) => measure::verify(&arguments).map(done),
+        Task::Bench(arguments) => measure::bench(&arguments).map(done),
     };
     match result {
         Ok(status) => status,
