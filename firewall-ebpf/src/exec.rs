@@ -95,5 +95,6 @@ fn walk(offsets: &Offsets, file: u64, path: &mut ExecutablePath) -> Option<()> {
         dentry = parent;
     }
     path.depth = depth;
-    Some(())
+    // Half a path is no path: it would name another file.
+    (path.complete != 0).then_some(())
 }

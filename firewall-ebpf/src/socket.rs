@@ -8,14 +8,14 @@ use aya_ebpf::{
     programs::{SockContext, SockOpsContext},
 };
 use firewall_common::{
-    flow::{Address, Destination},
+    flow::{Address, Destination, fingerprint},
     layout::{Counter, SocketState, flags, socket},
     verdict::{Hook, Verdict},
 };
 
 use crate::{
     emit, identity,
-    maps::{SOCKETS, count},
+    maps::{self, SOCKETS, count},
     policy::{self, Judgement},
 };
 
@@ -74,7 +74,8 @@ pub fn settle(
         && state.dst_port == destination.port
         && state.protocol == destination.protocol
         && state.verdict == judgement.verdict
-        && state.decision == judgement.decision;
+        && state.decision == judgement.decision
+        && state.reason == judgement.reason;
     if !same {
         emit::flush(state, ctx);
         state.recorded_at = 0;
@@ -85,12 +86,18 @@ pub fn settle(
         state.decision = judgement.decision;
         state.reason = judgement.reason;
         state.hook = origin.hook as u8;
+        // Whether or not the verdict is kept: the record names it.
+        state.generation = generation;
     }
     state.src = origin.src;
     state.src_port = origin.src_port;
-    // Whether or not the verdict is kept: the record names it.
-    state.generation = generation;
-    state.kept_in = if origin.cacheable { generation } else { 0 };
+    let kept = if origin.cacheable && generation != 0 {
+        fingerprint(maps::seed, generation, destination) | u64::from(judgement.verdict)
+    } else {
+        0
+    };
+    // SAFETY: a plain write; volatile, so that it is one write of the whole word.
+    unsafe { (&raw mut state.kept).write_volatile(kept) };
     if !judgement.passes() {
         count(Counter::Deny);
         emit::record(state, ctx);

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::set;
+use crate::config::Config;
 use crate::intel::Intel;
 use crate::policy;
 use crate::policy::compile::{self, Settings};
@@ -51,7 +52,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    let intel = Intel::default();
+    let config = match Config::load(None) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let intel = Intel::new(config.geo.clone(), config.asn.clone())
+        .with_organisations(set::organisations(&config)?);
     let (mut policies, mut diagnostics) = policy::load(&sources, intel.organisations()?);
     if !diagnostics.has_errors() {
         compile::order(&mut policies);

@@ -25,7 +25,7 @@ pub const SCHEMA: u32 = 1;
 pub struct Event {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// Counts up from 1 over one log.
+    /// Counts up from 1 over one run.
     pub seq: u64,
     /// RFC 3339 in UTC, with microseconds.
     pub time: String,

@@ -5,7 +5,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, symlink},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, symlink},
     path::{Path, PathBuf},
 };
 
@@ -19,6 +19,8 @@ use crate::cgroup::{Group, Hierarchy, mounted};
 
 /// Where systemd and bpftool mount it.
 const BPFFS: &str = "/sys/fs/bpf";
+/// `PROC_CGROUP_INIT_INO` of the kernel: the namespace that sees the whole hierarchy.
+const FIRST_CGROUP_NAMESPACE: u64 = 0xeffffffb;
 /// In the directory of a run: a symbolic link to the path of its cgroup.
 const CGROUP: &str = "cgroup";
 
@@ -72,6 +74,13 @@ impl Runs {
     /// many are gone and how many still hold.
     pub fn clear_up(&self, hierarchy: &Hierarchy) -> (usize, usize) {
         let (mut gone, mut holding) = (0, 0);
+        // From within a cgroup namespace the others' cgroups cannot be seen, so it cannot be known
+        // which of them are empty.
+        let sees_all = fs::metadata("/proc/self/ns/cgroup")
+            .is_ok_and(|namespace| namespace.ino() == FIRST_CGROUP_NAMESPACE);
+        if !sees_all {
+            return (gone, holding);
+        }
         for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
             let Some(owner) = entry.file_name().to_str().and_then(Owner::parse) else { continue };
             if owner.is_alive() {
@@ -107,8 +116,8 @@ impl Pins {
     /// Unpins everything.
     pub fn remove(&self) -> Result<(), Error> {
         for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
-            fs::remove_file(entry.path())
-                .map_err(error(format!("remove {}", entry.path().display())))?;
+            let path = entry.path();
+            fs::remove_file(&path).map_err(error(format!("remove {}", path.display())))?;
         }
         fs::remove_dir(&self.directory)
             .map_err(error(format!("remove {}", self.directory.display())))

@@ -51,17 +51,28 @@ impl<'a> Oracle<'a> {
     }
 
     pub fn ask(&self, target: Target) -> Answer {
-        let mut decided = Vec::new();
-        for ip in faces(target.ip) {
-            match self.face(ip, target) {
-                Some(one) => decided.push(one),
-                None => return Answer::PortHidden,
-            }
+        let faces = faces(target.ip);
+        let mut decided: Vec<Option<Decided>> =
+            faces.iter().map(|ip| self.face(*ip, target)).collect();
+        // An address inside that nobody routes can be a reason to deny, but not to allow.
+        let drops = |one: &Decided| one.action == Action::Drop;
+        if let [_, inside] = &decided[..]
+            && !inside.as_ref().is_none_or(drops)
+            && !is_routed(faces[1])
+        {
+            decided.truncate(1);
         }
-        let first = decided
+        // A port that is not shown matters to one of two, unless the other denies for certain.
+        if decided.contains(&None) {
+            decided.retain(|one| one.as_ref().is_some_and(drops));
+        }
+        let Some(first) = decided
             .into_iter()
+            .flatten()
             .min_by_key(|one| (one.by, Reverse(one.observed.len()), one.observed.clone()))
-            .unwrap();
+        else {
+            return Answer::PortHidden;
+        };
         Answer::Decided {
             verdict: match first.action {
                 Action::Drop => Verdict::Deny,
@@ -193,6 +204,21 @@ fn contains(network: &IpNet, ip: IpAddr) -> bool {
         let shift = bits - 1 - bit;
         (network >> shift) & 1 == (ip >> shift) & 1
     })
+}
+
+fn is_routed(ip: IpAddr) -> bool {
+    const NOT: [&str; 9] = [
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+    ];
+    !NOT.iter().any(|network| contains(&network.parse().unwrap(), ip))
 }
 
 /// The addresses that an address is judged as: itself, and what it carries inside.

@@ -20,7 +20,6 @@ use firewall_common::{
     evaluate::Fault,
     event::FlowEvent,
     flow::TCP,
-    layout::Scope,
     parse::ip,
     verdict::{Hook, Reason, Verdict},
 };
@@ -41,7 +40,7 @@ struct Kernel {
 impl Kernel {
     /// `None`, with the reason told, where the kernel refuses.
     fn load() -> Option<Self> {
-        match load(OBJECT, Scope::default()) {
+        match load(OBJECT, 0) {
             Ok(mut loaded) => {
                 let events = loaded.ebpf.take_map("EVENTS").unwrap();
                 Some(Self { loaded, events: RingBuf::try_from(events).unwrap() })
