@@ -67,12 +67,8 @@ fn judge(ctx: &SockAddrContext, hook: Hook, address: Address) -> i32 {
             state.flags &= !socket_flags::INBOUND;
             // Not cached: the first packet is judged again, and recorded with its source.
             let origin = Origin { hook, src: Address::default(), src_port: 0, cacheable: false };
-<<<<<<< HEAD
             let ctx = addr.cast();
             socket::settle(state, ctx, generation, settings, &destination, &origin, judgement);
-=======
-            socket::settle(state, cookie, generation, settings, &destination, &origin, judgement);
->>>>>>> main
         }
         // The verdict stands all the same; only the record and the cache are missing.
         None => count(Counter::NoState),

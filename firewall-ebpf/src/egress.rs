@@ -5,8 +5,8 @@ use core::mem::MaybeUninit;
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},
     helpers::generated::{
-        bpf_get_socket_uid, bpf_sk_fullsock, bpf_skb_cgroup_id,
-        bpf_skb_load_bytes, bpf_skc_to_mptcp_sock,
+        bpf_get_socket_uid, bpf_sk_fullsock, bpf_skb_cgroup_id, bpf_skb_load_bytes,
+        bpf_skc_to_mptcp_sock,
     },
 };
 use firewall_common::{

@@ -9,7 +9,13 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
 #[path = "../../firewall/tests/harness/mod.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs, unused_imports, reason = "the tests use more of it")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    unused_imports,
+    reason = "the tests use more of it"
+)]
 #[allow(clippy::unwrap_used, clippy::expect_used, reason = "made for tests: it panics")]
 mod harness;
 
@@ -140,7 +146,9 @@ pub fn run(firewall: &Path) -> Result<()> {
             println!("{address:<16} no verdict was recorded; curl got: {got}");
         }
     }
-    println!("\nWIRE counts the packets to that address that arrived at the server's network card.");
+    println!(
+        "\nWIRE counts the packets to that address that arrived at the server's network card."
+    );
     if contradictions > 0 {
         bail!("{contradictions} rows do not show what they should");
     }

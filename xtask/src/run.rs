@@ -55,7 +55,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         .args(&arguments.command)
         .status()
         .with_context(|| format!("{} was not started", firewall.display()))?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    Ok(status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 fn target_directory() -> Result<PathBuf> {

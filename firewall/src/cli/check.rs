@@ -8,10 +8,10 @@ use anyhow::Context;
 
 use super::set;
 use crate::intel::Intel;
+use crate::policy;
 use crate::policy::compile::{self, Settings};
 use crate::policy::diagnostic::Diagnostics;
 use crate::policy::source::Source;
-use crate::policy;
 
 /// Where the policies of this machine are.
 pub const POLICIES: &str = "/etc/firewall/policies.d";
