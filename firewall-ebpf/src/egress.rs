@@ -66,9 +66,10 @@ pub fn judge(skb: *mut __sk_buff, rewrite: impl FnOnce(&mut ip::Packet, &mut Soc
         count(Counter::NoState);
         return DROP_SILENTLY;
     };
+    let plain = plain(skb);
     if active.generation() != 0
         && state.generation == active.generation()
-        && is_same_flow(skb, state)
+        && plain.is_some_and(|packet| is_same_flow(&packet, state))
     {
         if state.verdict == Verdict::Deny as u8 {
             count(Counter::DeniedPackets);
@@ -84,49 +85,34 @@ pub fn judge(skb: *mut __sk_buff, rewrite: impl FnOnce(&mut ip::Packet, &mut Soc
         // state. Fails closed.
         return DROP_SILENTLY;
     }
-    undecided(skb, active, sk, state, rewrite)
+    undecided(skb, active, sk, state, plain, rewrite)
 }
 
-/// Whether the packet belongs to the flow in `state`, by its first bytes.
-///
-/// Only packets without options, extension headers or fragments are recognised: the parser has not
-/// looked at what others may hide.
+/// The packet, if it is one whose flow can be told by its first bytes and they are in one piece.
 #[inline(always)]
-fn is_same_flow(skb: *mut __sk_buff, state: &SocketState) -> bool {
-    const V4: usize = 24;
-    const V6: usize = 44;
-    // Words where the header has words: by bytes, every address is a dozen instructions. The
-    // kernel aligns IP headers to words where the processor needs that (`NET_IP_ALIGN`).
+fn plain(skb: *mut __sk_buff) -> Option<ip::Packet> {
     // SAFETY: reading context members; both are packet pointers to the verifier.
     let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
-    if data + V4 > end {
-        return false;
+    if data + size_of::<[u32; 6]>() > end {
+        return None;
     }
-    // SAFETY: the bounds were just compared.
-    let v4 = unsafe { &*(data as *const [u8; V4]) };
-    if v4[0] == 0x45 {
+    // SAFETY: the bounds were just compared. The kernel aligns IP headers to words where the
+    // processor needs that (`NET_IP_ALIGN`); by bytes, an address would be a dozen instructions.
+    ip::plain(unsafe { &*(data as *const [u32; 6]) }, || {
+        if data + size_of::<[u32; 11]>() > end {
+            return None;
+        }
         // SAFETY: as above.
-        let (fragment, dst, port) = unsafe {
-            let half = data as *const u16;
-            (half.add(3).read(), (data as *const u32).add(4).read(), half.add(11).read())
-        };
-        return fragment & u16::to_be(0x3fff) == 0
-            && v4[9] == state.protocol
-            && state.dst == Address::v4(u32::from_be(dst))
-            && (u16::from_be(port) == state.dst_port || !has_ports(state.protocol));
-    }
-    if data + V6 > end {
-        return false;
-    }
-    // SAFETY: the bounds were just compared.
-    let (v6, words, port) = unsafe {
-        let words = &*(data as *const [u32; V6 / 4]);
-        (&*(data as *const [u8; V6]), words, (data as *const u16).add(21).read())
-    };
-    v6[0] >> 4 == 6
-        && v6[6] == state.protocol
-        && state.dst == Address::v6([words[6], words[7], words[8], words[9]])
-        && (u16::from_be(port) == state.dst_port || !has_ports(state.protocol))
+        Some(unsafe { &*(data as *const [u32; 11]) })
+    })
+}
+
+/// Whether the packet belongs to the flow in `state`.
+#[inline(always)]
+fn is_same_flow(packet: &ip::Packet, state: &SocketState) -> bool {
+    packet.destination.protocol == state.protocol
+        && packet.destination.address == state.dst
+        && packet.destination.port == state.dst_port
 }
 
 /// A packet whose flow has no verdict of the running generation.
@@ -136,14 +122,22 @@ fn undecided(
     active: Active,
     sk: *mut bpf_sock,
     state: &mut SocketState,
+    plain: Option<ip::Packet>,
     rewrite: impl FnOnce(&mut ip::Packet, &mut SocketState),
 ) -> i32 {
     let control = forget(u32::from(state.identity.kind == 0 && identify(skb, sk, state))) != 0;
     let header = policy::header(active);
     let settings = header.map_or(socket::NO_SETTINGS, |header| header.flags);
-    let (mut packet, error) = ip::parse(&Skb(skb));
+    let (mut packet, error) = match plain {
+        Some(packet) => (packet.forget(), None),
+        None => ip::parse(&Skb(skb)),
+    };
     let unreadable = forget(u32::from(error.is_some())) != 0;
     rewrite(&mut packet, state);
+    let inbound = settings & flags::INBOUND_ENFORCE == 0
+        && forget(u32::from(packet.destination.protocol)) == u32::from(TCP)
+        && is_inbound(sk, state);
+    let inbound = forget(u32::from(inbound)) != 0;
 
     // 1. The kernel's own control packets: neighbour discovery, resets, errors.
     // 2. Replies on a connection that came from outside.
@@ -152,10 +146,7 @@ fn undecided(
     let judgement = if control {
         count(Counter::Kernel);
         Judgement::without_decision(Verdict::Allow, Reason::Kernel)
-    } else if settings & flags::INBOUND_ENFORCE == 0
-        && packet.destination.protocol == TCP
-        && is_inbound(sk, state)
-    {
+    } else if inbound {
         count(Counter::Inbound);
         Judgement::without_decision(Verdict::Allow, Reason::Inbound)
     } else {
