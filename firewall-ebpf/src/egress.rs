@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use firewall_common::{
     event::app,
-    flow::{Address, TCP, has_ports},
+    flow::{Destination, TCP},
     forget::forget,
     layout::{Active, Counter, SocketState, flags, socket as socket_flags},
     parse::{Bytes, ip},
@@ -66,10 +66,9 @@ pub fn judge(skb: *mut __sk_buff, rewrite: impl FnOnce(&mut ip::Packet, &mut Soc
         count(Counter::NoState);
         return DROP_SILENTLY;
     };
-    let plain = plain(skb);
     if active.generation() != 0
         && state.generation == active.generation()
-        && plain.is_some_and(|packet| is_same_flow(&packet, state))
+        && plain(skb).is_some_and(|packet| is_same_flow(&packet, state))
     {
         if state.verdict == Verdict::Deny as u8 {
             count(Counter::DeniedPackets);
@@ -85,7 +84,7 @@ pub fn judge(skb: *mut __sk_buff, rewrite: impl FnOnce(&mut ip::Packet, &mut Soc
         // state. Fails closed.
         return DROP_SILENTLY;
     }
-    undecided(skb, active, sk, state, plain, rewrite)
+    undecided(skb, active, sk, state, rewrite)
 }
 
 /// The packet, if it is one whose flow can be told by its first bytes and they are in one piece.
@@ -122,15 +121,16 @@ fn undecided(
     active: Active,
     sk: *mut bpf_sock,
     state: &mut SocketState,
-    plain: Option<ip::Packet>,
     rewrite: impl FnOnce(&mut ip::Packet, &mut SocketState),
 ) -> i32 {
     let control = forget(u32::from(state.identity.kind == 0 && identify(skb, sk, state))) != 0;
     let header = policy::header(active);
     let settings = header.map_or(socket::NO_SETTINGS, |header| header.flags);
-    let (mut packet, error) = match plain {
-        Some(packet) => (packet.forget(), None),
-        None => ip::parse(&Skb(skb)),
+    let plain = plain(skb);
+    let is_plain = forget(u32::from(plain.is_some())) != 0;
+    let (mut packet, error) = match is_plain {
+        true => (plain.unwrap_or_default().forget(), None),
+        false => ip::parse(&Skb(skb)),
     };
     let unreadable = forget(u32::from(error.is_some())) != 0;
     rewrite(&mut packet, state);
@@ -138,6 +138,11 @@ fn undecided(
         && forget(u32::from(packet.destination.protocol)) == u32::from(TCP)
         && is_inbound(sk, state);
     let inbound = forget(u32::from(inbound)) != 0;
+
+    // A copy, so that what the matcher finds out of the address is not known of the packet: the
+    // verifier would follow every kind of address through all that comes after.
+    let address = packet.destination.address.forget();
+    let destination = Destination { address, ..packet.destination };
 
     // 1. The kernel's own control packets: neighbour discovery, resets, errors.
     // 2. Replies on a connection that came from outside.
@@ -153,7 +158,7 @@ fn undecided(
         match header {
             None => policy::no_policy(),
             Some(header) if unreadable => policy::unparsable(header),
-            Some(header) => policy::judge(active, header, &packet.destination),
+            Some(header) => policy::judge(active, header, &destination),
         }
     }
     .forget();
@@ -166,8 +171,8 @@ fn undecided(
     socket::settle(
         state,
         skb.cast(),
-        active.generation(),
-        settings,
+        forget(active.generation()),
+        forget(settings),
         &packet.destination,
         &origin,
         judgement,

@@ -76,6 +76,8 @@ struct Row {
     goal: Option<f64>,
     nanoseconds: Vec<f64>,
     ratios: Vec<f64>,
+    /// Records that found no room while the row was measured.
+    lost: u64,
 }
 
 fn main() -> Result<()> {
@@ -91,8 +93,10 @@ fn main() -> Result<()> {
             row.take_turn(&mut benches[row.bench].loaded)?;
         }
     }
+    for Bench { name, loaded, .. } in &benches {
+        ensure!(counter(loaded, Counter::NoPolicy)? == 0, "{name}: the tables had no answer");
+    }
     print_rows(&mut output, &benches, &rows, arguments.rounds)?;
-    print_losses(&mut output, &benches)?;
     drop(benches);
     print_setup(&mut output)
 }
@@ -158,6 +162,7 @@ fn rows(benches: &[Bench]) -> Vec<Row> {
         goal,
         nanoseconds: Vec::new(),
         ratios: Vec::new(),
+        lost: 0,
     };
     let mut rows = vec![
         row(0, "bench_empty", v4(UDP), REPEAT_SHORT, None),
@@ -219,7 +224,9 @@ impl Row {
             drain(loaded)?;
         }
         let empty = nanoseconds(loaded, "bench_empty", &self.frame, REPEAT_SHORT)?;
+        let lost_before = counter(loaded, Counter::LostEvents)?;
         let own = nanoseconds(loaded, self.program, &self.frame, self.repeat)?;
+        self.lost += counter(loaded, Counter::LostEvents)? - lost_before;
         self.nanoseconds.push(own);
         self.ratios.push(own / empty);
         Ok(())
@@ -231,6 +238,12 @@ fn nanoseconds(loaded: &Loaded, program: &'static str, frame: &[u8], repeat: u32
         .with_context(|| format!("cannot run {program}"))?;
     // The kernel drops the fraction; half of one is missing on average.
     Ok(f64::from(run.nanoseconds) + 0.5)
+}
+
+fn counter(loaded: &Loaded, counter: Counter) -> Result<u64> {
+    let counters = loaded.ebpf.map("COUNTERS").context("no map of counters")?;
+    let counters: PerCpuArray<&MapData, u64> = PerCpuArray::try_from(counters)?;
+    Ok(counters.get(&(counter as u32), 0)?.iter().sum())
 }
 
 /// Takes everything out of the ring buffer.
@@ -247,6 +260,13 @@ fn print_rows(output: &mut Output, benches: &[Bench], rows: &[Row], rounds: u32)
         "program", "packet", "generation", "recorded", "ns", "ratio", "min", "max", "goal"
     ));
     for row in rows {
+        // Such a row would be better than it should.
+        ensure!(
+            !row.room || row.lost == 0,
+            "{}: {} records were lost, so what is measured is not what is said",
+            row.program,
+            row.lost
+        );
         let Bench { name, recorded, .. } = benches[row.bench];
         let ns = Spread::of(row.nanoseconds.iter().copied()).median;
         let Spread { median, min, max } = Spread::of(row.ratios.iter().copied());
@@ -276,24 +296,6 @@ fn print_rows(output: &mut Output, benches: &[Bench], rows: &[Row], rounds: u32)
         "medians of {rounds} turns; the goals are for the ratios as they stand, random numbers \
          included"
     ));
-    Ok(())
-}
-
-/// Says how many records were lost where none should be: such a row would be too good.
-fn print_losses(output: &mut Output, benches: &[Bench]) -> Result<()> {
-    for (place, Bench { name, recorded, loaded }) in benches.iter().enumerate() {
-        let counters = loaded.ebpf.map("COUNTERS").context("no map of counters")?;
-        let counters: PerCpuArray<&MapData, u64> = PerCpuArray::try_from(counters)?;
-        let of = |counter: Counter| -> Result<u64> {
-            Ok(counters.get(&(counter as u32), 0)?.iter().sum())
-        };
-        ensure!(of(Counter::NoPolicy)? == 0, "{name}: the tables had no answer");
-        // The full ring buffer is measured with the first.
-        let lost = of(Counter::LostEvents)?;
-        if place != 0 && lost != 0 {
-            output.say(&format!("{name}, recorded: {recorded}: {lost} records were lost"));
-        }
-    }
     Ok(())
 }
 

@@ -6,11 +6,11 @@
 use super::Bytes;
 use crate::{
     flow::{Address, Destination, has_ports},
-    forget::{forget, forget_u64},
+    forget::forget,
 };
 
 /// Source and destination of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packet {
     /// Source address.
     pub src: Address,
@@ -60,10 +60,10 @@ impl Packet {
     pub fn forget(self) -> Self {
         let Destination { address, port, protocol, port_hidden } = self.destination;
         Self {
-            src: Address { high: forget_u64(self.src.high), low: forget_u64(self.src.low) },
+            src: self.src.forget(),
             src_port: forget(u32::from(self.src_port)) as u16,
             destination: Destination {
-                address: Address { high: forget_u64(address.high), low: forget_u64(address.low) },
+                address: address.forget(),
                 port: forget(u32::from(port)) as u16,
                 protocol: forget(u32::from(protocol)) as u8,
                 port_hidden: forget(u32::from(port_hidden)) as u8,
