@@ -166,7 +166,7 @@ pub fn judge(destination: &Destination) -> (u32, u32, i32, Judgement) {
             active.generation(),
             header.flags,
             header.errno,
-            policy::judge(active, header, destination),
+            policy::judge(active, header, destination).forget(),
         ),
         None => (0, NO_SETTINGS, 0, policy::no_policy()),
     }
