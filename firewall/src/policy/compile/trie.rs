@@ -67,7 +67,7 @@ impl Forest {
         if let Some(number) = self.lines.get(&line) {
             return Cell::line(*number);
         }
-        if self.free_line as usize % (BLOCK / LINE) == 0 {
+        if (self.free_line as usize).is_multiple_of(BLOCK / LINE) {
             self.free_line = (self.blocks.len() * (BLOCK / LINE)) as u32;
             self.blocks.push([0; BLOCK]);
         }
