@@ -79,7 +79,7 @@ impl Cell {
         for word in 0..STARTS {
             let starts = block[line + word];
             for two in [starts, starts >> 8] {
-                found += byte - (two & 0xff * HALVES) >> 8 & HALVES;
+                found += ((byte - (two & (0xff * HALVES))) >> 8) & HALVES;
             }
         }
         let run = (found + (found >> 16)) as usize;

@@ -67,7 +67,7 @@ impl Forest {
         if let Some(number) = self.lines.get(&line) {
             return Cell::line(*number);
         }
-        if self.free_line as usize % (BLOCK / LINE) == 0 {
+        if (self.free_line as usize).is_multiple_of(BLOCK / LINE) {
             self.free_line = (self.blocks.len() * (BLOCK / LINE)) as u32;
             self.blocks.push([0; BLOCK]);
         }
@@ -77,5 +77,50 @@ impl Forest {
         self.blocks[block][place..place + LINE].copy_from_slice(&line);
         self.lines.insert(line, number);
         Cell::line(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use firewall_common::evaluate::Tables;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    impl Tables for Forest {
+        fn block(&self, index: u32) -> Option<&[u32; BLOCK]> {
+            self.blocks.get(index as usize)
+        }
+    }
+
+    proptest! {
+        /// Close to each other, so that nodes have all numbers of runs, and at the boundaries.
+        #[test]
+        fn every_key_finds_its_step(
+            starts in prop::collection::btree_set(0u128..1 << 24, 0..200),
+            near in prop::collection::btree_set(0u128..300, 0..60),
+            keys in prop::collection::vec(0u128..1 << 24, 100),
+        ) {
+            let starts: std::collections::BTreeSet<u128> =
+                starts.into_iter().chain(near).chain([0]).collect();
+            let steps: Vec<(u128, Cell)> = starts
+                .iter()
+                .enumerate()
+                .map(|(place, at)| (*at, Cell::leaf(place as u32 % 40 + 1)))
+                .collect();
+            let mut forest = Forest::default();
+            let root = forest.insert(&steps, 3);
+            for key in keys.into_iter().chain(starts.iter().flat_map(|at| [*at, at.saturating_sub(1)])) {
+                let mut cell = root;
+                for byte in &(key as u32).to_be_bytes()[1..] {
+                    if cell.is_leaf() {
+                        break;
+                    }
+                    cell = cell.follow(&forest, *byte).unwrap();
+                }
+                let (_, want) = steps.iter().rfind(|(at, _)| *at <= key).unwrap();
+                prop_assert_eq!(cell, *want, "{:#x}", key);
+            }
+        }
     }
 }
