@@ -149,7 +149,10 @@ fn a_socket_opened_outside_is_closed_to_the_command() {
         let fd = socket.as_raw_fd();
         let mut run = Run::new(&net, &CN);
         // SAFETY: between fork and exec the closure makes one system call.
-        unsafe { run.command.pre_exec(move || crate::support::client::check(libc::dup2(fd, 9)).map(|_| ())) };
+        unsafe {
+            run.command
+                .pre_exec(move || crate::support::client::check(libc::dup2(fd, 9)).map(|_| ()))
+        };
         let line = format!("fd-sendto 9 {ip}:2001");
         let outcome = run.client(&line);
         assert_eq!(outcome.errno(&line), EBADF);
@@ -210,8 +213,9 @@ fn mptcp_server() -> std::thread::JoinHandle<()> {
         AddressFamily, Protocol, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
     };
     let protocol = Protocol::from_raw(262.try_into().expect("not zero"));
-    let fd = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, Some(protocol))
-        .expect("MPTCP");
+    let fd =
+        socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, Some(protocol))
+            .expect("MPTCP");
     let any: std::net::SocketAddr = "0.0.0.0:8080".parse().expect("an address");
     bind(&fd, &any).expect("binding");
     listen(&fd, 4).expect("listening");

@@ -54,7 +54,10 @@ fn a_server_answers_and_cannot_call_back() {
         assert_eq!(outcome.errno(&call_back), ECONNREFUSED);
         let events = outcome.on(host);
         assert_eq!(events.len(), 1, "replies are not recorded: {events:#?}");
-        assert_eq!((&events[0]["verdict"], &events[0]["hook"]), (&"deny".into(), &"connect".into()));
+        assert_eq!(
+            (&events[0]["verdict"], &events[0]["hook"]),
+            (&"deny".into(), &"connect".into())
+        );
         assert_eq!(events[0]["reason"], "default");
         assert_eq!(events[0]["dst"]["port"], 80);
         let to_web = |packet: &crate::harness::Packet| packet.ports.is_some_and(|p| p.1 == 80);
@@ -74,11 +77,9 @@ fn a_server_that_is_held_to_the_rules_cannot_answer() {
     let config = directory.path().join("firewall.toml");
     std::fs::write(&config, "inbound = \"enforce\"\n").expect("a file");
     let capture = net.capture();
-    let run = Run::new(
-        &net,
-        &["--policy", "local-only", "--config", config.to_str().expect("UTF-8")],
-    )
-    .start_client("accept 8080");
+    let run =
+        Run::new(&net, &["--policy", "local-only", "--config", config.to_str().expect("UTF-8")])
+            .start_client("accept 8080");
     assert!(wait_until(Duration::from_secs(20), || run.text("steps").is_empty()
         && net.in_server(|| connect_and_forget(&net))));
     let outcome = run.end();
@@ -92,8 +93,13 @@ fn a_server_that_is_held_to_the_rules_cannot_answer() {
 /// Begins a connection that nobody answers. Returns whether the first packet was not refused.
 fn connect_and_forget(_net: &Net) -> bool {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
-    let fd = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)
-        .expect("a socket");
+    let fd = socket_with(
+        AddressFamily::INET,
+        SocketType::STREAM,
+        SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
+        None,
+    )
+    .expect("a socket");
     let from: IpAddr = FREE.parse().expect("an address");
     bind(&fd, &SocketAddr::new(from, 0)).expect("binding");
     let started = connect(&fd, &SocketAddr::new(CLIENT_V4.into(), 8080));

@@ -68,7 +68,8 @@ fn source_routes_are_refused() {
     let to = format!("source-route {FREE}:2004 {BAIDU}:2004");
     let script = [&raw4, &raw6, &through, &to].map(String::as_str).join("\n");
     let outcome = Run::new(&net, &["--policy", "cn-jurisdiction"]).client(&script);
-    for (line, ip, proto) in [(&raw4, FREE, "udp"), (&raw6, AMAZON, "udp"), (&through, BAIDU, "udp")]
+    for (line, ip, proto) in
+        [(&raw4, FREE, "udp"), (&raw6, AMAZON, "udp"), (&through, BAIDU, "udp")]
     {
         assert_eq!(outcome.errno(line), EPERM, "{line}");
         let event = outcome.denied(ip, 0, proto);

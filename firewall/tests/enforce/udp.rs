@@ -3,7 +3,7 @@
 use libc::ECONNREFUSED;
 
 use super::ways::{check, way};
-use crate::harness::{require_kernel};
+use crate::harness::require_kernel;
 
 #[test]
 fn udp_by_every_call_fails_at_once() {

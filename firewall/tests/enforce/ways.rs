@@ -128,5 +128,8 @@ pub fn check_event(event: &serde_json::Value, hook: &str, pid: u32) {
     assert_eq!(event["app"]["pid"], pid, "{event}");
     assert_eq!(event["app"]["uid"], 0, "{event}");
     assert_eq!(event["app"]["user"], "root", "{event}");
-    assert!(event["app"]["cgroup"].as_str().is_some_and(|c| c.contains("firewall-run-")), "{event}");
+    assert!(
+        event["app"]["cgroup"].as_str().is_some_and(|c| c.contains("firewall-run-")),
+        "{event}"
+    );
 }

@@ -16,7 +16,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{Namespace, Net};
+use crate::harness::{Cgroup, Namespace, Net};
 
 pub const FIREWALL: &str = env!("CARGO_BIN_EXE_firewall");
 
@@ -38,6 +38,7 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 pub struct Run {
     pub command: Command,
     policies: Vec<String>,
+    log: PathBuf,
     directory: TempDir,
 }
 
@@ -52,6 +53,7 @@ pub struct Outcome {
     /// What the client said of each of its steps.
     pub steps: Vec<client::Step>,
     pub took: Duration,
+    pub pid: u32,
     policies: Vec<String>,
 }
 
@@ -66,18 +68,18 @@ impl Run {
         let directory = tempfile::tempdir().expect("a temporary directory");
         // The command may run as another user.
         open_to_all(directory.path());
-        command.arg("run").args(policies).arg("--log").arg(directory.path().join("log"));
+        command.arg("run").args(policies);
         let policies = policies.iter().map(|&text| text.to_owned()).collect();
-        Self { command, policies, directory }
+        Self { command, policies, log: directory.path().join("log"), directory }
     }
 
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// More options, which make no difference to verdicts.
-    pub fn options(mut self, options: &[&str]) -> Self {
-        self.command.args(options);
+    /// Logs to another place, which is not read.
+    pub fn log(mut self, path: &Path) -> Self {
+        path.clone_into(&mut self.log);
         self
     }
 
@@ -93,12 +95,12 @@ impl Run {
 
     pub fn start_client(mut self, script: &str) -> Running {
         client::prepare(&mut self.command, script, &self.directory.path().join("steps"));
-        let own = std::env::current_exe().expect("this test");
-        self.start(&[own.to_str().expect("a path in UTF-8"), "--exact", client::TEST])
+        let own = own_program();
+        self.start(&[&own, "--exact", client::TEST])
     }
 
     pub fn start(mut self, words: &[&str]) -> Running {
-        self.command.arg("--").args(words);
+        self.command.arg("--log").arg(&self.log).arg("--").args(words);
         let file = |name| File::create(self.directory.path().join(name)).expect("a file");
         self.command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
         let started = Instant::now();
@@ -156,6 +158,7 @@ impl Running {
             events,
             steps: client::read(&self.text("steps")),
             took,
+            pid: self.child.id(),
             policies: std::mem::take(&mut self.run.policies),
         }
     }
@@ -172,6 +175,29 @@ impl Drop for Running {
             }
         }
     }
+}
+
+/// This test binary.
+pub fn own_program() -> String {
+    let own = std::env::current_exe().expect("this test");
+    own.into_os_string().into_string().expect("a path in UTF-8")
+}
+
+/// What a run of this process number has left: its cgroup and its pins.
+pub fn left_behind(pid: u32) -> Vec<PathBuf> {
+    let beside = Cgroup::new();
+    let cgroups = beside.path().parent().expect("our own cgroup").to_owned();
+    let runs = std::fs::read_dir("/sys/fs/bpf/firewall").into_iter().flatten().flatten();
+    std::iter::once(cgroups)
+        .chain(runs.map(|entry| entry.path()))
+        .flat_map(|directory| std::fs::read_dir(directory).into_iter().flatten().flatten())
+        .map(|entry| entry.path())
+        .filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let name = name.strip_prefix("firewall-run-").unwrap_or(name);
+            name.strip_prefix(&pid.to_string()).is_some_and(|rest| rest.starts_with('-'))
+        })
+        .collect()
 }
 
 /// Waits for a child, but no longer than that.
