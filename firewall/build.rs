@@ -28,6 +28,8 @@ fn main() {
             return;
         }
     };
+    // What the verifier says of a program depends on it, so measurements show it.
+    println!("cargo::rustc-env=FIREWALL_EBPF_COMPILER={}", found.version);
     if let Some(linker) = toolchain::which("bpf-linker") {
         println!("cargo::rerun-if-changed={}", linker.display());
     }

@@ -6,7 +6,7 @@
 //! not grow with their number; the compiler has walked them all beforehand.
 
 use crate::{
-    flow::{Address, Destination, has_ports},
+    flow::{Address, Destination, has_ports, is_global_v4},
     layout::Header,
     verdict::Verdict,
 };
@@ -89,7 +89,9 @@ pub trait Tables {
 /// Decides what `app` gets at `destination`.
 ///
 /// An IPv6 address that carries an IPv4 address inside is judged as both, and of the two decisions
-/// the one whose rule comes first stands.
+/// the one whose rule comes first stands; but what is allowed of the inner address counts only if
+/// that is a global one, as RFC 3056 and RFC 6052 ask of it: nobody routes 2002:a00:1::1 to the
+/// neighbour 10.0.0.1.
 #[inline(always)]
 pub fn evaluate(
     tables: &impl Tables,
@@ -102,17 +104,38 @@ pub fn evaluate(
         Some(bits) => evaluate_v4(tables, header, app, bits, destination)?,
         None => {
             let class = walk(tables, Cell(header.root_v6), address, 16)?;
-            let outer = by_class(tables, header, app, class, destination)?;
+            let outer = by_class(tables, header, app, class, destination);
             match address.embedded_v4() {
-                None => outer,
+                None => outer?,
                 Some(bits) => {
-                    let inner = evaluate_v4(tables, header, app, bits, destination)?;
-                    if inner.decision < outer.decision { inner } else { outer }
+                    either(outer, evaluate_v4(tables, header, app, bits, destination), bits)?
                 }
             }
         }
     };
     Ok(outcome)
+}
+
+/// Of the decisions on an IPv6 address and on the IPv4 address in it, the one that stands.
+#[inline(always)]
+fn either(
+    outer: Result<Outcome, Fault>,
+    inner: Result<Outcome, Fault>,
+    bits: u32,
+) -> Result<Outcome, Fault> {
+    match (outer, inner) {
+        (Ok(outer), Ok(inner)) => {
+            let counts = !inner.verdict.passes() || is_global_v4(bits);
+            Ok(if inner.decision < outer.decision && counts { inner } else { outer })
+        }
+        // What one of them denies for certain is denied, whatever the other would need to know.
+        (Ok(one), Err(Fault::PortHidden)) | (Err(Fault::PortHidden), Ok(one))
+            if !one.verdict.passes() =>
+        {
+            Ok(one)
+        }
+        (Err(fault), _) | (_, Err(fault)) => Err(fault),
+    }
 }
 
 #[inline(always)]

@@ -111,6 +111,17 @@ impl From<Address> for IpAddr {
     }
 }
 
+/// Whether an IPv4 address is one that the internet routes: not private, shared, loopback,
+/// link-local, multicast or reserved (RFC 6890).
+#[inline(always)]
+pub const fn is_global_v4(bits: u32) -> bool {
+    let [a, b, ..] = bits.to_be_bytes();
+    !matches!(
+        (a, b),
+        (0 | 10 | 127 | 224.., _) | (100, 64..=127) | (169, 254) | (172, 16..=31) | (192, 168)
+    )
+}
+
 /// What a verdict is asked for: where to, by which protocol.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -124,6 +135,35 @@ pub struct Destination {
     /// 1 if the protocol has ports but this packet does not show them: a fragment other than the
     /// first.
     pub port_hidden: u8,
+}
+
+/// Random numbers that make a [`fingerprint`] one's own.
+pub const SEEDS: usize = 14;
+
+/// 62 bits that stand for a destination in one generation; the low two bits are zero.
+///
+/// Two sums of 32-bit words, each with 64-bit random factors, of which the upper halves are kept:
+/// who does not know the factors hits the fingerprint of another destination with a chance of
+/// 2^-62 a try (multilinear hashing; Lemire and Kaser, "Strongly universal string hashing is fast",
+/// 2014).
+#[inline(always)]
+pub fn fingerprint(seed: impl Fn(usize) -> u64, generation: u32, to: &Destination) -> u64 {
+    let Destination { address: Address { high, low }, port, protocol, .. } = *to;
+    let words = [
+        high >> 32,
+        high & 0xffff_ffff,
+        low >> 32,
+        low & 0xffff_ffff,
+        (port as u64) << 8 | protocol as u64,
+        generation as u64,
+    ];
+    let mut upper = seed(0);
+    let mut lower = seed(1);
+    for (index, word) in words.into_iter().enumerate() {
+        upper = upper.wrapping_add(seed(2 + 2 * index).wrapping_mul(word));
+        lower = lower.wrapping_add(seed(3 + 2 * index).wrapping_mul(word));
+    }
+    (upper >> 32 << 32 | lower >> 32) & !3
 }
 
 #[cfg(test)]
@@ -154,6 +194,34 @@ mod tests {
         }
         let words = [0x2001_0db8u32, 1, 2, 3].map(u32::to_be);
         assert_eq!(Address::v6(words), address("2001:db8:0:1:0:2:0:3"));
+    }
+
+    #[test]
+    fn every_part_of_a_destination_makes_its_fingerprint() {
+        let seed = |index: usize| 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(index as u64 * 2 + 3);
+        let one = Destination {
+            address: address("2001:db8::5"),
+            port: 443,
+            protocol: TCP,
+            port_hidden: 0,
+        };
+        let of = |generation, to| fingerprint(seed, generation, &to);
+        assert_eq!(of(1, one), of(1, one));
+        let other = |text| Destination { address: address(text), ..one };
+        let all = [
+            of(1, one),
+            of(2, one),
+            of(1, Destination { port: 444, ..one }),
+            of(1, Destination { protocol: UDP, ..one }),
+            of(1, other("2001:db9::5")),
+            of(1, other("2001:db8:0:1::5")),
+            of(1, other("2001:db8::1:0:5")),
+            of(1, other("2001:db8::6")),
+        ];
+        for (index, a) in all.iter().enumerate() {
+            assert_eq!(a & 3, 0);
+            assert!(all[..index].iter().all(|b| a != b), "{index}");
+        }
     }
 
     #[test]

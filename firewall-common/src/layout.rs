@@ -107,6 +107,14 @@ pub struct SocketState {
     pub repeats: u32,
     /// Of [`socket`].
     pub flags: u32,
+    /// The verdict that holds for later packets too: the destination's
+    /// [`crate::flow::fingerprint`] with the [`crate::verdict::Verdict`] in its low two bits, or 0.
+    ///
+    /// One word, so that it is read and written whole: two threads that send on one socket to two
+    /// destinations must never make a verdict of the one hold for the other.
+    pub kept: u64,
+    /// Where the socket is in the kernel's memory, as a number.
+    pub socket: u64,
     /// Who made or last connected the socket.
     pub identity: Identity,
 }
@@ -115,6 +123,8 @@ pub struct SocketState {
 pub mod socket {
     /// The connection came from outside.
     pub const INBOUND: u32 = 1;
+    /// One of the kernel's own control sockets.
+    pub const CONTROL: u32 = 2;
 }
 
 /// Length of one directory or file name that is kept of an executable's path.
@@ -235,8 +245,8 @@ counters! {
 
 const _: () = {
     assert!(size_of::<Header>() == 24);
-    assert!(size_of::<SocketState>() == 64 + size_of::<Identity>());
-    assert!(core::mem::offset_of!(SocketState, identity) == 64);
+    assert!(size_of::<SocketState>() == 80 + size_of::<Identity>());
+    assert!(core::mem::offset_of!(SocketState, identity) == 80);
     assert!(size_of::<ExecutablePath>() == NAME_BYTES * PATH_NAMES + 8);
     assert!(size_of::<Offsets>() == 64);
     assert!(size_of::<FileId>() == 16);

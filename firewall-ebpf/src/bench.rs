@@ -6,7 +6,7 @@
 use aya_ebpf::{
     helpers::generated::bpf_get_prandom_u32, macros::cgroup_skb, programs::SkBuffContext,
 };
-use firewall_common::flow::Address;
+use firewall_common::{event::app, flow::Address};
 use firewall_ebpf::egress;
 
 firewall_ebpf::object!();
@@ -20,22 +20,27 @@ pub fn bench_empty(_ctx: SkBuffContext) -> i32 {
 /// As attached: with the same packet again and again, a flow that is decided.
 #[cgroup_skb(egress)]
 pub fn bench_decided(ctx: SkBuffContext) -> i32 {
-    egress::judge(ctx.skb.skb, |_| {})
+    egress::judge(ctx.skb.skb, |_, _| {})
 }
 
 /// A new flow with every packet: a random IPv4 address takes the place of the packet's own, and
-/// its state is stored in the socket.
+/// its state is stored in the socket. As with every socket made under the firewall, its app is known
+/// from before.
 #[cgroup_skb(egress)]
 pub fn bench_new_v4(ctx: SkBuffContext) -> i32 {
-    egress::judge(ctx.skb.skb, |packet| packet.destination.address = Address::v4(random()))
+    egress::judge(ctx.skb.skb, |packet, state| {
+        state.identity.kind = app::PROCESS;
+        packet.destination.address = Address::v4(random());
+    })
 }
 
 /// A new flow with every packet, to a random IPv6 address in 2000::/6, where the world's are.
 #[cgroup_skb(egress)]
 pub fn bench_new_v6(ctx: SkBuffContext) -> i32 {
-    egress::judge(ctx.skb.skb, |packet| {
+    egress::judge(ctx.skb.skb, |packet, state| {
+        state.identity.kind = app::PROCESS;
         let high = u64::from(random()) << 32 | u64::from(random());
-        packet.destination.address = Address { high: 0x2 << 60 | high >> 6, low: 1 }
+        packet.destination.address = Address { high: 0x2 << 60 | high >> 6, low: 1 };
     })
 }
 

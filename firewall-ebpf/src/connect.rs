@@ -5,7 +5,7 @@
 
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
-    helpers::generated::{bpf_get_socket_cookie, bpf_set_retval, bpf_skc_to_mptcp_sock},
+    helpers::generated::{bpf_set_retval, bpf_skc_to_mptcp_sock},
     programs::SockAddrContext,
 };
 use firewall_common::{
@@ -66,11 +66,10 @@ fn judge(ctx: &SockAddrContext, hook: Hook, address: Address) -> i32 {
         Some(state) => {
             charge(state, sk);
             state.flags &= !socket_flags::INBOUND;
-            // SAFETY: the verifier knows the context of this program type.
-            let cookie = unsafe { bpf_get_socket_cookie(addr.cast()) };
             // Not cached: the first packet is judged again, and recorded with its source.
             let origin = Origin { hook, src: Address::default(), src_port: 0, cacheable: false };
-            socket::settle(state, cookie, generation, settings, &destination, &origin, judgement);
+            let ctx = addr.cast();
+            socket::settle(state, ctx, generation, settings, &destination, &origin, judgement);
         }
         // The verdict stands all the same; only the record and the cache are missing.
         None => count(Counter::NoState),

@@ -1,15 +1,17 @@
 //! Every packet of a local socket on its way out: the authority that nothing gets around.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},
     helpers::generated::{
-        bpf_get_socket_cookie, bpf_get_socket_uid, bpf_sk_fullsock, bpf_skb_cgroup_id,
-        bpf_skb_load_bytes, bpf_skc_to_mptcp_sock,
+        bpf_get_socket_uid, bpf_sk_fullsock, bpf_skb_cgroup_id, bpf_skb_load_bytes,
+        bpf_skc_to_mptcp_sock,
     },
 };
 use firewall_common::{
     event::app,
-    flow::{Address, TCP, has_ports},
+    flow::{Address, Destination, TCP, fingerprint, has_ports},
     forget::forget,
     layout::{Active, Counter, SocketState, flags, socket as socket_flags},
     parse::{Bytes, ip},
@@ -18,7 +20,7 @@ use firewall_common::{
 
 use crate::{
     emit, identity,
-    maps::{OFFSETS, count},
+    maps::{self, OFFSETS, count},
     policy::{self, Judgement},
     socket::{self, Origin},
 };
@@ -40,25 +42,23 @@ struct Skb(*mut __sk_buff);
 impl Bytes for Skb {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        let mut bytes = [0u8; N];
+        // Not zeroed first: of more than a few bytes that is a loop, and costs more than reading.
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
         // SAFETY: the helper writes `N` bytes or fails.
         let result = unsafe {
             bpf_skb_load_bytes(self.0.cast(), offset, bytes.as_mut_ptr().cast(), N as u32)
         };
-        if result == 0 { Some(bytes) } else { None }
+        // SAFETY: it did not fail.
+        if result == 0 { Some(unsafe { bytes.assume_init() }) } else { None }
     }
 }
 
 /// Judges a packet. `rewrite` is for measurements: it sees every packet that was not decided yet.
 #[inline(always)]
-pub fn judge(skb: *mut __sk_buff, rewrite: impl FnOnce(&mut ip::Packet)) -> i32 {
+pub fn judge(skb: *mut __sk_buff, rewrite: impl FnOnce(&mut ip::Packet, &mut SocketState)) -> i32 {
     let active = policy::active();
-    // SAFETY: reading a context member; the kernel runs this hook for full sockets only, and the
-    // null checks tell the verifier so.
-    let sk: *mut bpf_sock = unsafe {
-        let sk = (*skb).__bindgen_anon_2.sk;
-        if sk.is_null() { sk } else { bpf_sk_fullsock(sk) }
-    };
+    // SAFETY: reading a context member.
+    let sk: *mut bpf_sock = unsafe { (*skb).__bindgen_anon_2.sk };
     let state = if sk.is_null() { None } else { socket::state(sk.cast()) };
     let Some(state) = state else {
         // Fails closed: the kernel has no memory for a hundred bytes. As with any packet lost to
@@ -66,57 +66,77 @@ pub fn judge(skb: *mut __sk_buff, rewrite: impl FnOnce(&mut ip::Packet)) -> i32 
         count(Counter::NoState);
         return DROP_SILENTLY;
     };
-    if active.generation() != 0
-        && state.generation == active.generation()
-        && is_same_flow(skb, state)
-    {
-        if state.verdict == Verdict::Deny as u8 {
+    match kept_verdict(skb, active, state) {
+        DENY => {
             count(Counter::DeniedPackets);
-            // SAFETY: the verifier knows the context of this program type.
-            emit::record(state, unsafe { bpf_get_socket_cookie(skb.cast()) });
+            emit::record(state, skb.cast());
             return DROP;
         }
-        return PASS;
+        ALLOW | AUDIT => return PASS,
+        _ => {}
+    }
+    // SAFETY: `sk` is not null, or it would have no state.
+    let sk = unsafe { bpf_sk_fullsock(sk) };
+    if sk.is_null() {
+        // Does not happen: the kernel runs this hook for full sockets only, and others have no
+        // state. Fails closed.
+        return DROP_SILENTLY;
     }
     undecided(skb, active, sk, state, rewrite)
 }
 
-/// Whether the packet belongs to the flow in `state`, by its first bytes.
-///
-/// Only packets without options, extension headers or fragments are recognised: the parser has not
-/// looked at what others may hide.
+const ALLOW: u64 = Verdict::Allow as u64;
+const AUDIT: u64 = Verdict::Audit as u64;
+const DENY: u64 = Verdict::Deny as u64;
+
+/// The verdict that is kept for where the packet goes, or 0.
 #[inline(always)]
-fn is_same_flow(skb: *mut __sk_buff, state: &SocketState) -> bool {
+fn kept_verdict(skb: *mut __sk_buff, active: Active, state: &SocketState) -> u64 {
+    let Some(destination) = plain_destination(skb) else { return 0 };
+    let fingerprint = fingerprint(maps::seed, active.generation(), &destination);
+    // SAFETY: a plain read; volatile, so that it is one read of the whole word.
+    let kept = unsafe { (&raw const state.kept).read_volatile() };
+    if kept & !3 == fingerprint { kept & 3 } else { 0 }
+}
+
+/// Where a packet without options or fragments goes, by its first bytes.
+///
+/// The parser has not looked at what extension headers may hide: to their protocol numbers no
+/// verdict is ever kept, so a packet with them is not recognised.
+#[inline(always)]
+fn plain_destination(skb: *mut __sk_buff) -> Option<Destination> {
     const V4: usize = 24;
     const V6: usize = 44;
+    // Words where the header has words: by bytes, every address is a dozen instructions. The
+    // kernel aligns IP headers to words where the processor needs that (`NET_IP_ALIGN`).
     // SAFETY: reading context members; both are packet pointers to the verifier.
     let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
     if data + V4 > end {
-        return false;
+        return None;
     }
     // SAFETY: the bounds were just compared.
     let v4 = unsafe { &*(data as *const [u8; V4]) };
-    let port = u16::from_be_bytes([v4[22], v4[23]]);
-    if v4[0] == 0x45 {
-        let dst = u32::from_be_bytes([v4[16], v4[17], v4[18], v4[19]]);
-        let fragment = (v4[6] & 0x3f) | v4[7];
-        return fragment == 0
-            && v4[9] == state.protocol
-            && state.dst == Address::v4(dst)
-            && (port == state.dst_port || !has_ports(state.protocol));
-    }
-    if data + V6 > end {
-        return false;
-    }
-    // SAFETY: the bounds were just compared.
-    let v6 = unsafe { &*(data as *const [u8; V6]) };
-    let word = |i: usize| u32::from_ne_bytes([v6[i], v6[i + 1], v6[i + 2], v6[i + 3]]);
-    let dst = Address::v6([word(24), word(28), word(32), word(36)]);
-    let port = u16::from_be_bytes([v6[42], v6[43]]);
-    v6[0] >> 4 == 6
-        && v6[6] == state.protocol
-        && state.dst == dst
-        && (port == state.dst_port || !has_ports(state.protocol))
+    let (address, protocol, port) = if v4[0] == 0x45 {
+        // SAFETY: as above.
+        let (fragment, dst, port) = unsafe {
+            let half = data as *const u16;
+            (half.add(3).read(), (data as *const u32).add(4).read(), half.add(11).read())
+        };
+        if fragment & u16::to_be(0x3fff) != 0 {
+            return None;
+        }
+        (Address::v4(u32::from_be(dst)), v4[9], port)
+    } else {
+        if data + V6 > end || v4[0] >> 4 != 6 {
+            return None;
+        }
+        // SAFETY: the bounds were just compared.
+        let (words, port) =
+            unsafe { (&*(data as *const [u32; V6 / 4]), (data as *const u16).add(21).read()) };
+        (Address::v6([words[6], words[7], words[8], words[9]]), v4[6], port)
+    };
+    let port = if has_ports(protocol) { u16::from_be(port) } else { 0 };
+    Some(Destination { address, port, protocol, port_hidden: 0 })
 }
 
 /// A packet whose flow has no verdict of the running generation.
@@ -126,25 +146,28 @@ fn undecided(
     active: Active,
     sk: *mut bpf_sock,
     state: &mut SocketState,
-    rewrite: impl FnOnce(&mut ip::Packet),
+    rewrite: impl FnOnce(&mut ip::Packet, &mut SocketState),
 ) -> i32 {
-    // SAFETY: the verifier knows the context of this program type.
-    let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
-    let control = forget(u32::from(state.identity.kind == 0 && identify(skb, sk, state))) != 0;
+    if state.identity.kind == 0 {
+        identify(skb, sk, state);
+    }
+    let control = state.flags & socket_flags::CONTROL != 0;
     let header = policy::header(active);
     let settings = header.map_or(socket::NO_SETTINGS, |header| header.flags);
     let (mut packet, error) = ip::parse(&Skb(skb));
     let unreadable = forget(u32::from(error.is_some())) != 0;
-    rewrite(&mut packet);
+    rewrite(&mut packet, state);
 
     // 1. The kernel's own control packets: neighbour discovery, resets, errors.
-    // 2. Replies on a connection that came from outside.
-    // 3. What cannot be read.
+    // 2. What cannot be read: before the next, since an accepted connection can be given a source
+    //    route too.
+    // 3. Replies on a connection that came from outside.
     // 4. The generation.
     let judgement = if control {
         count(Counter::Kernel);
         Judgement::without_decision(Verdict::Allow, Reason::Kernel)
     } else if settings & flags::INBOUND_ENFORCE == 0
+        && !unreadable
         && packet.destination.protocol == TCP
         && is_inbound(sk, state)
     {
@@ -166,7 +189,7 @@ fn undecided(
     };
     socket::settle(
         state,
-        cookie,
+        skb.cast(),
         active.generation(),
         settings,
         &packet.destination,
@@ -186,13 +209,13 @@ fn is_inbound(sk: *mut bpf_sock, state: &SocketState) -> bool {
     unsafe { (*sk).type_ == SOCK_STREAM && (*sk).state == TCP_LISTEN }
 }
 
-/// Finds out whose socket this is that no process was seen making. Returns whether it is one of
-/// the kernel's control sockets.
+/// Finds out whose socket this is that no process was seen making, and marks the kernel's control
+/// sockets.
 ///
 /// Those are raw sockets: ICMP, neighbour discovery and MLD, TCP resets. Other sockets that the
-/// kernel opens carry data for somebody (NFS, SMC, RxRPC, WireGuard), so they are judged.
+/// kernel opens carry data for somebody (NFS, SMC, RxRPC), so they are judged.
 #[inline(always)]
-fn identify(skb: *mut __sk_buff, sk: *mut bpf_sock, state: &mut SocketState) -> bool {
+fn identify(skb: *mut __sk_buff, sk: *mut bpf_sock, state: &mut SocketState) {
     // A subflow of an MPTCP connection is the kernel's socket too, but it sends for the app that
     // made the connection.
     // SAFETY: `sk` is a full socket; the helper returns null for any but an MPTCP subflow.
@@ -201,21 +224,23 @@ fn identify(skb: *mut __sk_buff, sk: *mut bpf_sock, state: &mut SocketState) -> 
         if let Some(parent) = socket::existing_state(parent.cast()) {
             state.identity = parent.identity;
         }
-        return false;
+        return;
     }
     let offsets = OFFSETS.load();
     // The verifier forbids arithmetic on a socket pointer, so the address goes through memory,
     // where it becomes a number.
-    state.recorded_at = sk as u64;
+    state.socket = sk as u64;
     // SAFETY: a plain read of what was just written; volatile, so that it is really read.
-    let address = unsafe { (&raw const state.recorded_at).read_volatile() };
-    state.recorded_at = 0;
+    let address = unsafe { (&raw const state.socket).read_volatile() };
     let kernel = identity::member::<u8>(address, offsets.sock_kern_byte)
         .is_some_and(|bits| u32::from(bits) & offsets.sock_kern_mask != 0);
     if kernel {
         state.identity.kind = app::KERNEL;
         // SAFETY: `sk` is a full socket.
-        return unsafe { (*sk).type_ } == SOCK_RAW;
+        if unsafe { (*sk).type_ } == SOCK_RAW {
+            state.flags |= socket_flags::CONTROL;
+        }
+        return;
     }
     count(Counter::UnknownApp);
     // SAFETY: the helpers have no preconditions beyond a valid context.
@@ -223,5 +248,4 @@ fn identify(skb: *mut __sk_buff, sk: *mut bpf_sock, state: &mut SocketState) -> 
         state.identity.uid = bpf_get_socket_uid(skb);
         state.identity.cgroup = bpf_skb_cgroup_id(skb);
     }
-    false
 }

@@ -1,9 +1,14 @@
 //! The path of an executable, taken when it starts: by the time an event is read, the process and
 //! even the file may be gone.
 
-use aya_ebpf::helpers::{
-    bpf_probe_read_kernel_str_bytes, generated::bpf_get_current_ancestor_cgroup_id,
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_probe_read_kernel_str_bytes,
+        generated::bpf_get_current_ancestor_cgroup_id,
+    },
+    programs::RawTracePointContext,
 };
+use aya_log_ebpf::warn;
 use firewall_common::{
     forget::forget,
     layout::{Counter, ExecutablePath, MAX_LEVELS, Offsets, PATH_NAMES},
@@ -19,9 +24,11 @@ const STEPS: usize = PATH_NAMES + 8;
 
 /// After a successful `execve`.
 #[inline(always)]
-pub fn executed() {
+pub fn executed(ctx: &RawTracePointContext) {
     if is_in_scope(SCOPE.load()) && keep_path().is_none() {
         count(Counter::NoPath);
+        let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        warn!(ctx, "the path of the executable of process {} could not be kept", pid);
     }
 }
 
@@ -88,5 +95,6 @@ fn walk(offsets: &Offsets, file: u64, path: &mut ExecutablePath) -> Option<()> {
         dentry = parent;
     }
     path.depth = depth;
-    Some(())
+    // Half a path is no path: it would name another file.
+    (path.complete != 0).then_some(())
 }

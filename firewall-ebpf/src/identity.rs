@@ -54,7 +54,9 @@ pub fn charge_current(identity: &mut Identity) {
             identity.executable = file_id(&offsets, file).unwrap_or_default();
             identity.kind = app::PROCESS;
         }
-        // A thread without memory of its own is the kernel's.
+        // A thread without memory of its own is the kernel's. Where it works for an app that is
+        // known, as when MPTCP joins a subflow, the app stays charged.
+        None if identity.kind != 0 => return,
         None => identity.kind = app::KERNEL,
     }
     // SAFETY: the helper has no preconditions.

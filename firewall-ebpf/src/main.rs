@@ -39,7 +39,7 @@ pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
 /// Every packet of a local socket.
 #[cgroup_skb(egress)]
 pub fn egress(ctx: SkBuffContext) -> i32 {
-    packet::judge(ctx.skb.skb, |_| {})
+    packet::judge(ctx.skb.skb, |_, _| {})
 }
 
 /// `socket()`.
@@ -65,7 +65,7 @@ pub fn tcp_event(ctx: SockOpsContext) -> u32 {
 
 /// A program was started.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
-pub fn exec_path(_ctx: RawTracePointContext) -> i32 {
-    exec::executed();
+pub fn exec_path(ctx: RawTracePointContext) -> i32 {
+    exec::executed(&ctx);
     0
 }

@@ -8,6 +8,7 @@ use aya_ebpf::{
 };
 use firewall_common::{
     evaluate::BLOCK,
+    flow::SEEDS,
     layout::{
         Active, Counter, ExecutablePath, FileId, Header, INNER_MAP, MAX_EXECUTABLES, Offsets,
         RING_BYTES, SLOTS, SocketState, TEMPLATE_BLOCKS,
@@ -75,6 +76,19 @@ pub static OFFSETS: Global<Offsets> = Global::new(Offsets {
 /// when the object is loaded.
 #[unsafe(no_mangle)]
 pub static SCOPE: Global<u64> = Global::new(0);
+
+/// Random numbers for [`firewall_common::flow::fingerprint`], set when the object is loaded.
+#[unsafe(no_mangle)]
+pub static SEED: Global<[u64; SEEDS]> = Global::new([0; SEEDS]);
+
+/// One of [`SEED`]; all of them at once would go over the stack.
+#[inline(always)]
+pub fn seed(index: usize) -> u64 {
+    let seeds = (&raw const SEED).cast::<u64>();
+    // SAFETY: the only callers are unrolled loops up to `SEEDS`; volatile, because the loader
+    // writes the numbers.
+    unsafe { seeds.add(index).read_volatile() }
+}
 
 /// Adds one to a counter of this CPU.
 #[inline(always)]

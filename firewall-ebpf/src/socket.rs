@@ -4,18 +4,18 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
-    helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get},
+    helpers::generated::bpf_sk_storage_get,
     programs::{SockContext, SockOpsContext},
 };
 use firewall_common::{
-    flow::{Address, Destination},
+    flow::{Address, Destination, fingerprint},
     layout::{Counter, SocketState, flags, socket},
     verdict::{Hook, Verdict},
 };
 
 use crate::{
     emit, identity,
-    maps::{SOCKETS, count},
+    maps::{self, SOCKETS, count},
     policy::{self, Judgement},
 };
 
@@ -56,24 +56,28 @@ pub struct Origin {
     pub cacheable: bool,
 }
 
-/// Writes a judgement into the socket's state, and records it where a record is due.
+/// Writes a judgement into the socket's state, and records it where a record is due. `ctx` is the
+/// program's context.
 #[inline(always)]
 pub fn settle(
     state: &mut SocketState,
-    cookie: u64,
+    ctx: *mut c_void,
     generation: u32,
     settings: u32,
     destination: &Destination,
     origin: &Origin,
     judgement: Judgement,
 ) {
-    let same = state.dst == destination.address
+    // Decisions are numbered anew in each generation.
+    let same = state.generation == generation
+        && state.dst == destination.address
         && state.dst_port == destination.port
         && state.protocol == destination.protocol
         && state.verdict == judgement.verdict
-        && state.decision == judgement.decision;
+        && state.decision == judgement.decision
+        && state.reason == judgement.reason;
     if !same {
-        emit::flush(state, cookie);
+        emit::flush(state, ctx);
         state.recorded_at = 0;
         state.dst = destination.address;
         state.dst_port = destination.port;
@@ -82,13 +86,21 @@ pub fn settle(
         state.decision = judgement.decision;
         state.reason = judgement.reason;
         state.hook = origin.hook as u8;
+        // Whether or not the verdict is kept: the record names it.
+        state.generation = generation;
     }
     state.src = origin.src;
     state.src_port = origin.src_port;
-    state.generation = if origin.cacheable { generation } else { 0 };
+    let kept = if origin.cacheable && generation != 0 {
+        fingerprint(maps::seed, generation, destination) | u64::from(judgement.verdict)
+    } else {
+        0
+    };
+    // SAFETY: a plain write; volatile, so that it is one write of the whole word.
+    unsafe { (&raw mut state.kept).write_volatile(kept) };
     if !judgement.passes() {
         count(Counter::Deny);
-        emit::record(state, cookie);
+        emit::record(state, ctx);
         return;
     }
     // A flow that may pass is recorded with its first packet, when its source is known and it is
@@ -100,7 +112,7 @@ pub fn settle(
     count(if audit { Counter::Audit } else { Counter::Allow });
     let due = audit || (settings & flags::RECORD_ALLOW != 0 && judgement.decision != 0);
     if due && state.recorded_at == 0 {
-        emit::record(state, cookie);
+        emit::record(state, ctx);
     }
 }
 
@@ -117,9 +129,7 @@ pub fn created(ctx: &SockContext) {
 #[inline(always)]
 pub fn released(ctx: &SockContext) {
     if let Some(state) = existing_state(ctx.sock.cast()) {
-        // SAFETY: the verifier knows the context of this program type as a socket.
-        let cookie = unsafe { bpf_get_socket_cookie(ctx.sock.cast()) };
-        emit::flush(state, cookie);
+        emit::flush(state, ctx.sock.cast());
     }
 }
 

@@ -62,6 +62,24 @@ impl Hierarchy {
         })
     }
 
+    /// The cgroup of this process, or where that belongs to a user (as below systemd's
+    /// `user@.service`) the nearest one above that does not: who owns a cgroup can move processes
+    /// between all that are below it.
+    pub fn own_by_root(&self) -> Result<PathBuf, Error> {
+        let own = Self::own()?;
+        let mut path = PathBuf::from("/");
+        for part in own.strip_prefix("/").unwrap_or(&own) {
+            let next = path.join(part);
+            let metadata = fs::metadata(self.directory(&next))
+                .map_err(error(format!("look at the cgroup {}", next.display())))?;
+            if metadata.uid() != 0 {
+                break;
+            }
+            path = next;
+        }
+        Ok(path)
+    }
+
     /// Where a cgroup is in the file system.
     pub fn directory(&self, path: &Path) -> PathBuf {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
@@ -141,10 +159,13 @@ impl Group {
             .map_err(error(format!("open the cgroup {}", self.path.display())))
     }
 
-    /// Whether a process is in it or below it. A cgroup that is gone has none.
+    /// Whether a process is in it or below it. A cgroup that is gone has none; one that cannot be
+    /// looked at may have.
     pub fn is_populated(&self) -> bool {
-        fs::read_to_string(self.directory.join("cgroup.events"))
-            .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
+        match fs::read_to_string(self.directory.join("cgroup.events")) {
+            Ok(events) => events.lines().any(|line| line == "populated 1"),
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        }
     }
 
     /// The processes in it and below it.

@@ -136,6 +136,7 @@ impl Config {
                 Some(Unparsable::Allow) => Standard::Allow,
             },
             record_allow: standard.record_allow,
+            observe: standard.observe,
         }
     }
 }

@@ -6,7 +6,10 @@
 
 mod command;
 mod data;
+mod demo;
 mod lint;
+mod measure;
+mod run;
 mod setup;
 mod skips;
 mod test;
@@ -32,23 +35,38 @@ enum Task {
     Lint,
     /// Write the embedded country, AS and AS name tables
     Data(data::Args),
+    /// Run a command under the shipped policies, or show what they do
+    Run(run::Arguments),
     /// Set up, lint, and run every test
     Test(test::Arguments),
+    /// Load every kernel program and cn-jurisdiction; check instructions and time
+    #[command(disable_help_flag = true)]
+    Verify(measure::Arguments),
+    /// Measure what a packet costs in the kernel
+    #[command(disable_help_flag = true)]
+    Bench(measure::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
-        Task::Setup => setup::run(),
-        Task::Lint => lint::run(),
-        Task::Data(args) => data::run(&args),
-        Task::Test(arguments) => test::run(&arguments),
+        Task::Setup => setup::run().map(done),
+        Task::Lint => lint::run().map(done),
+        Task::Data(args) => data::run(&args).map(done),
+        Task::Run(arguments) => run::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments).map(done),
+        Task::Verify(arguments) => measure::verify(&arguments).map(done),
+        Task::Bench(arguments) => measure::bench(&arguments).map(done),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         // Not returned from here: a backtrace of xtask would hide what the failed program said.
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn done((): ()) -> ExitCode {
+    ExitCode::SUCCESS
 }

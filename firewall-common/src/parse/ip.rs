@@ -166,7 +166,7 @@ fn parse_v6(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) -> Result<bool, 
     packet.transport = 40;
     for _ in 0..MAX_EXTENSIONS {
         let next = packet.destination.protocol;
-        if !matches!(next, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140) {
+        if !is_extension(next) {
             return Ok(false);
         }
         packet.plain = 0;
@@ -188,5 +188,10 @@ fn parse_v6(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) -> Result<bool, 
             return Ok(true);
         }
     }
-    Err(Error::TooDeep)
+    if is_extension(packet.destination.protocol) { Err(Error::TooDeep) } else { Ok(false) }
+}
+
+/// Hop-by-hop, routing, fragment, authentication, destination, mobility, HIP, Shim6.
+const fn is_extension(protocol: u8) -> bool {
+    matches!(protocol, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140)
 }

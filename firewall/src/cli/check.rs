@@ -6,10 +6,13 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use crate::intel::organisations::Organisations;
+use super::set;
+use crate::config::Config;
+use crate::intel::Intel;
+use crate::policy;
+use crate::policy::compile::{self, Settings};
 use crate::policy::diagnostic::Diagnostics;
 use crate::policy::source::Source;
-use crate::policy::{self, Policy};
 
 /// Where the policies of this machine are.
 pub const POLICIES: &str = "/etc/firewall/policies.d";
@@ -49,17 +52,24 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    let (policies, mut diagnostics) = policy::load(&sources, &Organisations::embedded()?);
+    let config = match Config::load(None) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let intel = Intel::new(config.geo.clone(), config.asn.clone())
+        .with_organisations(set::organisations(&config)?);
+    let (mut policies, mut diagnostics) = policy::load(&sources, intel.organisations()?);
     if !diagnostics.has_errors() {
-        add_compiler_warnings(&policies, &mut diagnostics);
+        compile::order(&mut policies);
+        let generation = set::compile(policies, &intel, Settings::default())?;
+        set::warn_of_unreachable(&generation, &intel, &mut diagnostics)?;
     }
     report(&diagnostics, args.json).context("the findings cannot be written")?;
     Ok(if diagnostics.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
-
-/// Where what only the compiler can see, such as a rule that can never match, joins the findings,
-/// by [`Diagnostics::warn_rule`].
-fn add_compiler_warnings(_policies: &[Policy], _diagnostics: &mut Diagnostics) {}
 
 fn report(diagnostics: &Diagnostics, json: bool) -> io::Result<()> {
     if json {

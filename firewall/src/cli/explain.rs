@@ -7,7 +7,7 @@ use std::{
 };
 
 use firewall_common::{
-    flow::{Destination, ICMP, ICMPV6, TCP, has_ports},
+    flow::{Destination, ICMP, ICMPV6, TCP, UDP, UDPLITE, has_ports},
     verdict::Verdict,
 };
 use serde::Serialize;
@@ -116,9 +116,9 @@ fn explain(explainer: &Explainer<'_>, destination: &Destination) -> anyhow::Resu
     })
 }
 
-/// Where such a flow is decided first: raw and ping sockets have no hook before the packet.
+/// Where such a flow is decided first: only TCP and UDP have a hook before the packet.
 const fn hook(protocol: u8) -> &'static str {
-    if has_ports(protocol) { "connect" } else { "packet" }
+    if matches!(protocol, TCP | UDP | UDPLITE) { "connect" } else { "packet" }
 }
 
 /// Reads `DEST[:PORT[/PROTO]]`.

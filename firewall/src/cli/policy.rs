@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::check::{POLICIES, print_findings};
-use crate::intel::organisations::Organisations;
+use crate::config::Config;
 use crate::policy::source::{NotFound, Origin, Source};
 use crate::policy::{self, Mode, SHIPPED};
 
@@ -75,7 +75,7 @@ fn list(json: bool, folder: Option<PathBuf>) -> anyhow::Result<ExitCode> {
         }
     }
 
-    let organisations = Organisations::embedded()?;
+    let organisations = super::set::organisations(&Config::load(None)?)?;
     let mut listed = Vec::new();
     let mut sound = true;
     for source in &sources {

@@ -1,6 +1,11 @@
 //! `firewall run`: one command under policies.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use nix::unistd::{Uid, User};
 
@@ -43,7 +48,7 @@ pub fn run(args: &Args) -> ExitCode {
     match try_run(args) {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
-            eprintln!("{failure}");
+            say(&failure.to_string());
             ExitCode::from(FAILED)
         }
     }
@@ -69,25 +74,30 @@ fn try_run(args: &Args) -> Result<u8, set::Failure> {
     let colour = colour();
     let quiet = args.quiet;
     let mut tell = |notice: Notice<'_>| match notice {
-        Notice::Say(text) => eprintln!("firewall: {text}"),
+        Notice::Say(text) => say(&format!("firewall: {text}")),
         Notice::Verdict(event) if !quiet && event.finding.verdict == "deny" => {
-            eprintln!("{}", line(event, colour));
+            say(&line(event, colour));
         }
         Notice::Verdict(_) => {}
     };
     match run::run(&plan, &mut tell) {
         Ok(summary) => {
             if !quiet {
-                eprintln!("{}", summarise(&summary));
+                say(&summarise(&summary));
             }
             Ok(summary.status)
         }
         Err(run::Error::Child(error)) => {
-            eprintln!("error: {error}");
+            say(&format!("error: {error}"));
             Ok(error.status())
         }
         Err(error) => Err(set::Failure::Other(error.into())),
     }
+}
+
+/// Writes a line for people. A standard error that is closed is no reason to end the command.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn user(args: &Args) -> Result<Option<User>, set::Failure> {

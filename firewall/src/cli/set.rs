@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     config::{Config, Passage},
-    intel::{Intel, organisations::Organisations},
+    intel::{self, Intel, organisations::Organisations},
     policy::{
         self, Action, Destinations, Mode, Policy, Rule,
         compile::{self, Facts, Generation, Settings},
@@ -100,10 +100,8 @@ impl PolicySet {
     pub fn load(&self) -> Result<Set, Failure> {
         let config = Config::load(self.config.as_deref())
             .map_err(|error| Failure::Usage(error.to_string()))?;
-        let mut organisations = Organisations::embedded()?;
-        if let Some(path) = &config.organisations {
-            organisations.extend_from(path).map_err(|error| Failure::Usage(error.to_string()))?;
-        }
+        let organisations =
+            organisations(&config).map_err(|error| Failure::Usage(error.to_string()))?;
         let command_line = self.command_line(&organisations)?;
         let (mut policies, mut findings) = policy::load(&self.sources()?, &organisations);
         if findings.has_errors() {
@@ -111,10 +109,11 @@ impl PolicySet {
         }
         compile::order(&mut policies);
         policies.splice(0..0, command_line);
-        if self.observe {
-            for policy in &mut policies {
-                policy.mode = Mode::Observe;
-            }
+        if policies.iter().skip(1).any(|policy| policy.name == COMMAND_LINE) {
+            return Err(Failure::Usage(format!(
+                "`{COMMAND_LINE}` is the name of what --allow, --deny and --default make\n\n\
+                 hint: give your policy another name"
+            )));
         }
         let intel = Intel::new(
             self.geo.clone().or(config.geo.clone()),
@@ -122,9 +121,7 @@ impl PolicySet {
         )
         .with_organisations(organisations);
         let mut settings = config.settings();
-        if self.observe {
-            settings.default = policy::Default::Allow;
-        }
+        settings.observe = self.observe;
         let generation = compile(policies, &intel, settings)?;
         warn_of_unreachable(&generation, &intel, &mut findings)?;
         check::print_findings(&findings)?;
@@ -166,6 +163,15 @@ impl PolicySet {
             rules,
         }))
     }
+}
+
+/// The organisations in the binary and those of the configuration.
+pub fn organisations(config: &Config) -> Result<Organisations, intel::Error> {
+    let mut organisations = Organisations::embedded()?;
+    if let Some(path) = &config.organisations {
+        organisations.extend_from(path)?;
+    }
+    Ok(organisations)
 }
 
 /// Compiles with the tables that the policies need, and loads no others.

@@ -9,7 +9,7 @@ use aya::{
     Ebpf, EbpfError, EbpfLoader,
     programs::{Program, ProgramError},
 };
-use firewall_common::layout::Offsets;
+use firewall_common::{flow::SEEDS, layout::Offsets};
 
 use super::btf;
 
@@ -38,6 +38,9 @@ pub enum Error {
         /// What the kernel says.
         source: Box<ProgramError>,
     },
+    /// The kernel has no random numbers.
+    #[error("no random numbers: {0}")]
+    Random(#[source] std::io::Error),
     /// The object has no such program or map.
     #[error("the embedded object has no `{0}`")]
     Missing(&'static str),
@@ -91,8 +94,10 @@ pub struct Loaded {
 pub fn load(object: &[u8], cgroup: u64) -> Result<Loaded, Error> {
     let start = Instant::now();
     let offsets = Plain(btf::kernel_offsets()?);
+    let seed = seed()?;
     let mut ebpf = EbpfLoader::new()
         .btf(None)
+        .override_global("SEED", &seed, false)
         .override_global("OFFSETS", &offsets, false)
         .override_global("SCOPE", &cgroup, false)
         .load(object)
@@ -110,6 +115,20 @@ pub fn load(object: &[u8], cgroup: u64) -> Result<Loaded, Error> {
         });
     }
     Ok(Loaded { ebpf, verified, maps_time })
+}
+
+/// Numbers that nobody else knows.
+fn seed() -> Result<[u64; SEEDS], Error> {
+    let mut seed = [0; SEEDS];
+    for number in &mut seed {
+        let mut bytes = [0; size_of::<u64>()];
+        let read = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+            .map_err(|errno| Error::Random(errno.into()))?;
+        // Reads of up to 256 bytes are never short (random(7)).
+        debug_assert_eq!(read, bytes.len());
+        *number = u64::from_ne_bytes(bytes);
+    }
+    Ok(seed)
 }
 
 fn load_program(program: &mut Program) -> Result<(), ProgramError> {

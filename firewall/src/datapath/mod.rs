@@ -12,3 +12,5 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 /// What `cargo xtask bench` measures.
 pub static BENCH_OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/firewall-bench"));
+/// The compiler that built both.
+pub const COMPILER: &str = env!("FIREWALL_EBPF_COMPILER");

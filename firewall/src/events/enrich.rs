@@ -26,7 +26,7 @@ pub struct Enricher<'a> {
     executables: Executables,
     hierarchy: &'a Hierarchy,
     users: HashMap<u32, Option<String>>,
-    cgroups: HashMap<u64, PathBuf>,
+    cgroups: HashMap<u64, Option<PathBuf>>,
     geo: HashMap<Address, Geo>,
     seq: u64,
 }
@@ -159,9 +159,11 @@ impl<'a> Enricher<'a> {
             return None;
         }
         if !self.cgroups.contains_key(&id) {
-            self.cgroups = self.hierarchy.paths();
+            self.cgroups
+                .extend(self.hierarchy.paths().into_iter().map(|(id, path)| (id, Some(path))));
         }
-        self.cgroups.get(&id).cloned()
+        // One that is gone already is not looked for again.
+        self.cgroups.entry(id).or_insert(None).clone()
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod coalesce;
 pub mod enrich;
 pub mod executables;
+pub mod messages;
 pub mod reader;
 
 use std::{borrow::Cow, net::IpAddr};
@@ -24,7 +25,7 @@ pub const SCHEMA: u32 = 1;
 pub struct Event {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// Counts up from 1 over one log.
+    /// Counts up from 1 over one run.
     pub seq: u64,
     /// RFC 3339 in UTC, with microseconds.
     pub time: String,

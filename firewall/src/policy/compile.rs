@@ -53,6 +53,8 @@ pub struct Settings {
     pub unparsable: Default,
     /// Whether allowed flows are recorded.
     pub record_allow: bool,
+    /// Whether everything that would be denied is let through and recorded.
+    pub observe: bool,
 }
 
 impl std::default::Default for Settings {
@@ -63,6 +65,7 @@ impl std::default::Default for Settings {
             inbound: Inbound::Allow,
             unparsable: Default::Drop,
             record_allow: true,
+            observe: false,
         }
     }
 }

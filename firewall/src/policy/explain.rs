@@ -132,6 +132,13 @@ impl Explainer<'_> {
         Ok(findings)
     }
 
+    fn mode(&self, policy: usize) -> &'static str {
+        if self.generation.settings.observe {
+            return Mode::Observe.word();
+        }
+        self.generation.policies.get(policy).map_or(Mode::Enforce, |policy| policy.mode).word()
+    }
+
     fn finding(
         &self,
         ground: Ground,
@@ -144,7 +151,7 @@ impl Explainer<'_> {
                 let rule = self.generation.rule(ground).map(|(_, rule)| rule);
                 Finding {
                     verdict: verdict.word(),
-                    mode: policy(index).map_or(Mode::Enforce, |policy| policy.mode).word(),
+                    mode: self.mode(index),
                     reason: Reason::Rule.word(),
                     action: rule.map(|rule| rule.action.word()),
                     policy: policy(index).map(|policy| policy.name.clone()),
@@ -157,7 +164,7 @@ impl Explainer<'_> {
             }
             Ground::PolicyDefault { policy: index } => Finding {
                 verdict: verdict.word(),
-                mode: policy(index).map_or(Mode::Enforce, |policy| policy.mode).word(),
+                mode: self.mode(index),
                 reason: Reason::Default.word(),
                 action: policy(index).and_then(|policy| policy.default).map(super::Default::word),
                 policy: policy(index).map(|policy| policy.name.clone()),
@@ -166,7 +173,8 @@ impl Explainer<'_> {
             },
             Ground::Default => Finding {
                 verdict: verdict.word(),
-                mode: Mode::Enforce.word(),
+                mode: if self.generation.settings.observe { Mode::Observe } else { Mode::Enforce }
+                    .word(),
                 reason: Reason::Default.word(),
                 action: Some(self.generation.settings.default.word()),
                 policy: None,

@@ -14,7 +14,7 @@ mod signals;
 use std::{
     ffi::OsString,
     fs::File,
-    io::{self, BufWriter, Write as _},
+    io::{self, Write as _},
     os::fd::AsFd as _,
     path::PathBuf,
     time::Duration,
@@ -36,6 +36,7 @@ use crate::{
         coalesce::Coalescer,
         enrich::{Enricher, nanoseconds},
         executables::Executables,
+        messages::Messages,
         reader::{self, Counters, Reader},
     },
     intel::{self, Intel},
@@ -128,7 +129,7 @@ pub struct Summary {
     pub denied: u64,
     /// Events that found no room.
     pub lost: u64,
-    /// Writes to the log that failed.
+    /// Events that could not be written to the log.
     pub unwritten: u64,
 }
 
@@ -175,16 +176,18 @@ async fn run_here(plan: &Plan<'_>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<S
             child::numbers(&inherited.kept)
         )));
     }
-    let own = Hierarchy::own()?;
-    let path = own.join(format!("firewall-run-{}", pins::name(std::process::id())));
-    let place = Place { group: Group::create(&hierarchy, path)?, pins: None };
-    place.run(plan, tell, log, &signals, &hierarchy, &runs).await
+    let path =
+        hierarchy.own_by_root()?.join(format!("firewall-run-{}", pins::name(std::process::id())));
+    // First the directory that the next run finds leftovers by.
+    let pins = runs.create(&path)?;
+    let place = Place { group: Group::create(&hierarchy, path)?, pins };
+    place.run(plan, tell, log, &signals, &hierarchy).await
 }
 
 /// What a run has made in the system; gone when it is dropped.
 struct Place {
     group: Group,
-    pins: Option<Pins>,
+    pins: Pins,
 }
 
 /// How long processes may take to end that were killed.
@@ -194,29 +197,25 @@ impl Drop for Place {
     fn drop(&mut self) {
         // What cannot be ended stays under its policies, and the next run clears up.
         if self.group.kill(PATIENCE) && self.group.remove().is_ok() {
-            let _ = self.pins.as_ref().map(Pins::remove);
+            let _ = self.pins.remove();
         }
     }
 }
 
 impl Place {
     async fn run(
-        mut self,
+        self,
         plan: &Plan<'_>,
         tell: &mut dyn FnMut(Notice<'_>),
         log: Log,
         signals: &Signals,
         hierarchy: &Hierarchy,
-        runs: &Runs,
     ) -> Result<Summary, Error> {
         let mut loaded = load::load(datapath::OBJECT, self.group.id()?)?;
         let number = apply::apply(&mut loaded.ebpf, plan.generation)?;
         debug_assert_ne!(number, 0, "0 is no generation");
         let attached = attach::attach(&loaded, self.group.open()?.as_fd())?;
-        self.pins = Some(runs.create(&self.group.path)?);
-        if let Some(pins) = &self.pins {
-            attached.pin(&pins.directory)?;
-        }
+        attached.pin(&self.pins.directory)?;
         let reader = Reader::new(&mut loaded.ebpf)?;
         let counters = Counters::new(&mut loaded.ebpf)?;
         let explainer = Explainer { generation: plan.generation, intel: plan.intel };
@@ -224,12 +223,18 @@ impl Place {
         let mut recorder = Recorder {
             reader,
             enricher,
+            messages: Messages::new(&mut loaded.ebpf),
             log,
             coalescer: Coalescer::default(),
             summary: Summary::default(),
         };
 
-        let mut command = child::start(plan.command, self.group.door()?, plan.user.as_ref())?;
+        let mut command = child::start(
+            plan.command,
+            self.group.door()?,
+            plan.user.as_ref(),
+            signals.before,
+        )?;
         let pid = command.id().map_or(Pid::from_raw(0), |id| Pid::from_raw(id.cast_signed()));
         let mut tick = interval(Duration::from_millis(200));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -280,6 +285,7 @@ impl Place {
 struct Recorder<'a> {
     reader: Reader,
     enricher: Enricher<'a>,
+    messages: Option<Messages>,
     coalescer: Coalescer,
     log: Log,
     summary: Summary,
@@ -296,12 +302,12 @@ impl Recorder<'_> {
 
     fn tick(&mut self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Error> {
         self.drain(tell)?;
+        self.pass_on_messages(tell);
         let now = u64::try_from(nanoseconds(ClockId::CLOCK_BOOTTIME)).unwrap_or_default();
         let mut due = Vec::new();
         self.coalescer.tick(now, |event| due.push(event));
         self.record(&due, tell)?;
-        let flushed = self.log.flush();
-        self.log.note(flushed, tell);
+        self.log.flush(tell);
         Ok(())
     }
 
@@ -311,19 +317,24 @@ impl Recorder<'_> {
         tell: &mut dyn FnMut(Notice<'_>),
     ) -> Result<(), Error> {
         self.drain(tell)?;
+        self.pass_on_messages(tell);
         let mut due = Vec::new();
         self.coalescer.flush(|event| due.push(event));
         self.record(&due, tell)?;
         self.summary.lost = counters.sum(Counter::LostEvents)? + self.reader.malformed;
         if self.summary.lost > 0 {
             let lost = Lost { schema: SCHEMA, kind: "lost", count: self.summary.lost };
-            let written = self.log.write(&lost);
-            self.log.note(written, tell);
+            self.log.write(&lost, tell);
         }
-        let flushed = self.log.flush();
-        self.log.note(flushed, tell);
+        self.log.flush(tell);
         self.summary.unwritten = self.log.failed;
         Ok(())
+    }
+
+    fn pass_on_messages(&mut self, tell: &mut dyn FnMut(Notice<'_>)) {
+        for message in self.messages.iter_mut().flat_map(Messages::take) {
+            tell(Notice::Say(message));
+        }
     }
 
     fn record(
@@ -339,8 +350,7 @@ impl Recorder<'_> {
                     _ => &mut self.summary.allowed,
                 };
                 *counter += u64::from(event.count);
-                let written = self.log.write(&event);
-                self.log.note(written, tell);
+                self.log.write(&event, tell);
                 tell(Notice::Verdict(&event));
             }
         }
@@ -350,44 +360,74 @@ impl Recorder<'_> {
 
 /// A file of JSON lines, or nothing.
 struct Log {
-    file: Option<BufWriter<File>>,
+    file: Option<File>,
     path: PathBuf,
+    /// Whole lines that are still to be written, and how many.
+    lines: Vec<u8>,
+    held: u64,
     /// Lines that could not be written, and whether that was said.
     failed: u64,
     said: bool,
 }
 
+/// Bytes of lines that are written at once.
+const PIECE: usize = 64 << 10;
+
 impl Log {
     fn open(path: Option<&PathBuf>) -> Result<Self, Error> {
-        let log = Self { file: None, path: PathBuf::new(), failed: 0, said: false };
-        let Some(path) = path else { return Ok(log) };
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(path)
-            .map_err(|source| Error::Log { path: path.clone(), source })?;
-        Ok(Self { file: Some(BufWriter::new(file)), path: path.clone(), ..log })
+        let open = |path: &PathBuf| {
+            File::options()
+                .create(true)
+                .append(true)
+                .open(path)
+                .map_err(|source| Error::Log { path: path.clone(), source })
+        };
+        Ok(Self {
+            file: path.map(open).transpose()?,
+            path: path.cloned().unwrap_or_default(),
+            lines: Vec::new(),
+            held: 0,
+            failed: 0,
+            said: false,
+        })
     }
 
-    fn write(&mut self, line: &impl serde::Serialize) -> io::Result<()> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        serde_json::to_writer(&mut *file, line)?;
-        file.write_all(b"\n")
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.as_mut().map_or(Ok(()), io::Write::flush)
-    }
-
-    /// A full disk is no reason to end the command, and none to be silent about.
-    fn note(&mut self, result: io::Result<()>, tell: &mut dyn FnMut(Notice<'_>)) {
-        if let Err(error) = result {
+    fn write(&mut self, line: &impl serde::Serialize, tell: &mut dyn FnMut(Notice<'_>)) {
+        if self.file.is_none() {
+            return;
+        }
+        let start = self.lines.len();
+        if serde_json::to_writer(&mut self.lines, line).is_ok() {
+            self.lines.push(b'\n');
+            self.held += 1;
+        } else {
+            // What is written has no keys that are not text: does not happen, and is counted.
+            self.lines.truncate(start);
             self.failed += 1;
+        }
+        if self.lines.len() >= PIECE {
+            self.flush(tell);
+        }
+    }
+
+    /// Writes whole lines in one go, so that lines of runs that share a file do not mix. A full
+    /// disk is no reason to end the command, and none to be silent about.
+    fn flush(&mut self, tell: &mut dyn FnMut(Notice<'_>)) {
+        let Some(file) = &mut self.file else { return };
+        if self.lines.is_empty() {
+            return;
+        }
+        if let Err(error) = file.write_all(&self.lines) {
+            self.failed += self.held;
             if !self.said {
                 self.said = true;
                 let path = self.path.display();
                 tell(Notice::Say(format!("cannot write the log {path}: {error}")));
             }
+            // What was written of it may end in the middle of a line.
+            let _ = file.write_all(b"\n");
         }
+        self.lines.clear();
+        self.held = 0;
     }
 }

@@ -132,7 +132,7 @@ fn nothing_is_left_after_an_interrupt() {
         return;
     }
     let net = Net::new(&[FREE]);
-    let run = Run::new(&net, &CN).start(&["sh", "-c", "sleep 614 & echo ready; sleep 615"]);
+    let run = Run::new(&net, &CN).start(&["sh", "-c", "sleep 614 & echo ready; exec sleep 615"]);
     assert!(wait_until(LIMIT, || run.text("stdout") == "ready\n"), "{}", run.text("stderr"));
     assert_eq!(left_behind(run.pid()).len(), 2, "it is there while it runs");
     run.signal(libc::SIGINT);

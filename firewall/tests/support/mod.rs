@@ -186,9 +186,9 @@ pub fn own_program() -> String {
 /// What a run of this process number has left: its cgroup and its pins.
 pub fn left_behind(pid: u32) -> Vec<PathBuf> {
     let beside = Cgroup::new();
-    let cgroups = beside.path().parent().expect("our own cgroup").to_owned();
+    let cgroups = beside.path().ancestors().skip(1).map(Path::to_owned);
     let runs = std::fs::read_dir("/sys/fs/bpf/firewall").into_iter().flatten().flatten();
-    std::iter::once(cgroups)
+    cgroups
         .chain(runs.map(|entry| entry.path()))
         .flat_map(|directory| std::fs::read_dir(directory).into_iter().flatten().flatten())
         .map(|entry| entry.path())
@@ -279,6 +279,8 @@ impl Outcome {
         for (number, event) in self.events.iter().enumerate() {
             assert_keys(event);
             assert_eq!(event["seq"], number + 1, "{event}");
+        }
+        for event in &self.events {
             let ip = event["dst"]["ip"].as_str().expect("an address");
             let proto = event["proto"].as_str().expect("a protocol");
             if event["reason"] == "parse-error" || !seen.insert((ip, proto)) {
@@ -297,9 +299,21 @@ impl Outcome {
                 .expect("the firewall");
             let text = String::from_utf8_lossy(&output.stdout);
             let explained: Value = parse(text.trim_end());
-            for key in ["verdict", "mode", "reason", "action", "policy", "rule", "evidence", "geo"]
-            {
-                assert_eq!(explained[key], event[key], "{key} of {dest}\n{event}\n{explained}");
+            // What observing policies would have done comes before what happened.
+            let observed = explained["observed"].as_array();
+            let wanted: Vec<&Value> = observed.into_iter().flatten().chain([&explained]).collect();
+            let found: Vec<&Value> = self
+                .events
+                .iter()
+                .filter(|other| other["dst"] == event["dst"] && other["proto"] == event["proto"])
+                .take(wanted.len())
+                .collect();
+            assert_eq!(found.len(), wanted.len(), "{dest}: {found:#?} {explained}");
+            for (wanted, found) in wanted.iter().zip(&found) {
+                for key in ["verdict", "mode", "reason", "action", "policy", "rule", "evidence"] {
+                    assert_eq!(wanted[key], found[key], "{key} of {dest}\n{found}\n{explained}");
+                }
+                assert_eq!(explained["geo"], found["geo"], "{dest}");
             }
             assert_eq!(explained["dst"], event["dst"], "{dest}");
             assert_eq!(explained["proto"], event["proto"], "{dest}");

@@ -1,6 +1,9 @@
 //! What each destination class gets, by protocol and port.
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, HashMap},
+};
 
 use firewall_common::{
     evaluate::{Cell, Outcome},
@@ -53,19 +56,43 @@ impl<'a> Rows<'a> {
     }
 
     /// The row of the class in which the rules of `signature` match by address.
+    ///
+    /// As with addresses, the ports are swept once: between two boundaries the same rules match.
     pub fn of_class(&mut self, signature: &[u32]) -> Row {
-        let ports = |index: &u32| &self.rules.all[*index as usize].rule.ports;
-        let mut starts: Vec<u32> = signature
-            .iter()
-            .flat_map(|index| ports(index).iter().flat_map(|ports| [first(ports), last(ports) + 1]))
-            .chain([0])
-            .filter(|start| *start < 1 << 24)
-            .collect();
-        starts.sort_unstable();
-        starts.dedup();
-        let mut steps: Vec<(u128, usize)> = Vec::with_capacity(starts.len());
-        for start in starts {
-            let decision = self.decide(signature, start);
+        let mut active = BTreeSet::new();
+        let mut events: Vec<(u32, u32, bool)> = Vec::new();
+        for index in signature {
+            let ports = &self.rules.all[*index as usize].rule.ports;
+            if ports.is_empty() {
+                active.insert(*index);
+            }
+            for ports in ports {
+                events.push((first(ports), *index, true));
+                events.push((last(ports) + 1, *index, false));
+            }
+        }
+        events.sort_unstable();
+        // A rule can name a port twice.
+        let mut matched: HashMap<u32, u32> = HashMap::new();
+        let mut steps: Vec<(u128, usize)> = Vec::new();
+        if events.first().is_none_or(|(start, ..)| *start > 0) {
+            steps.push((0, self.decide(&active)));
+        }
+        for group in events.chunk_by(|a, b| a.0 == b.0) {
+            for (_, index, starts) in group {
+                let count = matched.entry(*index).or_default();
+                *count = if *starts { *count + 1 } else { *count - 1 };
+                if *count > 0 {
+                    active.insert(*index);
+                } else {
+                    active.remove(index);
+                }
+            }
+            let start = group[0].0;
+            if start >= 1 << 24 {
+                break;
+            }
+            let decision = self.decide(&active);
             if steps.last().is_none_or(|(_, last)| *last != decision) {
                 steps.push((start.into(), decision));
             }
@@ -76,19 +103,14 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Tries the rules in order.
-    fn decide(&mut self, signature: &[u32], key: u32) -> usize {
+    /// Tries the rules that match, in order.
+    fn decide(&mut self, matching: &BTreeSet<u32>) -> usize {
         let mut observed = Vec::new();
         // A policy that only observes would have been done with the flow at its first match.
         let mut done = Vec::new();
         let mut ground = None;
-        for &index in signature {
+        for &index in matching {
             let placed = self.rules.all[index as usize];
-            let ports = &placed.rule.ports;
-            if !ports.is_empty() && !ports.iter().any(|one| (first(one)..=last(one)).contains(&key))
-            {
-                continue;
-            }
             match placed.mode {
                 Mode::Enforce => {
                     self.reached[index as usize] = true;
@@ -105,7 +127,11 @@ impl<'a> Rows<'a> {
                 }
             }
         }
-        let (ground, action) = ground.unwrap_or_else(|| self.default(&done, &mut observed));
+        let (mut ground, mut action) = ground.unwrap_or_else(|| self.default(&done, &mut observed));
+        if self.settings.observe && action == Action::Drop {
+            observed.push(ground);
+            (ground, action) = (Ground::Default, Action::Allow);
+        }
         let verdict = match action {
             Action::Drop => Verdict::Deny,
             Action::Log => Verdict::Audit,

@@ -1,0 +1,108 @@
+//! Generations to measure with.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use firewall::{
+    intel::{Intel, country::Country},
+    policy::{Action, Destinations, Mode, Policy, Rule, compile::Generation},
+};
+use firewall_common::evaluate::{BLOCK, Cell};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+/// Rules over which all AS numbers are spread: so many that neighbours are hardly ever in the same.
+const AS_RULES: u32 = 256;
+
+/// Policies that put every boundary of the country and the AS table into a generation: a rule for
+/// each country, each organisation, and sets of AS numbers with every number in one of them. The
+/// owners' are in a policy that observes, so that the countries after them count too.
+pub fn world(intel: &Intel) -> Result<Vec<Policy>> {
+    let countries = Country::all().map(|country| {
+        let to = Destinations { jurisdictions: vec![country], ..Destinations::default() };
+        rule(country.code().to_owned(), to)
+    });
+    let organisations = intel.organisations()?.names().map(|name| {
+        let to = Destinations { organisations: vec![name.to_owned()], ..Destinations::default() };
+        rule(name.to_owned(), to)
+    });
+    let table = intel.asn()?;
+    let numbers: BTreeSet<u32> = table
+        .ranges_v4()
+        .map(|(_, asn)| asn)
+        .chain(table.ranges_v6().map(|(_, asn)| asn))
+        .collect();
+    let asns = (0..AS_RULES).map(|part| {
+        let asns = numbers.iter().copied().filter(|asn| asn % AS_RULES == part).collect();
+        rule(format!("as-{part}"), Destinations { asns, ..Destinations::default() })
+    });
+    let mut owners = policy("owners", 50, organisations.chain(asns).collect());
+    owners.mode = Mode::Observe;
+    Ok(vec![owners, policy("countries", 100, countries.collect())])
+}
+
+/// A policy of so many rules, each for a network of its own.
+pub fn networks(rules: u32) -> Vec<Policy> {
+    // Steele, Lea and Flood's SplitMix64: the same networks in every run.
+    let mut state = 0u64;
+    let mut random = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    let rules = (0..rules).map(|number| {
+        let bits = random();
+        let network = if number % 2 == 0 {
+            Ipv4Net::new_assert((bits as u32).into(), 24).trunc().into()
+        } else {
+            // Where the benchmark's random addresses are: 2000::/6.
+            let high = 0x2 << 60 | bits >> 6;
+            IpNet::V6(Ipv6Net::new_assert((u128::from(high) << 64).into(), 48).trunc())
+        };
+        let to = Destinations { networks: vec![network], ..Destinations::default() };
+        rule(format!("network-{number}"), to)
+    });
+    vec![policy("networks", 100, rules.collect())]
+}
+
+fn policy(name: &str, priority: u32, rules: Vec<Rule>) -> Policy {
+    Policy {
+        name: name.to_owned(),
+        description: String::new(),
+        mode: Mode::Enforce,
+        priority,
+        default: None,
+        rules,
+    }
+}
+
+fn rule(name: String, to: Destinations) -> Rule {
+    Rule { name, action: Action::Allow, to: Some(to), ports: Vec::new() }
+}
+
+/// Where one class of destinations ends and another begins, of both families together.
+pub fn boundaries(generation: &Generation) -> usize {
+    [generation.header.root_v4, generation.header.root_v6]
+        .map(|root| {
+            let (mut last, mut classes) = (None, 0);
+            leaves(&generation.blocks, Cell(root), &mut |leaf| {
+                if last.replace(leaf) != Some(leaf) {
+                    classes += 1;
+                }
+            });
+            classes - 1
+        })
+        .iter()
+        .sum()
+}
+
+fn leaves(blocks: &[[u32; BLOCK]], cell: Cell, visit: &mut impl FnMut(Cell)) {
+    match cell.next() {
+        None => visit(cell),
+        Some(block) => {
+            for cell in blocks[block as usize] {
+                leaves(blocks, Cell(cell), visit);
+            }
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! `cargo xtask bench`: nanoseconds for a packet, as ratios to a program that does nothing.
+//!
+//! The kernel runs each program on a packet in a socket of its own (`BPF_PROG_TEST_RUN`). All rows
+//! take turns, each beside a run of the empty program, so that what else the machine does meets
+//! them alike; the ratio of a row is the median of the ratios of its turns.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for people")]
+
+mod common;
+#[path = "common/world.rs"]
+mod world;
+
+use std::{fs::File, io::Write as _, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::{MapData, PerCpuArray, RingBuf};
+use clap::Parser;
+use common::{Spread, milliseconds, timed};
+use firewall::{
+    datapath::{
+        BENCH_OBJECT, OBJECT, apply,
+        load::{Loaded, load},
+        sys,
+    },
+    policy::compile::{Generation, Settings},
+};
+use firewall_common::{
+    flow::{TCP, UDP},
+    layout::{Counter, Scope, flags},
+};
+use serde_json::json;
+
+/// Times the empty program, for a packet of a decided flow.
+const DECIDED: f64 = 1.8;
+/// Times the empty program, for a new flow.
+const NEW: f64 = 8.0;
+
+/// How often a program runs in one turn. With a record for each, they fit the ring buffer.
+const REPEAT: u32 = 7_000;
+/// The same for programs so short that the kernel's whole nanoseconds would show.
+const REPEAT_SHORT: u32 = 50_000;
+/// How often what user space does before is measured.
+const SETUPS: u32 = 5;
+
+/// Nanoseconds for a packet, as ratios to a program that does nothing
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+struct Arguments {
+    /// Write every row as a line of JSON too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// How many turns each row takes
+    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// The programs with a generation in place.
+struct Bench {
+    name: &'static str,
+    recorded: bool,
+    loaded: Loaded,
+}
+
+/// One line of the result.
+struct Row {
+    /// Index of a [`Bench`].
+    bench: usize,
+    program: &'static str,
+    packet: &'static str,
+    frame: Vec<u8>,
+    repeat: u32,
+    /// Whether there is room for records; if not, every one is lost.
+    room: bool,
+    goal: Option<f64>,
+    nanoseconds: Vec<f64>,
+    ratios: Vec<f64>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    common::pin_to_core()?;
+    let mut output = Output::new(arguments.json.as_deref())?;
+    output.say(&format!("{}\n", common::surroundings()?));
+
+    let mut benches = benches(&mut output)?;
+    let mut rows = rows(&benches);
+    for _ in 0..arguments.rounds {
+        for row in &mut rows {
+            row.take_turn(&mut benches[row.bench].loaded)?;
+        }
+    }
+    print_rows(&mut output, &benches, &rows, arguments.rounds)?;
+    print_losses(&mut output, &benches)?;
+    drop(benches);
+    print_setup(&mut output)
+}
+
+/// Loads the programs for each generation, with and without records of what may pass.
+fn benches(output: &mut Output) -> Result<Vec<Bench>> {
+    let intel = common::tables()?;
+    let mut with_more = world::world(&intel)?;
+    with_more.extend(world::networks(100_000));
+    let generations = [
+        ("cn-jurisdiction", common::shipped("cn-jurisdiction", &intel)?),
+        ("the world", world::world(&intel)?),
+        ("no rules", Vec::new()),
+        ("10 rules", world::networks(10)),
+        ("1,000 rules", world::networks(1_000)),
+        ("100,000 rules", world::networks(100_000)),
+        ("world + 100,000", with_more),
+    ];
+    output.say(&format!(
+        "{:<16} {:>8} {:>8} {:>11} {:>8} {:>10}",
+        "generation", "rules", "classes", "boundaries", "blocks", "MiB"
+    ));
+    let mut benches = Vec::new();
+    for (name, policies) in generations {
+        let rules: usize = policies.iter().map(|policy| policy.rules.len()).sum();
+        let mut generation = common::compile(policies, &intel, Settings::default())?;
+        let (blocks, classes) = (generation.blocks.len(), generation.header.classes - 1);
+        let mib = size_of_val(generation.blocks.as_slice()) as f64 / f64::from(1 << 20);
+        let boundaries = world::boundaries(&generation);
+        output.say(&format!(
+            "{name:<16} {rules:>8} {classes:>8} {boundaries:>11} {blocks:>8} {mib:>10.1}"
+        ));
+        output.line(&json!({
+            "generation": name, "rules": rules, "classes": classes, "boundaries": boundaries,
+            "blocks": blocks, "mib": mib,
+        }))?;
+        for recorded in [true, false] {
+            generation.header.flags &= !flags::RECORD_ALLOW;
+            if recorded {
+                generation.header.flags |= flags::RECORD_ALLOW;
+            }
+            let loaded = in_place(BENCH_OBJECT, &generation)?;
+            benches.push(Bench { name, recorded, loaded });
+        }
+    }
+    Ok(benches)
+}
+
+fn in_place(object: &[u8], generation: &Generation) -> Result<Loaded> {
+    let mut loaded = load(object, Scope::default())?;
+    apply::apply(&mut loaded.ebpf, generation)?;
+    Ok(loaded)
+}
+
+fn rows(benches: &[Bench]) -> Vec<Row> {
+    let row = |bench, program, (packet, frame): (&'static str, Vec<u8>), repeat, goal| Row {
+        bench,
+        program,
+        packet,
+        frame,
+        repeat,
+        room: true,
+        goal,
+        nanoseconds: Vec::new(),
+        ratios: Vec::new(),
+    };
+    let mut rows = vec![
+        row(0, "bench_empty", v4(UDP), REPEAT_SHORT, None),
+        row(0, "bench_random", v4(UDP), REPEAT_SHORT, None),
+    ];
+    for (bench, Bench { name, recorded, .. }) in benches.iter().enumerate() {
+        if *recorded && matches!(*name, "cn-jurisdiction" | "the world") {
+            for packet in [v4(UDP), v4(TCP), v6(TCP)] {
+                rows.push(row(bench, "bench_decided", packet, REPEAT_SHORT, Some(DECIDED)));
+            }
+        }
+    }
+    for bench in 0..benches.len() {
+        rows.push(row(bench, "bench_new_v4", v4(TCP), REPEAT, Some(NEW)));
+        rows.push(row(bench, "bench_new_v6", v6(TCP), REPEAT, Some(NEW)));
+    }
+    rows.push(Row { room: false, ..row(0, "bench_new_v4", v4(TCP), REPEAT, Some(NEW)) });
+    rows
+}
+
+/// An Ethernet frame to 192.0.2.1, a documentation address (RFC 5737), port 443.
+fn v4(protocol: u8) -> (&'static str, Vec<u8>) {
+    let mut frame = ethernet(0x0800);
+    frame.extend([0x45, 0, 0, 60, 0, 1, 0, 0, 64, protocol, 0, 0]);
+    frame.extend([10, 0, 0, 2, 192, 0, 2, 1]);
+    transport(&mut frame);
+    (if protocol == TCP { "v4 tcp" } else { "v4 udp" }, frame)
+}
+
+/// An Ethernet frame to 2001:db8::1, a documentation address (RFC 3849), port 443.
+fn v6(protocol: u8) -> (&'static str, Vec<u8>) {
+    let mut frame = ethernet(0x86dd);
+    frame.extend([0x60, 0, 0, 0, 0, 40, protocol, 64]);
+    for last in [2, 1] {
+        frame.extend([0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
+    }
+    transport(&mut frame);
+    (if protocol == TCP { "v6 tcp" } else { "v6 udp" }, frame)
+}
+
+fn ethernet(ether_type: u16) -> Vec<u8> {
+    let mut frame = vec![0; 12];
+    frame.extend(ether_type.to_be_bytes());
+    frame
+}
+
+/// Source port 50000, destination port 443, and zeros up to 40 bytes.
+fn transport(frame: &mut Vec<u8>) {
+    frame.extend(50_000u16.to_be_bytes());
+    frame.extend(443u16.to_be_bytes());
+    frame.resize(frame.len() + 36, 0);
+}
+
+impl Row {
+    fn take_turn(&mut self, loaded: &mut Loaded) -> Result<()> {
+        if self.room {
+            drain(loaded)?;
+        } else {
+            fill(loaded, &self.frame)?;
+        }
+        let empty = nanoseconds(loaded, "bench_empty", &self.frame, REPEAT_SHORT)?;
+        let own = nanoseconds(loaded, self.program, &self.frame, self.repeat)?;
+        self.nanoseconds.push(own);
+        self.ratios.push(own / empty);
+        Ok(())
+    }
+}
+
+fn nanoseconds(loaded: &Loaded, program: &'static str, frame: &[u8], repeat: u32) -> Result<f64> {
+    let run = sys::test_run(loaded.program(program)?, frame, repeat)
+        .with_context(|| format!("cannot run {program}"))?;
+    // The kernel drops the fraction; half of one is missing on average.
+    Ok(f64::from(run.nanoseconds) + 0.5)
+}
+
+/// Takes everything out of the ring buffer.
+fn drain(loaded: &mut Loaded) -> Result<()> {
+    let events = loaded.ebpf.map_mut("EVENTS").context("no map of events")?;
+    let mut events = RingBuf::try_from(events)?;
+    while events.next().is_some() {}
+    Ok(())
+}
+
+/// Leaves no room in the ring buffer.
+fn fill(loaded: &Loaded, frame: &[u8]) -> Result<()> {
+    sys::test_run(loaded.program("bench_new_v4")?, frame, 2 * REPEAT)?;
+    Ok(())
+}
+
+fn print_rows(output: &mut Output, benches: &[Bench], rows: &[Row], rounds: u32) -> Result<()> {
+    output.say(&format!(
+        "\n{:<14} {:<7} {:<16} {:<9} {:>7} {:>7} {:>7} {:>7} {:>6}",
+        "program", "packet", "generation", "recorded", "ns", "ratio", "min", "max", "goal"
+    ));
+    for row in rows {
+        let Bench { name, recorded, .. } = benches[row.bench];
+        let ns = Spread::of(row.nanoseconds.iter().copied()).median;
+        let Spread { median, min, max } = Spread::of(row.ratios.iter().copied());
+        let (name, recorded) = match (row.program, row.room, recorded) {
+            ("bench_empty" | "bench_random", ..) => ("", ""),
+            ("bench_decided", ..) => (name, ""),
+            (_, false, _) => (name, "ring full"),
+            (_, true, true) => (name, "yes"),
+            (_, true, false) => (name, "no"),
+        };
+        let missed = row.goal.is_some_and(|goal| median > goal);
+        output.say(&format!(
+            "{:<14} {:<7} {name:<16} {recorded:<9} {ns:>7.1} {median:>7.2} {min:>7.2} {max:>7.2} \
+             {:>6}{}",
+            row.program,
+            row.packet,
+            row.goal.map_or(String::new(), |goal| goal.to_string()),
+            if missed { "  MISSED" } else { "" }
+        ));
+        output.line(&json!({
+            "program": row.program, "packet": row.packet, "generation": name,
+            "recorded": recorded, "ns": ns, "ratio": median, "min": min, "max": max,
+            "goal": row.goal, "missed": missed,
+        }))?;
+    }
+    output.say(&format!(
+        "medians of {rounds} turns; the goals are for the ratios as they stand, random numbers \
+         included"
+    ));
+    Ok(())
+}
+
+/// Says how many records were lost where none should be: such a row would be too good.
+fn print_losses(output: &mut Output, benches: &[Bench]) -> Result<()> {
+    for (place, Bench { name, recorded, loaded }) in benches.iter().enumerate() {
+        let counters = loaded.ebpf.map("COUNTERS").context("no map of counters")?;
+        let counters: PerCpuArray<&MapData, u64> = PerCpuArray::try_from(counters)?;
+        let of = |counter: Counter| -> Result<u64> {
+            Ok(counters.get(&(counter as u32), 0)?.iter().sum())
+        };
+        ensure!(of(Counter::NoPolicy)? == 0, "{name}: the tables had no answer");
+        // The full ring buffer is measured with the first.
+        let lost = of(Counter::LostEvents)?;
+        if place != 0 && lost != 0 {
+            output.say(&format!("{name}, recorded: {recorded}: {lost} records were lost"));
+        }
+    }
+    Ok(())
+}
+
+/// Measures what user space does before the first packet is judged by the world.
+fn print_setup(output: &mut Output) -> Result<()> {
+    let mut steps: [(&str, Vec<Duration>); 3] = [
+        ("country and AS tables read", Vec::new()),
+        ("the world compiled", Vec::new()),
+        ("the world written into the kernel", Vec::new()),
+    ];
+    for _ in 0..SETUPS {
+        let (read, intel) = timed(common::tables);
+        let intel = intel?;
+        let policies = world::world(&intel)?;
+        let (compile, generation) =
+            timed(|| common::compile(policies, &intel, Settings::default()));
+        let generation = generation?;
+        let mut loaded = load(OBJECT, Scope::default())?;
+        let (write, applied) = timed(|| apply::apply(&mut loaded.ebpf, &generation));
+        applied?;
+        for ((_, times), time) in steps.iter_mut().zip([read, compile, write]) {
+            times.push(time);
+        }
+    }
+    output.say(&format!("\n{:<38} {:>8} {:>8} {:>8}", "in user space", "ms", "min", "max"));
+    for (name, times) in steps {
+        let Spread { median, min, max } = Spread::of(times.into_iter().map(milliseconds));
+        output.say(&format!("{name:<38} {median:>8.1} {min:>8.1} {max:>8.1}"));
+        output.line(&json!({ "step": name, "ms": median, "min": min, "max": max }))?;
+    }
+    output.say(&format!("medians of {SETUPS} times, each from nothing"));
+    Ok(())
+}
+
+/// The table on standard output, and the lines of JSON.
+struct Output {
+    json: Option<File>,
+}
+
+impl Output {
+    fn new(json: Option<&std::path::Path>) -> Result<Self> {
+        let create = |path| {
+            File::create(path)
+                .with_context(|| format!("cannot write {}", std::path::Path::display(path)))
+        };
+        Ok(Self { json: json.map(create).transpose()? })
+    }
+
+    fn say(&self, line: &str) {
+        println!("{line}");
+    }
+
+    fn line(&mut self, value: &serde_json::Value) -> Result<()> {
+        match &mut self.json {
+            Some(file) => writeln!(file, "{value}").context("cannot write the lines of JSON"),
+            None => Ok(()),
+        }
+    }
+}

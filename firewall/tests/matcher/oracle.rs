@@ -1,0 +1,246 @@
+//! What the rules say, found by trying them one by one. Slow, plain, and of no code that it judges.
+
+use std::{
+    cmp::Reverse,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use firewall::policy::{Action, Default, Destinations, Mode, Policy, Ports, Rule};
+use firewall_common::verdict::Verdict;
+use ipnet::IpNet;
+
+use crate::generate::{Case, Target, organisation};
+
+/// What decides or would have decided. Ordered as such things are tried: rules before defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Rule(usize, usize),
+    Default(usize),
+    Settings,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Decided {
+    action: Action,
+    by: Place,
+    observed: Vec<Place>,
+}
+
+/// What happens to a flow, with names in place of numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Decided {
+        verdict: Verdict,
+        ground: String,
+        observed: Vec<String>,
+    },
+    /// It depends on a port that is not shown.
+    PortHidden,
+}
+
+pub struct Oracle<'a> {
+    case: &'a Case,
+    policies: Vec<&'a Policy>,
+}
+
+impl<'a> Oracle<'a> {
+    pub fn new(case: &'a Case) -> Self {
+        let mut policies: Vec<&Policy> = case.policies.iter().collect();
+        policies.sort_by_key(|policy| (policy.priority, policy.name.clone()));
+        Self { case, policies }
+    }
+
+    pub fn ask(&self, target: Target) -> Answer {
+        let faces = faces(target.ip);
+        let mut decided: Vec<Option<Decided>> =
+            faces.iter().map(|ip| self.face(*ip, target)).collect();
+        // An address inside that nobody routes can be a reason to deny, but not to allow.
+        let drops = |one: &Decided| one.action == Action::Drop;
+        if let [_, inside] = &decided[..]
+            && !inside.as_ref().is_none_or(drops)
+            && !is_routed(faces[1])
+        {
+            decided.truncate(1);
+        }
+        // A port that is not shown matters to one of two, unless the other denies for certain.
+        if decided.contains(&None) {
+            decided.retain(|one| one.as_ref().is_some_and(drops));
+        }
+        let Some(first) = decided
+            .into_iter()
+            .flatten()
+            .min_by_key(|one| (one.by, Reverse(one.observed.len()), one.observed.clone()))
+        else {
+            return Answer::PortHidden;
+        };
+        Answer::Decided {
+            verdict: match first.action {
+                Action::Drop => Verdict::Deny,
+                Action::Log => Verdict::Audit,
+                Action::Allow if first.observed.is_empty() => Verdict::Allow,
+                Action::Allow => Verdict::Audit,
+            },
+            ground: self.name(first.by),
+            observed: first.observed.iter().map(|place| self.name(*place)).collect(),
+        }
+    }
+
+    fn name(&self, place: Place) -> String {
+        match place {
+            Place::Rule(policy, rule) => {
+                let policy = self.policies[policy];
+                format!("{}/{}", policy.name, policy.rules[rule].name)
+            }
+            Place::Default(policy) => format!("{}/default", self.policies[policy].name),
+            Place::Settings => "default".to_owned(),
+        }
+    }
+
+    /// The decision on one address; `None` if it is not the same for all ports it could be.
+    fn face(&self, ip: IpAddr, target: Target) -> Option<Decided> {
+        if !target.hidden {
+            return Some(self.walk(ip, target.protocol, target.port));
+        }
+        let rules = self.policies.iter().flat_map(|policy| &policy.rules);
+        let named = rules.flat_map(|rule| &rule.ports).map(|one| &one.ports);
+        // Between two of these ports nothing can change.
+        let ports = named
+            .flat_map(|ports| [*ports.start(), ports.end().saturating_add(1)])
+            .chain([0, u16::MAX]);
+        let mut answers = ports.map(|port| self.walk(ip, target.protocol, port));
+        let first = answers.next()?;
+        answers.all(|other| other == first).then_some(first)
+    }
+
+    fn walk(&self, ip: IpAddr, protocol: u8, port: u16) -> Decided {
+        let mut observed = Vec::new();
+        let mut silent = Vec::new();
+        for (p, policy) in self.policies.iter().enumerate() {
+            let mut rules = policy.rules.iter().enumerate();
+            let Some((r, rule)) = rules.find(|(_, rule)| self.matches(rule, ip, protocol, port))
+            else {
+                silent.push(p);
+                continue;
+            };
+            let by = Place::Rule(p, r);
+            match (policy.mode, rule.action) {
+                (Mode::Enforce, action) => return Decided { action, by, observed },
+                (Mode::Observe, Action::Drop) => observed.push(by),
+                (Mode::Observe, Action::Allow | Action::Log) => {}
+            }
+        }
+        for p in 0..self.policies.len() {
+            let (by, policy) = (Place::Default(p), self.policies[p]);
+            match (policy.mode, policy.default) {
+                (_, None) => {}
+                (Mode::Enforce, Some(default)) => {
+                    return Decided { action: action(default), by, observed };
+                }
+                (Mode::Observe, Some(Default::Drop)) if silent.contains(&p) => observed.push(by),
+                (Mode::Observe, Some(_)) => {}
+            }
+        }
+        Decided { action: action(self.case.settings.default), by: Place::Settings, observed }
+    }
+
+    fn matches(&self, rule: &Rule, ip: IpAddr, protocol: u8, port: u16) -> bool {
+        let by_port = |one: &Ports| {
+            one.protocol == protocol && *one.ports.start() <= port && port <= *one.ports.end()
+        };
+        let by_address = |to: &Destinations| {
+            self.names(to, ip) && !to.except.as_ref().is_some_and(|except| self.names(except, ip))
+        };
+        (rule.ports.is_empty() || rule.ports.iter().any(by_port))
+            && rule.to.as_ref().is_none_or(by_address)
+    }
+
+    fn names(&self, to: &Destinations, ip: IpAddr) -> bool {
+        let country = find(&self.case.countries.v4, &self.case.countries.v6, ip);
+        let asn = find(&self.case.asns.v4, &self.case.asns.v6, ip);
+        country.is_some_and(|country| to.jurisdictions.contains(&country))
+            || asn.is_some_and(|asn| {
+                to.asns.contains(&asn)
+                    || to.organisations.iter().any(|name| organisation(name).contains(&asn))
+            })
+            || to.networks.iter().any(|network| contains(network, ip))
+    }
+}
+
+fn action(default: Default) -> Action {
+    match default {
+        Default::Allow => Action::Allow,
+        Default::Drop => Action::Drop,
+    }
+}
+
+fn find<V: Copy>(v4: &[(u32, u32, V)], v6: &[(u128, u128, V)], ip: IpAddr) -> Option<V> {
+    match ip {
+        IpAddr::V4(ip) => {
+            let bits = u32::from(ip);
+            v4.iter().find(|(first, last, _)| *first <= bits && bits <= *last).map(|one| one.2)
+        }
+        IpAddr::V6(ip) => {
+            let bits = u128::from(ip);
+            v6.iter().find(|(first, last, _)| *first <= bits && bits <= *last).map(|one| one.2)
+        }
+    }
+}
+
+/// Compares bit by bit. An IPv4 address is in an IPv6 network only if all of the network is
+/// IPv4-mapped.
+fn contains(network: &IpNet, ip: IpAddr) -> bool {
+    let len = u32::from(network.prefix_len());
+    let (network, ip, bits) = match (network.addr(), ip) {
+        (IpAddr::V4(network), IpAddr::V4(ip)) => {
+            (u128::from(u32::from(network)), u128::from(u32::from(ip)), 32)
+        }
+        (IpAddr::V6(network), IpAddr::V6(ip)) => (u128::from(network), u128::from(ip), 128),
+        (IpAddr::V6(network), IpAddr::V4(ip)) if len >= 96 => {
+            (u128::from(network), u128::from(ip.to_ipv6_mapped()), 128)
+        }
+        _ => return false,
+    };
+    (0..len).all(|bit| {
+        let shift = bits - 1 - bit;
+        (network >> shift) & 1 == (ip >> shift) & 1
+    })
+}
+
+fn is_routed(ip: IpAddr) -> bool {
+    const NOT: [&str; 9] = [
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+    ];
+    !NOT.iter().any(|network| contains(&network.parse().unwrap(), ip))
+}
+
+/// The addresses that an address is judged as: itself, and what it carries inside.
+pub fn faces(ip: IpAddr) -> Vec<IpAddr> {
+    let IpAddr::V6(outer) = ip else { return vec![ip] };
+    let o = outer.octets();
+    let in_prefix = |prefix: &str| {
+        let (network, len) = prefix.split_once('/').unwrap();
+        let network: Ipv6Addr = network.parse().unwrap();
+        let len = len.parse::<usize>().unwrap() / 8;
+        o[..len] == network.octets()[..len]
+    };
+    if in_prefix("::ffff:0:0/96") {
+        return vec![Ipv4Addr::new(o[12], o[13], o[14], o[15]).into()];
+    }
+    let mut faces = vec![ip];
+    if in_prefix("64:ff9b::/96") {
+        faces.push(Ipv4Addr::new(o[12], o[13], o[14], o[15]).into());
+    } else if in_prefix("2002::/16") {
+        faces.push(Ipv4Addr::new(o[2], o[3], o[4], o[5]).into());
+    } else if in_prefix("2001::/32") {
+        faces.push(Ipv4Addr::new(!o[12], !o[13], !o[14], !o[15]).into());
+    }
+    faces
+}

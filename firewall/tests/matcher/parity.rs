@@ -1,0 +1,237 @@
+//! The loaded kernel program gives the verdict that user space gives, on the same bytes, and tells
+//! of it truthfully.
+
+use std::{cell::RefCell, io::Write as _, net::IpAddr};
+
+use aya::maps::{MapData, RingBuf};
+use firewall::{
+    datapath::{
+        OBJECT,
+        apply::apply,
+        load::{Loaded, load},
+        sys::test_run,
+    },
+    policy::{
+        Default,
+        compile::{Generation, Settings},
+    },
+};
+use firewall_common::{
+    evaluate::Fault,
+    event::FlowEvent,
+    flow::TCP,
+    parse::ip,
+    verdict::{Hook, Reason, Verdict},
+};
+use proptest::prelude::*;
+
+use crate::{
+    check,
+    frames::{Dress, Extra, SOURCE_PORT, dress, frame},
+    generate::{self, Target},
+};
+
+/// The kernel programs, loaded and attached nowhere.
+struct Kernel {
+    loaded: Loaded,
+    events: RingBuf<MapData>,
+}
+
+impl Kernel {
+    /// `None`, with the reason told, where the kernel refuses.
+    fn load() -> Option<Self> {
+        match load(OBJECT, 0) {
+            Ok(mut loaded) => {
+                let events = loaded.ebpf.take_map("EVENTS").unwrap();
+                Some(Self { loaded, events: RingBuf::try_from(events).unwrap() })
+            }
+            Err(error) => {
+                skip(&format!("parity of kernel and user space: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Sends `frame` `times` times over a socket of its own: whether it passed the last time, and
+    /// what was told.
+    fn send(&mut self, frame: &[u8], times: u32) -> (bool, Vec<FlowEvent>) {
+        let program = self.loaded.program("egress").unwrap();
+        let passed = match test_run(program, frame, times).unwrap().returned {
+            0 => false,
+            1 => true,
+            other => panic!("the program returned {other}"),
+        };
+        let mut events = Vec::new();
+        while let Some(item) = self.events.next() {
+            events.push(FlowEvent::try_from(&item[..]).unwrap());
+        }
+        (passed, events)
+    }
+}
+
+/// Says why nothing was tested, or panics where that may not be.
+#[expect(clippy::print_stderr, reason = "a test that passes without having run says so")]
+fn skip(reason: &str) {
+    let required = std::env::var_os("FIREWALL_REQUIRE_KERNEL");
+    assert!(required.is_none_or(|value| value != "1"), "{reason}");
+    eprintln!("skipped: {reason}");
+    // Test runners hide the line above; `cargo xtask test` reads this one.
+    if let Some(path) = std::env::var_os("FIREWALL_SKIP_LOG")
+        && let Ok(mut log) = std::fs::File::options().append(true).open(path)
+    {
+        let line = reason.lines().next().unwrap_or_default();
+        // One write, so that lines of tests side by side do not mix.
+        let _ = log.write_all(format!("{line}\n").as_bytes());
+    }
+}
+
+const EXTENSIONS: [u8; 8] = [0, 43, 44, 51, 60, 135, 139, 140];
+
+/// What user space says of a packet: the verdict, the reason where no decision says it, and the
+/// number of the decision.
+fn judged(generation: &Generation, packet: &ip::Packet, error: Option<ip::Error>) -> Judged {
+    let outcome = match error {
+        Some(_) => Err(Fault::PortHidden),
+        None => generation.evaluate(&packet.destination),
+    };
+    match outcome {
+        Ok(outcome) => Judged { verdict: outcome.verdict, reason: 0, decision: outcome.decision },
+        Err(Fault::PortHidden) => Judged {
+            verdict: match generation.settings.unparsable {
+                Default::Allow => Verdict::Audit,
+                Default::Drop => Verdict::Deny,
+            },
+            reason: Reason::ParseError as u8,
+            decision: 0,
+        },
+        Err(Fault::Damaged) => panic!("damaged tables at {packet:?}"),
+    }
+}
+
+struct Judged {
+    verdict: Verdict,
+    reason: u8,
+    decision: u32,
+}
+
+#[test]
+fn the_kernel_says_what_user_space_says() {
+    let Some(kernel) = Kernel::load() else { return };
+    let kernel = RefCell::new(kernel);
+    let dresses = prop::collection::vec(dress(), 64);
+    check(64, &(generate::case(64), dresses), |(case, dresses)| {
+        let kernel = &mut *kernel.borrow_mut();
+        let generation = case.compile();
+        let number = apply(&mut kernel.loaded.ebpf, &generation).unwrap();
+        for (target, dress) in case.targets.iter().zip(&dresses) {
+            let (frame, plain) = frame(*target, dress);
+            let (packet, error) = ip::parse(&frame[14..]);
+            // The number of an extension header as the protocol makes one of what follows.
+            if !(target.ip.is_ipv6() && EXTENSIONS.contains(&target.protocol)) {
+                prop_assert_eq!(error.is_some(), dress.is_unreadable(*target));
+                if error.is_none() {
+                    prop_assert_eq!(packet.destination, target.destination());
+                    prop_assert_eq!(packet.plain != 0, plain);
+                }
+            }
+            let want = judged(&generation, &packet, error);
+            let told = want.verdict != Verdict::Allow || generation.settings.record_allow;
+            // The second time and the third, a plain packet is let through or dropped by what is
+            // kept with the socket.
+            for times in [1, 3] {
+                let (passed, events) = kernel.send(&frame, times);
+                prop_assert_eq!(passed, want.verdict.passes(), "{:?} {:?}", target, dress);
+                prop_assert_eq!(events.len(), usize::from(told), "{:?} {:?}", events, dress);
+                for event in events {
+                    let FlowEvent { time, cookie: _, identity, .. } = event;
+                    prop_assert!(time != 0);
+                    let want = FlowEvent {
+                        src: packet.src,
+                        dst: packet.destination.address,
+                        src_port: packet.src_port,
+                        dst_port: packet.destination.port,
+                        protocol: packet.destination.protocol,
+                        verdict: want.verdict as u8,
+                        reason: want.reason,
+                        hook: Hook::Packet as u8,
+                        generation: number,
+                        decision: want.decision,
+                        count: 1,
+                        _pad: 0,
+                        ..event
+                    };
+                    prop_assert_eq!(event, want, "{:?} {:?}", target, dress);
+                    // Such a socket belongs to no process.
+                    prop_assert_eq!(identity.pid, 0);
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+fn everything_passes(unparsable: Default) -> Generation {
+    use firewall::policy::compile::{Facts, compile};
+    let settings = Settings { unparsable, ..Settings::default() };
+    let facts = Facts { countries: None, asns: None, organisation: &|_| vec![] };
+    compile(Vec::new(), facts, settings).unwrap()
+}
+
+fn target(ip: &str) -> Target {
+    Target { ip: ip.parse::<IpAddr>().unwrap(), protocol: TCP, port: 443, hidden: false }
+}
+
+#[test]
+fn a_packet_that_hides_where_it_goes_is_judged_by_the_setting() {
+    let Some(mut kernel) = Kernel::load() else { return };
+    let (v4, v6) = (target("198.51.100.1"), target("2001:db8::2"));
+    let routes = [Extra::First, Extra::Second, Extra::Third, Extra::Fourth].map(Dress::SourceRoute);
+    let dresses = routes.into_iter().chain((0..4).map(Dress::Cut));
+    let mut frames: Vec<Vec<u8>> =
+        dresses.flat_map(|dress| [frame(v4, &dress).0, frame(v6, &dress).0]).collect();
+    // An option and an extension header that reach past the end.
+    let mut long = frame(v4, &Dress::Extras(vec![Extra::Second])).0;
+    long[14 + 21] = 0;
+    frames.push(long);
+    let mut long = frame(v6, &Dress::Extras(vec![Extra::First])).0;
+    long[14 + 41] = 255;
+    frames.push(long);
+
+    for (unparsable, verdict) in [(Default::Drop, Verdict::Deny), (Default::Allow, Verdict::Audit)]
+    {
+        let generation = everything_passes(unparsable);
+        let number = apply(&mut kernel.loaded.ebpf, &generation).unwrap();
+        for frame in &frames {
+            let (passed, events) = kernel.send(frame, 2);
+            assert_eq!(passed, verdict.passes(), "{frame:02x?}");
+            let [event] = events[..] else { panic!("{events:?} of {frame:02x?}") };
+            assert_eq!(event.verdict, verdict as u8, "{frame:02x?}");
+            assert_eq!(event.reason, Reason::ParseError as u8, "{frame:02x?}");
+            assert_eq!((event.decision, event.generation), (0, number), "{frame:02x?}");
+        }
+        // The same way without a disguise is open.
+        for target in [v4, v6] {
+            let (passed, events) = kernel.send(&frame(target, &Dress::Plain).0, 2);
+            assert!(passed);
+            assert_eq!(events[0].verdict, Verdict::Allow as u8);
+            assert_eq!(events[0].src_port, SOURCE_PORT);
+        }
+    }
+}
+
+#[test]
+fn nothing_passes_before_the_first_generation() {
+    let Some(mut kernel) = Kernel::load() else { return };
+    for target in [target("198.51.100.1"), target("2001:db8::2"), target("127.0.0.1")] {
+        for dress in [Dress::Plain, Dress::FirstFragment, Dress::SourceRoute(Extra::First)] {
+            let (passed, events) = kernel.send(&frame(target, &dress).0, 2);
+            assert!(!passed, "{target:?} {dress:?}");
+            let [event] = events[..] else { panic!("{events:?}") };
+            assert_eq!(event.verdict, Verdict::Deny as u8);
+            assert_eq!(event.reason, Reason::NoPolicy as u8);
+            assert_eq!((event.decision, event.generation), (0, 0));
+        }
+    }
+    apply(&mut kernel.loaded.ebpf, &everything_passes(Default::Drop)).unwrap();
+    assert!(kernel.send(&frame(target("198.51.100.1"), &Dress::Plain).0, 1).0);
+}

@@ -1,0 +1,76 @@
+//! `cargo xtask run`: a command under the shipped policies, or the demonstration.
+
+use std::{
+    ffi::OsString,
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    command::{cargo, run as run_command, workspace},
+    demo, setup,
+};
+
+/// The shipped policies that deny by country and owner. `local-only` would deny everything else
+/// too, and `watch-everything` denies nothing.
+pub const POLICIES: [&str; 8] = [
+    "alibaba",
+    "baidu",
+    "bytedance",
+    "cn-jurisdiction",
+    "hk-jurisdiction",
+    "huawei-cloud",
+    "ru-jurisdiction",
+    "tencent",
+];
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The command; without one, a demonstration that needs no outside network
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// `--policy NAME` for each.
+pub fn policy_arguments() -> impl Iterator<Item = &'static str> {
+    POLICIES.iter().flat_map(|policy| ["--policy", policy])
+}
+
+/// Sets up, builds and runs.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    setup::run()?;
+    run_command(cargo().args(["build", "--release", "--package", "firewall"]))?;
+    let firewall = target_directory()?.join("release").join("firewall");
+    if arguments.command.is_empty() {
+        demo::run(&firewall)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    // In the user's own folder, with the user's own input: this is the user's command.
+    let status = Command::new(&firewall)
+        .arg("run")
+        .args(policy_arguments())
+        .arg("--")
+        .args(&arguments.command)
+        .status()
+        .with_context(|| format!("{} was not started", firewall.display()))?;
+    Ok(status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn target_directory() -> Result<PathBuf> {
+    #[derive(serde::Deserialize)]
+    struct Metadata {
+        target_directory: PathBuf,
+    }
+    let output = cargo()
+        .args(["metadata", "--format-version=1", "--no-deps"])
+        .output()
+        .context("cargo metadata")?;
+    let metadata: Metadata = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("cargo metadata in {}", workspace().display()))?;
+    Ok(metadata.target_directory)
+}
