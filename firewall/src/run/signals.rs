@@ -4,7 +4,7 @@ use std::io;
 
 use nix::{
     sys::{
-        signal::{SigSet, Signal, SigmaskHow},
+        signal::{SigSet, SigmaskHow, Signal},
         signalfd::{SfdFlags, SignalFd},
     },
     unistd::{Pid, getpgid, getpgrp},

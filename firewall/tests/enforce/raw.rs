@@ -2,7 +2,7 @@
 
 use libc::{ECONNREFUSED, EPERM};
 
-use super::ways::{check, check_event, way};
+use super::ways::{AT_ONCE, check, check_event, way};
 use crate::{
     harness::{Net, require_kernel, skip},
     support::{AMAZON, BAIDU, FREE, Run},
@@ -66,6 +66,8 @@ fn source_routes_are_refused() {
     let raw6 = format!("hdrincl routing-header [{AMAZON}]:2002 [{AMAZON}]:2002");
     let through = format!("source-route {BAIDU}:2003 {FREE}:2003");
     let to = format!("source-route {FREE}:2004 {BAIDU}:2004");
+    // The connection is to an allowed address, by way of a denied one. Only its packets show it.
+    let stream = format!("tcp-source-route {BAIDU}:2005 {FREE}:2005");
     let script = [&raw4, &raw6, &through, &to].map(String::as_str).join("\n");
     let outcome = Run::new(&net, &["--policy", "cn-jurisdiction"]).client(&script);
     for (line, ip, proto) in
@@ -78,6 +80,10 @@ fn source_routes_are_refused() {
         assert!(event["rule"].is_null() && event["policy"].is_null(), "{event}");
     }
     assert_eq!(outcome.errno(&to), ECONNREFUSED);
+    let connecting = Run::new(&net, &["--policy", "cn-jurisdiction"]).client(&stream);
+    let step = connecting.step(&stream);
+    assert!(step.errno != 0 && step.took < AT_ONCE, "{step:?}\n{}", connecting.stderr);
+    assert_eq!(connecting.denied(BAIDU, 2005, "tcp")["reason"], "parse-error");
     for ip in [BAIDU, FREE, AMAZON] {
         capture.assert_nothing_to(ip);
     }

@@ -122,10 +122,7 @@ fn a_full_ring_changes_no_verdict_and_is_counted() {
     assert_eq!(lost.len(), 1);
     assert_eq!(lost[0]["schema"], 1);
     let lost = lost[0]["count"].as_u64().expect("a count");
-    let told: u64 = told
-        .iter()
-        .filter_map(|event| event["count"].as_u64())
-        .sum();
+    let told: u64 = told.iter().filter_map(|event| event["count"].as_u64()).sum();
     assert!(lost > 0 && told > 1000, "{lost} lost, {told} told");
     assert_eq!(lost + told, FLOOD + 2, "every one is accounted for, the one that passed too");
 }

@@ -171,6 +171,11 @@ impl Client {
                 let socket = socket(place, libc::SOCK_RAW, libc::IPPROTO_RAW)?;
                 send_to(&socket, &packet, 0, Some(place))
             }
+            ["tcp-source-route", hop, to] => {
+                let socket = stream(addr(to), libc::IPPROTO_TCP)?;
+                route_over(&socket, addr(hop))?;
+                connect(&socket, addr(to))
+            }
             ["source-route", hop, to] => source_route(addr(hop), addr(to)),
             ["uring-connect", to] => {
                 let socket = stream(addr(to), libc::IPPROTO_TCP)?;
@@ -466,11 +471,15 @@ fn tfo_connect(to: SocketAddr) -> io::Result<()> {
 
 /// A loose source route (RFC 791): `sendto` names the end, the packet's header the first hop.
 fn source_route(hop: SocketAddr, to: SocketAddr) -> io::Result<()> {
-    let IpAddr::V4(hop) = hop.ip() else { panic!("IPv4 only") };
     let socket = udp(to)?;
-    let [a, b, c, d] = hop.octets();
-    option(&socket, libc::IPPROTO_IP, libc::IP_OPTIONS, &[131_u8, 7, 4, a, b, c, d, 0])?;
+    route_over(&socket, hop)?;
     send_to(&socket, b"x", 0, Some(to))
+}
+
+fn route_over(socket: &OwnedFd, hop: SocketAddr) -> io::Result<()> {
+    let IpAddr::V4(hop) = hop.ip() else { panic!("IPv4 only") };
+    let [a, b, c, d] = hop.octets();
+    option(socket, libc::IPPROTO_IP, libc::IP_OPTIONS, &[131_u8, 7, 4, a, b, c, d, 0])
 }
 
 /// A server for one connection: four bytes in, four out.
