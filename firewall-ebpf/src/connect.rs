@@ -5,12 +5,13 @@
 
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
-    helpers::generated::bpf_set_retval,
+    helpers::generated::{bpf_set_retval, bpf_skc_to_mptcp_sock},
     programs::SockAddrContext,
 };
 use firewall_common::{
+    event::app,
     flow::{Address, Destination, TCP},
-    layout::{Counter, socket as socket_flags},
+    layout::{Counter, SocketState, socket as socket_flags},
     verdict::Hook,
 };
 
@@ -73,7 +74,7 @@ fn judge(
     let state = if sk.is_null() { None } else { socket::state(sk.cast()) };
     match state {
         Some(state) => {
-            identity::charge_current(&mut state.identity);
+            charge(state, sk);
             state.flags &= !socket_flags::INBOUND;
             // Not cached: the first packet is judged again, and recorded with its source.
             let origin = Origin { hook, src: Address::default(), src_port: 0, cacheable: false };
@@ -91,4 +92,22 @@ fn judge(
         unsafe { bpf_set_retval(errno) };
     }
     0
+}
+
+/// Charges the flow to who is current, or, where that is the kernel joining a subflow to an MPTCP
+/// connection, to whose connection it is.
+#[inline(always)]
+fn charge(state: &mut SocketState, sk: *mut bpf_sock) {
+    identity::charge_current(&mut state.identity);
+    if state.identity.kind != app::KERNEL {
+        return;
+    }
+    // SAFETY: the helper returns null for any socket but an MPTCP subflow.
+    let parent = unsafe { bpf_skc_to_mptcp_sock(sk.cast()) };
+    if parent.is_null() {
+        return;
+    }
+    if let Some(parent) = socket::existing_state(parent.cast()) {
+        state.identity = parent.identity;
+    }
 }

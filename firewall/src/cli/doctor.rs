@@ -1,6 +1,9 @@
 //! `firewall doctor`: what this kernel and this machine can and cannot enforce.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use serde::Serialize;
 
@@ -27,17 +30,16 @@ struct Row<'a> {
 /// Runs `firewall doctor`.
 ///
 /// # Errors
-/// None of its own: what fails is what it reports.
+/// Standard output cannot be written; what else fails is what it reports.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let features = probe::all();
+    let mut out = io::stdout().lock();
     for Feature { name, state, detail, .. } in &features {
         if args.json {
-            println!(
-                "{}",
-                serde_json::to_string(&Row { feature: name, state: state.word(), detail })?
-            );
+            let row = serde_json::to_string(&Row { feature: name, state: state.word(), detail })?;
+            writeln!(out, "{row}")?;
         } else {
-            println!("{:<8} {name:<42} {detail}", state.word());
+            writeln!(out, "{:<8} {name:<42} {detail}", state.word())?;
         }
     }
     let missing: Vec<&str> = features

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    io::{self, Write as _},
     net::{IpAddr, SocketAddr},
     process::ExitCode,
 };
@@ -82,11 +83,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let explainer = Explainer { generation: &set.generation, intel: &set.intel };
     let explanation = explain(&explainer, &destination)?;
     let denied = explanation.finding.verdict == Verdict::Deny.word();
-    if args.json {
-        println!("{}", serde_json::to_string(&explanation)?);
-    } else {
-        print!("{}", human(&explanation));
-    }
+    let text =
+        if args.json { serde_json::to_string(&explanation)? + "\n" } else { human(&explanation) };
+    io::stdout().lock().write_all(text.as_bytes())?;
     Ok(if args.exit_code && denied { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Write as _,
+    io::{self, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     process::ExitCode,
@@ -61,12 +62,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let tables =
         Tables { geo: intel.geo()?, asn: intel.asn()?, organisations: intel.organisations()? };
     let answers: Vec<_> = addresses.into_iter().map(|ip| tables.answer(ip)).collect();
+    let mut out = io::stdout().lock();
     if args.json {
         for answer in &answers {
-            println!("{}", serde_json::to_string(answer)?);
+            writeln!(out, "{}", serde_json::to_string(answer)?)?;
         }
     } else {
-        print!("{}", human(&answers, &tables));
+        out.write_all(human(&answers, &tables).as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
 }

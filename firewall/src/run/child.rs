@@ -13,6 +13,7 @@ use std::{
 
 use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
+    sys::signal::SigSet,
     unistd::User,
 };
 use tokio::process::{Child, Command};
@@ -37,8 +38,14 @@ impl Error {
     }
 }
 
-/// Starts `command` behind `door`, the `cgroup.procs` of its cgroup.
-pub fn start(command: &[OsString], door: File, user: Option<&User>) -> Result<Child, Error> {
+/// Starts `command` behind `door`, the `cgroup.procs` of its cgroup, with the signals blocked that
+/// are in `mask`.
+pub fn start(
+    command: &[OsString],
+    door: File,
+    user: Option<&User>,
+    mask: SigSet,
+) -> Result<Child, Error> {
     let (program, arguments) = command.split_first().ok_or_else(|| Error {
         program: String::new(),
         source: io::Error::from(io::ErrorKind::NotFound),
@@ -61,6 +68,9 @@ pub fn start(command: &[OsString], door: File, user: Option<&User>) -> Result<Ch
                 nix::unistd::setgid(*gid)?;
                 nix::unistd::setuid(*uid)?;
             }
+            // The standard library leaves it as it is here, where the signals are blocked that
+            // this process takes.
+            mask.thread_set_mask()?;
             Ok(())
         });
     }

@@ -229,7 +229,8 @@ impl Place {
             summary: Summary::default(),
         };
 
-        let mut command = child::start(plan.command, self.group.door()?, plan.user.as_ref())?;
+        let mut command =
+            child::start(plan.command, self.group.door()?, plan.user.as_ref(), signals.before)?;
         let pid = command.id().map_or(Pid::from_raw(0), |id| Pid::from_raw(id.cast_signed()));
         let mut tick = interval(Duration::from_millis(200));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

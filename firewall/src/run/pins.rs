@@ -5,7 +5,10 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, symlink},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _, symlink},
+    },
     path::{Path, PathBuf},
 };
 
@@ -42,22 +45,23 @@ pub struct Runs {
     directory: PathBuf,
     /// The bpf file system was not mounted, so it was mounted here.
     pub mounted: Option<PathBuf>,
+    _found: Found,
 }
 
 impl Runs {
     /// Finds a bpf file system that outlives this process, or mounts one.
     pub fn find() -> Result<Self, Error> {
-        let (root, mounted) = match visible() {
-            Some(root) => (root, None),
+        let (found, mounted) = match visible() {
+            Some(found) => (found, None),
             None => (mount_for_all()?, Some(PathBuf::from(BPFFS))),
         };
-        let directory = root.join("firewall").join(format!("run-{ABI_VERSION}"));
+        let directory = found.root.join("firewall").join(format!("run-{ABI_VERSION}"));
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&directory)
             .map_err(error(format!("make {}", directory.display())))?;
-        Ok(Self { directory, mounted })
+        Ok(Self { directory, mounted, _found: found })
     }
 
     /// Makes the directory of this run.
@@ -147,35 +151,76 @@ pub fn name(pid: u32) -> String {
     format!("{pid}-{}", start_time(pid).unwrap_or_default())
 }
 
-/// Field 22 of /proc/PID/stat; the second, the name, may have spaces in it.
+/// When a process was started, in ticks since the machine was.
 fn start_time(pid: u32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19).map(str::to_owned)
+    stat(pid, START_TIME)
 }
 
-/// A bpf file system in this mount namespace, or else in that of the first process: under
-/// `ip netns exec` the one at /sys/fs/bpf is out of sight.
-fn visible() -> Option<PathBuf> {
+/// Fields of /proc/PID/stat.
+const PARENT: usize = 4;
+const START_TIME: usize = 22;
+
+/// One of the fields behind the second: that is the name, and may have spaces in it.
+fn stat(pid: u32, field: usize) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(field - 3).map(str::to_owned)
+}
+
+/// A bpf file system.
+struct Found {
+    root: PathBuf,
+    /// Keeps one at hand that is in another mount namespace.
+    _open: Option<fs::File>,
+}
+
+/// A bpf file system in this mount namespace, or else in that of the first process or of one that
+/// this one descends from: under `ip netns exec` the one at /sys/fs/bpf is out of sight.
+fn visible() -> Option<Found> {
     let at = |pid: &str| {
         let mountinfo = fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok()?;
         mounted(&mountinfo, "bpf")
     };
-    at("self").or_else(|| {
-        let path = at("1")?;
-        Some(Path::new("/proc/1/root").join(path.strip_prefix("/").ok()?))
+    if let Some(root) = at("self") {
+        return Some(Found { root, _open: None });
+    }
+    others().into_iter().find_map(|pid| {
+        let path = at(&pid)?;
+        let path = Path::new("/proc").join(pid).join("root").join(path.strip_prefix("/").ok()?);
+        // The root of a process can be closed to others, and is gone when the process is.
+        let open = fs::File::open(path).ok()?;
+        let root = PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
+        Some(Found { root, _open: Some(open) })
     })
 }
 
-/// Mounts a bpf file system where the first process sees it, so that pins outlive this mount
-/// namespace, or where that is not allowed, here: then pins last as long as the namespace, which
-/// the command is in too.
-fn mount_for_all() -> Result<PathBuf, Error> {
+/// The first process, and those that this one descends from, which may be in another mount
+/// namespace.
+fn others() -> Vec<String> {
+    let mut others = vec!["1".to_owned()];
+    let mut pid = std::process::id();
+    while let Some(parent) = stat(pid, PARENT).and_then(|field| field.parse::<u32>().ok()) {
+        if parent <= 1 {
+            break;
+        }
+        others.push(parent.to_string());
+        pid = parent;
+    }
+    others
+}
+
+/// Mounts a bpf file system where others see it, so that pins outlive this mount namespace, or
+/// where that is not allowed, here: then pins last as long as the namespace, which the command is
+/// in too.
+fn mount_for_all() -> Result<Found, Error> {
     let failed = || error(format!("mount a bpf file system at {BPFFS}"));
-    let mounting = std::thread::spawn(|| {
+    let others = others();
+    let mounting = std::thread::spawn(move || {
         // The thread has to have its file system attributes to itself to change namespaces.
         unshare(CloneFlags::CLONE_FS)?;
-        let first = fs::File::open("/proc/1/ns/mnt")?;
-        setns(first, CloneFlags::CLONE_NEWNS)?;
+        let namespace =
+            others.iter().find_map(|pid| fs::File::open(format!("/proc/{pid}/ns/mnt")).ok());
+        let namespace = namespace.ok_or(io::ErrorKind::PermissionDenied)?;
+        setns(namespace, CloneFlags::CLONE_NEWNS)?;
         mount_here()
     });
     let for_all = mounting

@@ -4,7 +4,7 @@ use std::io;
 
 use nix::{
     sys::{
-        signal::{SigSet, Signal},
+        signal::{SigSet, SigmaskHow, Signal},
         signalfd::{SfdFlags, SignalFd},
     },
     unistd::{Pid, getpgid, getpgrp},
@@ -27,23 +27,27 @@ const PASSED_ON: [Signal; 8] = [
 const SI_KERNEL: i32 = 0x80;
 
 /// Takes signals instead of dying of them. To be made before other threads are.
-pub struct Signals(AsyncFd<SignalFd>);
+pub struct Signals {
+    fd: AsyncFd<SignalFd>,
+    /// What was blocked before, which is what the command is to start with.
+    pub before: SigSet,
+}
 
 impl Signals {
     /// Blocks the signals and opens them for reading. To be called in a runtime.
     pub fn new() -> io::Result<Self> {
         let set: SigSet = PASSED_ON.into_iter().collect();
-        set.thread_block()?;
+        let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         // SAFETY: the signal descriptor owns its number and keeps it open as long as it lives.
-        Ok(Self(unsafe { AsyncFd::register(fd) }?))
+        Ok(Self { fd: unsafe { AsyncFd::register(fd) }?, before })
     }
 
     /// The next signal, and whether the command in process `child` has to be told of it: from a
     /// terminal it has it already.
     pub async fn next(&self, child: Pid) -> io::Result<(Signal, bool)> {
         loop {
-            let mut guard = self.0.readable().await?;
+            let mut guard = self.fd.readable().await?;
             match guard.get_inner().read_signal()? {
                 Some(info) => {
                     let signal = Signal::try_from(info.ssi_signo.cast_signed())?;

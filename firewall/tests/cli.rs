@@ -1,0 +1,242 @@
+//! The commands that need neither privileges nor a kernel, on the real binary.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests panic")]
+
+use std::{
+    io::Read as _,
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+/// Exit status, standard output, standard error.
+fn firewall(words: &[&str]) -> (i32, String, String) {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_firewall")).args(words).output().expect("the firewall");
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
+    (output.status.code().expect("no signal"), text(&output.stdout), text(&output.stderr))
+}
+
+fn json(words: &[&str]) -> Value {
+    let (status, out, err) = firewall(words);
+    assert_eq!(status, 0, "{err}");
+    serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"))
+}
+
+fn file(text: &[u8]) -> tempfile::NamedTempFile {
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file");
+    std::fs::write(file.path(), text).expect("writing");
+    file
+}
+
+#[test]
+fn explain_in_words() {
+    let (status, out, err) = firewall(&["explain", "--policy", "baidu", "103.235.46.191:80"]);
+    assert_eq!((status, err.as_str()), (0, ""));
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[0], "deny 103.235.46.191:80/tcp");
+    assert!(lines[1].contains("policy `baidu` (enforce) says drop"), "{out}");
+    assert!(out.contains("evidence   org:baidu") && out.contains("country    HK"), "{out}");
+
+    let (status, out, _) = firewall(&["explain", "--policy", "baidu", "212.27.48.10"]);
+    assert_eq!(status, 0);
+    assert!(out.starts_with("allow 212.27.48.10:443/tcp\n"), "{out}");
+    assert!(out.contains("the default is allow"), "{out}");
+}
+
+#[test]
+fn explain_as_json_has_the_keys_of_a_verdict_and_who_came_second() {
+    let value = json(&[
+        "explain",
+        "--json",
+        "--deny",
+        "org:alibaba",
+        "--policy",
+        "cn-jurisdiction",
+        "[2400:3200::1]:53/udp",
+    ]);
+    assert_eq!(value["schema"], 1);
+    assert_eq!(value["verdict"], "deny");
+    assert_eq!(value["mode"], "enforce");
+    assert_eq!(value["reason"], "rule");
+    assert_eq!(value["action"], "drop");
+    assert_eq!(value["policy"], "command-line");
+    assert_eq!(value["rule"], "--deny org:alibaba");
+    assert_eq!(value["proto"], "udp");
+    assert_eq!(value["dst"], serde_json::json!({"ip": "2400:3200::1", "port": 53}));
+    assert_eq!(value["geo"]["country"], "CN");
+    assert_eq!(value["geo"]["organisation"], "alibaba");
+    assert_eq!(value["evidence"].as_array().unwrap().len(), 1);
+    assert_eq!(value["runners_up"][0]["rule"], "home-jurisdiction");
+    assert!(value["runners_up"][0]["evidence"][0].as_str().unwrap().starts_with("country:CN="));
+}
+
+#[test]
+fn explain_of_what_only_observes() {
+    let words = ["explain", "--json", "--observe", "--policy", "cn-jurisdiction", "110.242.68.66"];
+    let value = json(&words);
+    assert_eq!((&value["verdict"], &value["action"]), (&"audit".into(), &"drop".into()));
+    assert_eq!(value["mode"], "observe");
+}
+
+#[test]
+fn explain_says_deny_by_its_status_where_asked() {
+    let base = ["explain", "--exit-code", "--policy", "cn-jurisdiction"];
+    assert_eq!(firewall(&[&base[..], &["110.242.68.66"]].concat()).0, 1);
+    assert_eq!(firewall(&[&base[..], &["64:ff9b::6ef2:4442"]].concat()).0, 1);
+    assert_eq!(firewall(&[&base[..], &["212.27.48.10"]].concat()).0, 0);
+    assert_eq!(firewall(&["explain", "--policy", "cn-jurisdiction", "110.242.68.66"]).0, 0);
+}
+
+#[test]
+fn wrong_usage_is_2_and_says_what_to_write() {
+    for (words, says) in [
+        (&["explain", "110.242.68.66:99999"][..], "port"),
+        (&["explain", "chat.deepseek.com"], "cannot judge names yet"),
+        (&["explain", "--policy", "no-such", "1.2.3.4"], "no-such"),
+        (&["explain", "--deny", "country:XX", "1.2.3.4"], "XX"),
+        (&["explain", "--deny", "contry:CN", "1.2.3.4"], "did you mean `country:CN`?"),
+        (&["explain", "--deny", "domain:example.com", "1.2.3.4"], "domain:"),
+        (&["explain", "--deny", "list:/tmp/x", "1.2.3.4"], "list:"),
+        (&["explain"], "Usage"),
+        (&["no-such-command"], "no-such-command"),
+        (&["check", "--no-such-option"], "--no-such-option"),
+        (&["geo", "lookup"], "Usage"),
+        (&["geo", "lookup", "1.2.3"], "1.2.3"),
+        (&["completions", "no-such-shell"], "no-such-shell"),
+    ] {
+        let (status, out, err) = firewall(words);
+        assert_eq!(status, 2, "{words:?}: {err}");
+        assert!(err.contains(says) && out.is_empty(), "{words:?}: {err}");
+    }
+}
+
+#[test]
+fn check_finds_every_mistake_of_every_file_with_its_place() {
+    let one = file(b"[policy]\nname = \"one\"\nbogus = 1\n[[rule]]\nname = \"r\"\naction = \"drop\"\nto = { jurisdictions = [\"XX\"], networks = [\"10.0.0.0/33\"] }\n");
+    let two = file(b"[policy]\nname = \"two\"\n[[rule]]\nname = \"r\"\naction = \"drop\"\nto = { asns = [\"AS0\"] }\nports = [\"tcp/70000\"]\n");
+    let three = file(b"");
+    let four = file(b"[policy]\nname = \"\xff\"\n");
+    let paths: Vec<&str> =
+        [&one, &two, &three, &four].iter().map(|file| file.path().to_str().unwrap()).collect();
+    let (status, _, err) = firewall(&[&["check"], &paths[..]].concat());
+    assert_eq!(status, 1, "{err}");
+    for says in [
+        "`[policy]` has no key `bogus`",
+        ":3:1",
+        "there is no country `XX`",
+        "10.0.0.0/33",
+        "AS0",
+        "70000",
+        "UTF-8",
+        paths[2],
+        "^^^^",
+        "hint: ",
+    ] {
+        assert!(err.contains(says), "no {says}: {err}");
+    }
+    let (status, out, _) = firewall(&[&["check", "--json"], &paths[..]].concat());
+    assert_eq!(status, 1);
+    let found: Vec<Value> =
+        out.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
+    assert!(found.len() >= 7, "{out}");
+    for finding in &found {
+        assert_eq!(finding["severity"], "error", "{finding}");
+        assert!(paths.contains(&finding["file"].as_str().unwrap()), "{finding}");
+        assert!(finding["line"].as_u64().is_some_and(|line| line > 0), "{finding}");
+        assert!(finding["column"].as_u64().is_some_and(|column| column > 0), "{finding}");
+    }
+    // A policy with a mistake is not used, and is no reason to use another.
+    let (status, out, err) = firewall(&["explain", "--policy", paths[0], "1.2.3.4"]);
+    assert_eq!((status, out.as_str()), (1, ""), "{err}");
+}
+
+#[test]
+fn what_is_shipped_is_valid_and_listed_and_shown() {
+    let (status, out, _) = firewall(&["policy", "list"]);
+    assert_eq!(status, 0);
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies");
+    for entry in std::fs::read_dir(folder).expect("policies").flatten() {
+        let path = entry.path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        assert!(out.lines().any(|line| line.starts_with(name)), "{name}: {out}");
+        let (status, shown, _) = firewall(&["policy", "show", name]);
+        assert_eq!((status, shown), (0, std::fs::read_to_string(&path).unwrap()), "{name}");
+    }
+    let (status, _, err) = firewall(&["check", folder]);
+    assert_eq!(status, 0, "{err}");
+    assert_eq!(firewall(&["policy", "show", "no-such"]).0, 1);
+}
+
+#[test]
+fn geo_lookup_unwraps() {
+    let (status, out, err) = firewall(&[
+        "geo",
+        "lookup",
+        "--json",
+        "110.242.68.66",
+        "64:ff9b::6ef2:4442",
+        "2400:3200::1",
+    ]);
+    assert_eq!(status, 0, "{err}");
+    let rows: Vec<Value> =
+        out.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
+    assert_eq!(rows.len(), 3);
+    assert!(rows.iter().all(|row| row.to_string().contains("\"CN\"")), "{out}");
+    assert!(rows[1].to_string().contains("110.242.68.66"), "{out}");
+}
+
+#[test]
+fn completions_and_manual_name_every_command() {
+    let commands = ["run", "check", "explain", "policy", "geo", "doctor", "completions", "man"];
+    for shell in ["bash", "zsh", "fish"] {
+        let (status, out, _) = firewall(&["completions", shell]);
+        assert_eq!(status, 0);
+        assert!(commands.iter().all(|command| out.contains(command)), "{shell}");
+    }
+    let (status, out, _) = firewall(&["man"]);
+    assert_eq!(status, 0);
+    assert!(out.contains(".TH firewall 1"));
+    assert!(commands.iter().all(|name| out.contains(&format!("FIREWALL {}", name.to_uppercase()))));
+    let (status, out, _) = firewall(&["--version"]);
+    assert_eq!(
+        (status, out),
+        (0, concat!("firewall ", env!("CARGO_PKG_VERSION"), "\n").to_owned())
+    );
+}
+
+#[test]
+fn doctor_reports_each_feature() {
+    let (status, out, err) = firewall(&["doctor", "--json"]);
+    // On this machine or not: it says which, and never fails otherwise.
+    assert!(status == 0 || status == 3, "{err}");
+    let rows: Vec<Value> =
+        out.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
+    assert!(rows.len() > 3 && rows.iter().all(|row| row["feature"].is_string()), "{out}");
+}
+
+/// `firewall … | head -1` is not an error.
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    for words in [
+        &["doctor"][..],
+        &["man"],
+        &["policy", "list"],
+        &["policy", "show", "baidu"],
+        &["completions", "bash"],
+        &["explain", "--policy", "baidu", "1.2.3.4"],
+        &["geo", "lookup", "1.2.3.4"],
+    ] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_firewall"))
+            .args(words)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the firewall");
+        drop(child.stdout.take());
+        let mut err = String::new();
+        child.stderr.take().expect("a pipe").read_to_string(&mut err).expect("reading");
+        let status = child.wait().expect("waiting");
+        assert!(!err.contains("panicked"), "{words:?}: {err}");
+        assert_eq!(status.code(), Some(0), "{words:?}: {err}");
+    }
+}
