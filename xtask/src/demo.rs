@@ -9,14 +9,6 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
 #[path = "../../firewall/tests/harness/mod.rs"]
-#[allow(
-    dead_code,
-    unreachable_pub,
-    missing_docs,
-    unused_imports,
-    reason = "the tests use more of it"
-)]
-#[allow(clippy::unwrap_used, clippy::expect_used, reason = "made for tests: it panics")]
 mod harness;
 
 use crate::run::{POLICIES, policy_arguments};
@@ -115,8 +107,8 @@ pub fn run(firewall: &Path) -> Result<()> {
         .collect::<Result<_, _>>()
         .context("a line of the log")?;
     println!(
-        "{:<16} {:<3} {:<6} {:<8} {:<5} {:<8} {:<5} {:<34} {}",
-        "DESTINATION", "IN", "APP", "HOOK", "SAYS", "CURL GOT", "WIRE", "BY", "EVIDENCE, OWNER"
+        "{:<16} {:<3} {:<6} {:<8} {:<5} {:<8} {:<5} {:<34} EVIDENCE, OWNER",
+        "DESTINATION", "IN", "APP", "HOOK", "SAYS", "CURL GOT", "WIRE", "BY"
     );
     let mut contradictions = 0;
     for (address, got) in rows {

@@ -134,6 +134,5 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// Whether to write in colour to standard error.
 fn colour() -> bool {
-    io::stderr().is_terminal()
-        && !std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

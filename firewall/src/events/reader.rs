@@ -47,7 +47,7 @@ impl Reader {
     }
 
     /// The next event, if there is one now.
-    pub fn next(&mut self) -> Option<FlowEvent> {
+    pub fn next_event(&mut self) -> Option<FlowEvent> {
         loop {
             let item = self.ring.get_mut().next()?;
             match FlowEvent::try_from(&*item) {

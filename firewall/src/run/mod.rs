@@ -290,7 +290,7 @@ struct Recorder<'a> {
 impl Recorder<'_> {
     fn drain(&mut self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Error> {
         let mut due = Vec::new();
-        while let Some(event) = self.reader.next() {
+        while let Some(event) = self.reader.next_event() {
             self.coalescer.push(event, |event| due.push(event));
         }
         self.record(&due, tell)
