@@ -96,7 +96,7 @@ fn another_network_namespace_changes_nothing() {
     let _web = other.listen_tcp(&["[::]:80"]);
     let script = format!(
         "setns {}\ntcp {BAIDU}:80\nudp-sendto {BAIDU}:81\ntcp [{ALIDNS}]:80\nping {BAIDU}:0\n\
-         tcp {FREE}:80\nudp-sendto {FREE}:81",
+         tcp {FREE}:80\nudp-sendto {FREE}:81\ntcp-source-route {BAIDU}:82 {FREE}:82",
         namespace_path(&other.client).display()
     );
     let outcome = Run::new(&net, &CN).client(&script);
@@ -107,6 +107,9 @@ fn another_network_namespace_changes_nothing() {
     assert_eq!(outcome.errno(&format!("ping {BAIDU}:0")), libc::EPERM);
     assert_eq!(outcome.errno(&format!("tcp {FREE}:80")), 0);
     assert_eq!(outcome.errno(&format!("udp-sendto {FREE}:81")), 0);
+    // Denied as a packet only: the socket is destroyed where it is.
+    let step = outcome.step(&format!("tcp-source-route {BAIDU}:82 {FREE}:82"));
+    assert!(step.errno != 0 && step.took < super::ways::AT_ONCE, "{step:?}");
     capture.assert_nothing_to(BAIDU);
     capture.assert_nothing_to(ALIDNS);
     assert!(capture.to(FREE).iter().any(|packet| packet.protocol == 6));
