@@ -7,7 +7,7 @@
 use crate::{event::Identity, flow::Address};
 
 /// Version of everything that is pinned or crosses the ring buffer.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Generations that can be in the kernel at once: the running one and the one being built.
 pub const SLOTS: u32 = 2;

@@ -30,7 +30,7 @@ pub fn v4(ctx: &SockAddrContext, hook: Hook) -> i32 {
     let addr: *mut bpf_sock_addr = ctx.sock_addr;
     // SAFETY: reading a context member.
     let ip = unsafe { (*addr).user_ip4 };
-    judge(ctx, hook, Address::v4(u32::from_be(ip)))
+    judge(ctx, hook, Address::v4(u32::from_be(ip)), |destination| destination)
 }
 
 /// 1 lets the call go on, 0 fails it.
@@ -46,11 +46,21 @@ pub fn v6(ctx: &SockAddrContext, hook: Hook) -> i32 {
             (&raw const (*addr).user_ip6[3]).read_volatile(),
         ]
     };
-    judge(ctx, hook, Address::v6(words))
+    // A copy, so that what the matcher finds out of the address is not known of it afterwards: the
+    // verifier would follow every kind of address through all that comes after.
+    judge(ctx, hook, Address::v6(words), |destination| Destination {
+        address: destination.address.forget(),
+        ..destination
+    })
 }
 
 #[inline(always)]
-fn judge(ctx: &SockAddrContext, hook: Hook, address: Address) -> i32 {
+fn judge(
+    ctx: &SockAddrContext,
+    hook: Hook,
+    address: Address,
+    judged: impl FnOnce(Destination) -> Destination,
+) -> i32 {
     let addr: *mut bpf_sock_addr = ctx.sock_addr;
     // SAFETY: reading context members.
     let (port, protocol, sk): (u32, u32, *mut bpf_sock) =
@@ -60,7 +70,7 @@ fn judge(ctx: &SockAddrContext, hook: Hook, address: Address) -> i32 {
         if firewall_common::flow::has_ports(protocol) { u16::from_be(port as u16) } else { 0 };
     let destination =
         Destination { address: address.destination(), port, protocol, port_hidden: 0 };
-    let (generation, settings, errno, judgement) = socket::judge(&destination);
+    let (generation, settings, errno, judgement) = socket::judge(&judged(destination));
     let state = if sk.is_null() { None } else { socket::state(sk.cast()) };
     match state {
         Some(state) => {

@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use firewall_common::{
     event::app,
-    flow::{Address, Destination, TCP, fingerprint, has_ports},
+    flow::{Destination, TCP, fingerprint},
     forget::forget,
     layout::{Active, Counter, SocketState, flags, socket as socket_flags},
     parse::{Bytes, ip},
@@ -85,6 +85,25 @@ pub fn judge(skb: *mut __sk_buff, rewrite: impl FnOnce(&mut ip::Packet, &mut Soc
     undecided(skb, active, sk, state, rewrite)
 }
 
+/// The packet, if it is one whose flow can be told by its first bytes and they are in one piece.
+#[inline(always)]
+fn plain(skb: *mut __sk_buff) -> Option<ip::Packet> {
+    // SAFETY: reading context members; both are packet pointers to the verifier.
+    let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
+    if data + size_of::<[u32; 6]>() > end {
+        return None;
+    }
+    // SAFETY: the bounds were just compared. The kernel aligns IP headers to words where the
+    // processor needs that (`NET_IP_ALIGN`); by bytes, an address would be a dozen instructions.
+    ip::plain(unsafe { &*(data as *const [u32; 6]) }, || {
+        if data + size_of::<[u32; 11]>() > end {
+            return None;
+        }
+        // SAFETY: as above.
+        Some(unsafe { &*(data as *const [u32; 11]) })
+    })
+}
+
 const ALLOW: u64 = Verdict::Allow as u64;
 const AUDIT: u64 = Verdict::Audit as u64;
 const DENY: u64 = Verdict::Deny as u64;
@@ -92,51 +111,11 @@ const DENY: u64 = Verdict::Deny as u64;
 /// The verdict that is kept for where the packet goes, or 0.
 #[inline(always)]
 fn kept_verdict(skb: *mut __sk_buff, active: Active, state: &SocketState) -> u64 {
-    let Some(destination) = plain_destination(skb) else { return 0 };
-    let fingerprint = fingerprint(maps::seed, active.generation(), &destination);
+    let Some(packet) = plain(skb) else { return 0 };
+    let fingerprint = fingerprint(maps::seed, active.generation(), &packet.destination);
     // SAFETY: a plain read; volatile, so that it is one read of the whole word.
     let kept = unsafe { (&raw const state.kept).read_volatile() };
     if kept & !3 == fingerprint { kept & 3 } else { 0 }
-}
-
-/// Where a packet without options or fragments goes, by its first bytes.
-///
-/// The parser has not looked at what extension headers may hide: to their protocol numbers no
-/// verdict is ever kept, so a packet with them is not recognised.
-#[inline(always)]
-fn plain_destination(skb: *mut __sk_buff) -> Option<Destination> {
-    const V4: usize = 24;
-    const V6: usize = 44;
-    // Words where the header has words: by bytes, every address is a dozen instructions. The
-    // kernel aligns IP headers to words where the processor needs that (`NET_IP_ALIGN`).
-    // SAFETY: reading context members; both are packet pointers to the verifier.
-    let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
-    if data + V4 > end {
-        return None;
-    }
-    // SAFETY: the bounds were just compared.
-    let v4 = unsafe { &*(data as *const [u8; V4]) };
-    let (address, protocol, port) = if v4[0] == 0x45 {
-        // SAFETY: as above.
-        let (fragment, dst, port) = unsafe {
-            let half = data as *const u16;
-            (half.add(3).read(), (data as *const u32).add(4).read(), half.add(11).read())
-        };
-        if fragment & u16::to_be(0x3fff) != 0 {
-            return None;
-        }
-        (Address::v4(u32::from_be(dst)), v4[9], port)
-    } else {
-        if data + V6 > end || v4[0] >> 4 != 6 {
-            return None;
-        }
-        // SAFETY: the bounds were just compared.
-        let (words, port) =
-            unsafe { (&*(data as *const [u32; V6 / 4]), (data as *const u16).add(21).read()) };
-        (Address::v6([words[6], words[7], words[8], words[9]]), v4[6], port)
-    };
-    let port = if has_ports(protocol) { u16::from_be(port) } else { 0 };
-    Some(Destination { address, port, protocol, port_hidden: 0 })
 }
 
 /// A packet whose flow has no verdict of the running generation.
@@ -151,33 +130,44 @@ fn undecided(
     if state.identity.kind == 0 {
         identify(skb, sk, state);
     }
-    let control = state.flags & socket_flags::CONTROL != 0;
+    let control = forget(state.flags & socket_flags::CONTROL) != 0;
     let header = policy::header(active);
     let settings = header.map_or(socket::NO_SETTINGS, |header| header.flags);
-    let (mut packet, error) = ip::parse(&Skb(skb));
+    let plain = plain(skb);
+    let is_plain = forget(u32::from(plain.is_some())) != 0;
+    let (mut packet, error) = match is_plain {
+        true => (plain.unwrap_or_default().forget(), None),
+        false => ip::parse(&Skb(skb)),
+    };
     let unreadable = forget(u32::from(error.is_some())) != 0;
     rewrite(&mut packet, state);
+    // An accepted connection can be given a source route too: what cannot be read is no reply.
+    let inbound = settings & flags::INBOUND_ENFORCE == 0
+        && !unreadable
+        && forget(u32::from(packet.destination.protocol)) == u32::from(TCP)
+        && is_inbound(sk, state);
+    let inbound = forget(u32::from(inbound)) != 0;
+
+    // A copy, so that what the matcher finds out of the address is not known of the packet: the
+    // verifier would follow every kind of address through all that comes after.
+    let address = packet.destination.address.forget();
+    let destination = Destination { address, ..packet.destination };
 
     // 1. The kernel's own control packets: neighbour discovery, resets, errors.
-    // 2. What cannot be read: before the next, since an accepted connection can be given a source
-    //    route too.
-    // 3. Replies on a connection that came from outside.
+    // 2. Replies on a connection that came from outside.
+    // 3. What cannot be read.
     // 4. The generation.
     let judgement = if control {
         count(Counter::Kernel);
         Judgement::without_decision(Verdict::Allow, Reason::Kernel)
-    } else if settings & flags::INBOUND_ENFORCE == 0
-        && !unreadable
-        && packet.destination.protocol == TCP
-        && is_inbound(sk, state)
-    {
+    } else if inbound {
         count(Counter::Inbound);
         Judgement::without_decision(Verdict::Allow, Reason::Inbound)
     } else {
         match header {
             None => policy::no_policy(),
             Some(header) if unreadable => policy::unparsable(header),
-            Some(header) => policy::judge(active, header, &packet.destination),
+            Some(header) => policy::judge(active, header, &destination),
         }
     }
     .forget();
@@ -190,8 +180,8 @@ fn undecided(
     socket::settle(
         state,
         skb.cast(),
-        active.generation(),
-        settings,
+        forget(active.generation()),
+        forget(settings),
         &packet.destination,
         &origin,
         judgement,

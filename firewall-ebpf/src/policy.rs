@@ -2,7 +2,7 @@
 
 use aya_ebpf::btf_maps::ArrayOfMaps;
 use firewall_common::{
-    evaluate::{Cell, Fault, Tables, evaluate},
+    evaluate::{BLOCK, Fault, Tables, evaluate},
     flow::Destination,
     forget::forget,
     layout::{Active, Counter, Header, SLOTS, flags},
@@ -51,9 +51,8 @@ struct Generation<'a>(&'a Blocks);
 
 impl Tables for Generation<'_> {
     #[inline(always)]
-    fn cell(&self, block: u32, index: u8) -> Option<Cell> {
-        let block = self.0.get(block)?;
-        Some(Cell(block[usize::from(index)]))
+    fn block(&self, index: u32) -> Option<&[u32; BLOCK]> {
+        self.0.get(index)
     }
 }
 

@@ -98,20 +98,20 @@ pub fn settle(
     };
     // SAFETY: a plain write; volatile, so that it is one write of the whole word.
     unsafe { (&raw mut state.kept).write_volatile(kept) };
-    if !judgement.passes() {
-        count(Counter::Deny);
-        emit::record(state, ctx);
-        return;
-    }
+    let passes = judgement.passes();
     // A flow that may pass is recorded with its first packet, when its source is known and it is
     // more than a plan: resolvers connect UDP sockets only to learn a source address.
-    if origin.hook as u8 != Hook::Packet as u8 {
+    if passes && origin.hook as u8 != Hook::Packet as u8 {
         return;
     }
     let audit = judgement.verdict == Verdict::Audit as u8;
-    count(if audit { Counter::Audit } else { Counter::Allow });
+    count(match (passes, audit) {
+        (false, _) => Counter::Deny,
+        (true, true) => Counter::Audit,
+        (true, false) => Counter::Allow,
+    });
     let due = audit || (settings & flags::RECORD_ALLOW != 0 && judgement.decision != 0);
-    if due && state.recorded_at == 0 {
+    if !passes || (due && state.recorded_at == 0) {
         emit::record(state, ctx);
     }
 }
@@ -166,7 +166,7 @@ pub fn judge(destination: &Destination) -> (u32, u32, i32, Judgement) {
             active.generation(),
             header.flags,
             header.errno,
-            policy::judge(active, header, destination),
+            policy::judge(active, header, destination).forget(),
         ),
         None => (0, NO_SETTINGS, 0, policy::no_policy()),
     }

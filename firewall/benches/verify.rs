@@ -19,7 +19,6 @@ use firewall::{
     },
     policy::compile::Settings,
 };
-use firewall_common::layout::Scope;
 
 /// Milliseconds for verification and load of all programs and of `cn-jurisdiction`.
 const TIME_BUDGET: f64 = 250.0;
@@ -92,7 +91,7 @@ fn round() -> Result<Round> {
         common::compile(common::shipped("cn-jurisdiction", &intel)?, &intel, Settings::default())
     });
     let generation = generation?;
-    let mut loaded = load(OBJECT, Scope::default())?;
+    let mut loaded = load(OBJECT, 0)?;
     let (write, applied) = timed(|| apply::apply(&mut loaded.ebpf, &generation));
     applied?;
     let verification = loaded.verified.iter().map(|one| one.time).sum();

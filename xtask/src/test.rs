@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::command::{cargo, is_root, run as run_command, succeeds};
 use crate::skips::Skips;
-use crate::{lint, setup};
+use crate::{lint, measure, setup};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -32,6 +32,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let require_kernel = arguments.require_kernel.unwrap_or_else(is_root);
     if !require_kernel {
         eprintln!("tests that need root or a recent kernel are skipped where it is missing");
+    }
+    if require_kernel && arguments.runner.is_empty() {
+        measure::verify_instructions()?;
     }
     let skips = Skips::watch()?;
     let test = |words: &[&str]| {

@@ -6,11 +6,11 @@
 use super::Bytes;
 use crate::{
     flow::{Address, Destination, has_ports},
-    forget::{forget, forget_u64},
+    forget::forget,
 };
 
 /// Source and destination of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packet {
     /// Source address.
     pub src: Address,
@@ -57,13 +57,13 @@ impl Packet {
 
     /// The same packet, of which the verifier knows nothing.
     #[inline(always)]
-    fn forget(self) -> Self {
+    pub fn forget(self) -> Self {
         let Destination { address, port, protocol, port_hidden } = self.destination;
         Self {
-            src: Address { high: forget_u64(self.src.high), low: forget_u64(self.src.low) },
+            src: self.src.forget(),
             src_port: forget(u32::from(self.src_port)) as u16,
             destination: Destination {
-                address: Address { high: forget_u64(address.high), low: forget_u64(address.low) },
+                address: address.forget(),
                 port: forget(u32::from(port)) as u16,
                 protocol: forget(u32::from(protocol)) as u8,
                 port_hidden: forget(u32::from(port_hidden)) as u8,
@@ -72,6 +72,44 @@ impl Packet {
             plain: forget(u32::from(self.plain)) as u8,
         }
     }
+}
+
+/// Reads the headers of a packet with neither options, extension headers nor a fragment, from its
+/// first words as they lie in memory. `None` for any other, which takes [`parse`].
+///
+/// `v6` gives the eleven words up to the ports, which is more than many IPv4 packets have.
+#[inline(always)]
+pub fn plain<'a>(v4: &[u32; 6], v6: impl FnOnce() -> Option<&'a [u32; 11]>) -> Option<Packet> {
+    let mut packet = Packet::unread();
+    let first = u32::from_be(v4[0]);
+    let ports = if first >> 24 == 0x45 {
+        // The flag "more fragments" and the offset.
+        if u32::from_be(v4[1]) & 0x3fff != 0 {
+            return None;
+        }
+        packet.src = Address::v4(u32::from_be(v4[3]));
+        packet.destination.address = Address::v4(u32::from_be(v4[4]));
+        packet.destination.protocol = (u32::from_be(v4[2]) >> 16) as u8;
+        packet.transport = 20;
+        v4[5]
+    } else if first >> 28 == 6 {
+        let words = v6()?;
+        packet.src = Address::v6([words[2], words[3], words[4], words[5]]);
+        packet.destination.address = Address::v6([words[6], words[7], words[8], words[9]]);
+        packet.destination.protocol = (u32::from_be(words[1]) >> 8) as u8;
+        packet.transport = 40;
+        if is_extension(packet.destination.protocol) {
+            return None;
+        }
+        words[10]
+    } else {
+        return None;
+    };
+    if has_ports(packet.destination.protocol) {
+        packet.src_port = (u32::from_be(ports) >> 16) as u16;
+        packet.destination.port = u32::from_be(ports) as u16;
+    }
+    Some(packet)
 }
 
 /// Reads the headers: the packet as far as it could be read, and what stopped the reading.
@@ -194,4 +232,56 @@ fn parse_v6(bytes: &(impl Bytes + ?Sized), packet: &mut Packet) -> Result<bool, 
 /// Hop-by-hop, routing, fragment, authentication, destination, mobility, HIP, Shim6.
 const fn is_extension(protocol: u8) -> bool {
     matches!(protocol, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Words of a packet that is plain but for what `change` does to its bytes.
+    fn both(bytes: &[u8; 44]) -> (Option<Packet>, (Packet, Option<Error>)) {
+        let mut words = [0u32; 11];
+        for (word, four) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+            *word = u32::from_ne_bytes([four[0], four[1], four[2], four[3]]);
+        }
+        let v4 = words.first_chunk().unwrap();
+        (plain(v4, || Some(&words)), parse(&bytes[..]))
+    }
+
+    #[test]
+    fn what_is_plain_is_what_parse_reads() {
+        let mut state = 1u32;
+        let mut random = || {
+            // Marsaglia's xorshift.
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state.to_le_bytes()
+        };
+        let (mut seen, mut others) = (0, 0);
+        for _ in 0..100_000 {
+            let mut bytes = [0u8; 44];
+            for four in bytes.chunks_exact_mut(4) {
+                four.copy_from_slice(&random());
+            }
+            let [kind, fragment, protocol, _] = random();
+            bytes[0] = [0x45, 0x60, 0x46, 0x6f, 0x50][usize::from(kind) % 5];
+            if fragment % 4 != 0 {
+                (bytes[6], bytes[7]) = (fragment & 0xc0, 0);
+            }
+            let next = [6, 17, 1, 58, 132, 136, 44, 0, 43, 47][usize::from(protocol) % 10];
+            bytes[if bytes[0] >> 4 == 4 { 9 } else { 6 }] = next;
+            match both(&bytes) {
+                (Some(packet), parsed) => {
+                    seen += 1;
+                    assert_eq!(parsed, (packet, None), "{bytes:x?}");
+                }
+                (None, (packet, error)) => {
+                    others += 1;
+                    assert!(error.is_some() || packet.plain == 0, "{bytes:x?}");
+                }
+            }
+        }
+        assert!(seen > 10_000 && others > 10_000, "{seen} plain, {others} not");
+    }
 }

@@ -7,7 +7,7 @@ use firewall::{
     intel::{Intel, country::Country},
     policy::{Action, Destinations, Mode, Policy, Rule, compile::Generation},
 };
-use firewall_common::evaluate::{BLOCK, Cell};
+use firewall_common::evaluate::Cell;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// Rules over which all AS numbers are spread: so many that neighbours are hardly ever in the same.
@@ -85,7 +85,7 @@ pub fn boundaries(generation: &Generation) -> usize {
     [generation.header.root_v4, generation.header.root_v6]
         .map(|root| {
             let (mut last, mut classes) = (None, 0);
-            leaves(&generation.blocks, Cell(root), &mut |leaf| {
+            leaves(generation, Cell(root), &mut |leaf| {
                 if last.replace(leaf) != Some(leaf) {
                     classes += 1;
                 }
@@ -96,13 +96,14 @@ pub fn boundaries(generation: &Generation) -> usize {
         .sum()
 }
 
-fn leaves(blocks: &[[u32; BLOCK]], cell: Cell, visit: &mut impl FnMut(Cell)) {
-    match cell.next() {
-        None => visit(cell),
-        Some(block) => {
-            for cell in blocks[block as usize] {
-                leaves(blocks, Cell(cell), visit);
-            }
+fn leaves(generation: &Generation, cell: Cell, visit: &mut impl FnMut(Cell)) {
+    if cell.is_leaf() {
+        return visit(cell);
+    }
+    for byte in 0..=u8::MAX {
+        // Tables that were just compiled have no cell that leads nowhere.
+        if let Ok(cell) = cell.follow(generation, byte) {
+            leaves(generation, cell, visit);
         }
     }
 }

@@ -278,8 +278,8 @@ impl Generation {
 }
 
 impl Tables for Generation {
-    fn cell(&self, block: u32, index: u8) -> Option<Cell> {
-        Some(Cell(self.blocks.get(block as usize)?[usize::from(index)]))
+    fn block(&self, index: u32) -> Option<&[u32; evaluate::BLOCK]> {
+        self.blocks.get(index as usize)
     }
 }
 

@@ -290,6 +290,7 @@ fn pieces<V>(cuts: Vec<u128>, max: u128, values: Vec<Option<V>>) -> Vec<(u128, u
 fn settings() -> impl Strategy<Value = Settings> {
     (drop_or_allow(), drop_or_allow(), prop::bool::weighted(0.8)).prop_map(
         |(default, unparsable, record_allow)| Settings {
+            observe: false,
             default,
             on_deny: OnDeny::Refuse,
             inbound: Inbound::Allow,

@@ -1,15 +1,18 @@
-//! Intervals into 256-way tries, with equal blocks shared.
+//! Intervals into 256-way tries, with equal nodes shared.
 
 use std::collections::HashMap;
 
-use firewall_common::evaluate::{BLOCK, Cell};
+use firewall_common::evaluate::{BLOCK, Cell, LINE, LINE_RUNS, line};
 
-/// Tries that share their blocks.
+/// Tries that share their nodes.
 #[derive(Default)]
 pub struct Forest {
-    /// The blocks; a [`Cell`] names them by index.
+    /// The blocks; a [`Cell`] names them, or their lines, by index.
     pub blocks: Vec<[u32; BLOCK]>,
     numbers: HashMap<[u32; BLOCK], u32>,
+    lines: HashMap<[u32; LINE], u32>,
+    /// Where the next line goes.
+    free_line: u32,
 }
 
 impl Forest {
@@ -28,19 +31,29 @@ impl Forest {
         }
         let below = (bytes - 1) * 8;
         let mut block = [0; BLOCK];
+        let mut runs: Vec<(u8, Cell)> = Vec::new();
         let mut rest = steps;
-        for (index, slot) in block.iter_mut().enumerate() {
-            let start = base + ((index as u128) << below);
+        for byte in 0..=u8::MAX {
+            let start = base + (u128::from(byte) << below);
             let last = start + ((1u128 << below) - 1);
             // The last step at or before the first key holds there.
             let first = rest.partition_point(|(at, _)| *at <= start).saturating_sub(1);
             let len = rest[first..].partition_point(|(at, _)| *at <= last);
-            *slot = self.node(&rest[first..first + len], start, bytes - 1).0;
+            let cell = self.node(&rest[first..first + len], start, bytes - 1);
             rest = &rest[first + len - 1..];
+            block[usize::from(byte)] = cell.0;
+            if runs.last().is_none_or(|(_, before)| *before != cell) {
+                runs.push((byte, cell));
+            }
         }
-        if block.iter().all(|cell| *cell == block[0]) {
-            return Cell(block[0]);
+        match runs.len() {
+            1 => runs[0].1,
+            2..=LINE_RUNS => self.line(line(&runs)),
+            _ => self.block(block),
         }
+    }
+
+    fn block(&mut self, block: [u32; BLOCK]) -> Cell {
         if let Some(number) = self.numbers.get(&block) {
             return Cell::block(*number);
         }
@@ -48,5 +61,66 @@ impl Forest {
         self.blocks.push(block);
         self.numbers.insert(block, number);
         Cell::block(number)
+    }
+
+    fn line(&mut self, line: [u32; LINE]) -> Cell {
+        if let Some(number) = self.lines.get(&line) {
+            return Cell::line(*number);
+        }
+        if (self.free_line as usize).is_multiple_of(BLOCK / LINE) {
+            self.free_line = (self.blocks.len() * (BLOCK / LINE)) as u32;
+            self.blocks.push([0; BLOCK]);
+        }
+        let number = self.free_line;
+        self.free_line += 1;
+        let (block, place) = (number as usize * LINE / BLOCK, number as usize * LINE % BLOCK);
+        self.blocks[block][place..place + LINE].copy_from_slice(&line);
+        self.lines.insert(line, number);
+        Cell::line(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use firewall_common::evaluate::Tables;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    impl Tables for Forest {
+        fn block(&self, index: u32) -> Option<&[u32; BLOCK]> {
+            self.blocks.get(index as usize)
+        }
+    }
+
+    proptest! {
+        /// Close to each other, so that nodes have all numbers of runs, and at the boundaries.
+        #[test]
+        fn every_key_finds_its_step(
+            starts in prop::collection::btree_set(0u128..1 << 24, 0..200),
+            near in prop::collection::btree_set(0u128..300, 0..60),
+            keys in prop::collection::vec(0u128..1 << 24, 100),
+        ) {
+            let starts: std::collections::BTreeSet<u128> =
+                starts.into_iter().chain(near).chain([0]).collect();
+            let steps: Vec<(u128, Cell)> = starts
+                .iter()
+                .enumerate()
+                .map(|(place, at)| (*at, Cell::leaf(place as u32 % 40 + 1)))
+                .collect();
+            let mut forest = Forest::default();
+            let root = forest.insert(&steps, 3);
+            for key in keys.into_iter().chain(starts.iter().flat_map(|at| [*at, at.saturating_sub(1)])) {
+                let mut cell = root;
+                for byte in &(key as u32).to_be_bytes()[1..] {
+                    if cell.is_leaf() {
+                        break;
+                    }
+                    cell = cell.follow(&forest, *byte).unwrap();
+                }
+                let (_, want) = steps.iter().rfind(|(at, _)| *at <= key).unwrap();
+                prop_assert_eq!(cell, *want, "{:#x}", key);
+            }
+        }
     }
 }
