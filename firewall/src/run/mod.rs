@@ -8,6 +8,7 @@
 //! policies if this process is killed; what it leaves running when it ends is ended too.
 
 pub mod child;
+mod destroy;
 pub mod pins;
 mod signals;
 
@@ -42,6 +43,7 @@ use crate::{
     intel::{self, Intel},
     policy::{compile::Generation, explain::Explainer},
 };
+use destroy::Destroyer;
 use pins::{Pins, Runs};
 use signals::Signals;
 
@@ -226,6 +228,7 @@ impl Place {
             messages: Messages::new(&mut loaded.ebpf),
             log,
             coalescer: Coalescer::default(),
+            destroyer: Destroyer::default(),
             summary: Summary::default(),
         };
 
@@ -283,6 +286,7 @@ struct Recorder<'a> {
     enricher: Enricher<'a>,
     messages: Option<Messages>,
     coalescer: Coalescer,
+    destroyer: Destroyer,
     log: Log,
     summary: Summary,
 }
@@ -291,6 +295,7 @@ impl Recorder<'_> {
     fn drain(&mut self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Error> {
         let mut due = Vec::new();
         while let Some(event) = self.reader.next_event() {
+            self.destroyer.consider(&event);
             self.coalescer.push(event, |event| due.push(event));
         }
         self.record(&due, tell)

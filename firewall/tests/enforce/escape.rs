@@ -96,7 +96,7 @@ fn another_network_namespace_changes_nothing() {
     let _web = other.listen_tcp(&["[::]:80"]);
     let script = format!(
         "setns {}\ntcp {BAIDU}:80\nudp-sendto {BAIDU}:81\ntcp [{ALIDNS}]:80\nping {BAIDU}:0\n\
-         tcp {FREE}:80\nudp-sendto {FREE}:81",
+         tcp {FREE}:80\nudp-sendto {FREE}:81\ntcp-source-route {BAIDU}:82 {FREE}:82",
         namespace_path(&other.client).display()
     );
     let outcome = Run::new(&net, &CN).client(&script);
@@ -107,6 +107,9 @@ fn another_network_namespace_changes_nothing() {
     assert_eq!(outcome.errno(&format!("ping {BAIDU}:0")), libc::EPERM);
     assert_eq!(outcome.errno(&format!("tcp {FREE}:80")), 0);
     assert_eq!(outcome.errno(&format!("udp-sendto {FREE}:81")), 0);
+    // Denied as a packet only: the socket is destroyed where it is.
+    let step = outcome.step(&format!("tcp-source-route {BAIDU}:82 {FREE}:82"));
+    assert!(step.errno != 0 && step.took < super::ways::AT_ONCE, "{step:?}");
     capture.assert_nothing_to(BAIDU);
     capture.assert_nothing_to(ALIDNS);
     assert!(capture.to(FREE).iter().any(|packet| packet.protocol == 6));
@@ -151,12 +154,13 @@ fn a_socket_opened_outside_is_closed_to_the_command() {
         // SAFETY: between fork and exec the closure makes one system call.
         unsafe {
             run.command
-                .pre_exec(move || crate::support::client::check(libc::dup2(fd, 9)).map(|_| ()))
+                .pre_exec(move || crate::support::client::check(libc::dup2(fd, 199)).map(|_| ()))
         };
-        let line = format!("fd-sendto 9 {ip}:2001");
+        let line = format!("fd-sendto 199 {ip}:2001");
         let outcome = run.client(&line);
         assert_eq!(outcome.errno(&line), EBADF);
-        assert!(outcome.stderr.contains("closed to the command: 9"), "{}", outcome.stderr);
+        let said = outcome.stderr.lines().find(|line| line.contains("closed to the command: "));
+        assert!(said.expect(&outcome.stderr).contains("199"), "{}", outcome.stderr);
     }
     capture.assert_nothing_to(BAIDU);
 }
