@@ -280,6 +280,12 @@ impl Place {
     }
 }
 
+/// Counters that stay at zero on a sound machine, and what it means if they do not.
+const UNEXPECTED: [(Counter, &str); 2] = [
+    (Counter::NoState, "no memory for the state of a socket, packets were dropped"),
+    (Counter::NoPolicy, "the tables in the kernel had no answer, flows were denied"),
+];
+
 /// Takes events from the kernel to the log.
 struct Recorder<'a> {
     reader: Reader,
@@ -322,6 +328,12 @@ impl Recorder<'_> {
         let mut due = Vec::new();
         self.coalescer.flush(|event| due.push(event));
         self.record(&due, tell)?;
+        for (counter, what) in UNEXPECTED {
+            let times = counters.sum(counter)?;
+            if times > 0 {
+                tell(Notice::Say(format!("{what}: {times} times ({})", counter.word())));
+            }
+        }
         self.summary.lost = counters.sum(Counter::LostEvents)? + self.reader.malformed;
         if self.summary.lost > 0 {
             let lost = Lost { schema: SCHEMA, kind: "lost", count: self.summary.lost };
