@@ -20,7 +20,7 @@ pub fn bench_empty(_ctx: SkBuffContext) -> i32 {
 /// As attached: with the same packet again and again, a flow that is decided.
 #[cgroup_skb(egress)]
 pub fn bench_decided(ctx: SkBuffContext) -> i32 {
-    egress::judge(ctx.skb.skb, |_, _| {})
+    egress::judge(&ctx, |_, _| {})
 }
 
 /// A new flow with every packet: a random IPv4 address takes the place of the packet's own, and
@@ -28,7 +28,7 @@ pub fn bench_decided(ctx: SkBuffContext) -> i32 {
 /// from before.
 #[cgroup_skb(egress)]
 pub fn bench_new_v4(ctx: SkBuffContext) -> i32 {
-    egress::judge(ctx.skb.skb, |packet, state| {
+    egress::judge(&ctx, |packet, state| {
         state.identity.kind = app::PROCESS;
         packet.destination.address = Address::v4(random());
     })
@@ -37,7 +37,7 @@ pub fn bench_new_v4(ctx: SkBuffContext) -> i32 {
 /// A new flow with every packet, to a random IPv6 address in 2000::/6, where the world's are.
 #[cgroup_skb(egress)]
 pub fn bench_new_v6(ctx: SkBuffContext) -> i32 {
-    egress::judge(ctx.skb.skb, |packet, state| {
+    egress::judge(&ctx, |packet, state| {
         state.identity.kind = app::PROCESS;
         let high = u64::from(random()) << 32 | u64::from(random());
         packet.destination.address = Address { high: 0x2 << 60 | high >> 6, low: 1 };

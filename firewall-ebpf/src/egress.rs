@@ -8,6 +8,7 @@ use aya_ebpf::{
         bpf_get_socket_uid, bpf_sk_fullsock, bpf_skb_cgroup_id, bpf_skb_load_bytes,
         bpf_skc_to_mptcp_sock,
     },
+    programs::SkBuffContext,
 };
 use firewall_common::{
     event::app,
@@ -55,7 +56,8 @@ impl Bytes for Skb {
 
 /// Judges a packet. `rewrite` is for measurements: it sees every packet that was not decided yet.
 #[inline(always)]
-pub fn judge(skb: *mut __sk_buff, rewrite: impl FnOnce(&mut ip::Packet, &mut SocketState)) -> i32 {
+pub fn judge(ctx: &SkBuffContext, rewrite: impl FnOnce(&mut ip::Packet, &mut SocketState)) -> i32 {
+    let skb = ctx.skb.skb;
     let active = policy::active();
     // SAFETY: reading a context member.
     let sk: *mut bpf_sock = unsafe { (*skb).__bindgen_anon_2.sk };

@@ -58,7 +58,7 @@ fn keep_path() -> Option<()> {
     // it has ended.
     let path = unsafe { PATH.get_ptr_mut(0)?.as_mut()? };
     walk(&offsets, file, path)?;
-    EXECUTABLES.insert(&id, path, 0).ok()
+    EXECUTABLES.insert(id, path, 0).ok()
 }
 
 /// Writes the names from the file up to the root, across mount points.

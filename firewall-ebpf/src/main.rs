@@ -39,7 +39,7 @@ pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
 /// Every packet of a local socket.
 #[cgroup_skb(egress)]
 pub fn egress(ctx: SkBuffContext) -> i32 {
-    packet::judge(ctx.skb.skb, |_, _| {})
+    packet::judge(&ctx, |_, _| {})
 }
 
 /// `socket()`.
