@@ -125,6 +125,9 @@ pub mod socket {
     pub const INBOUND: u32 = 1;
     /// One of the kernel's own control sockets.
     pub const CONTROL: u32 = 2;
+    /// The app has called `connect()` on it, so it is no accepted connection: TCP lets two ends
+    /// open at once, and one socket connect to itself.
+    pub const CONNECTED: u32 = 4;
 }
 
 /// Length of one directory or file name that is kept of an executable's path.

@@ -75,7 +75,7 @@ fn judge(
     match state {
         Some(state) => {
             charge(state, sk);
-            state.flags &= !socket_flags::INBOUND;
+            state.flags = (state.flags & !socket_flags::INBOUND) | socket_flags::CONNECTED;
             // Not cached: the first packet is judged again, and recorded with its source.
             let origin = Origin { hook, src: Address::default(), src_port: 0, cacheable: false };
             let ctx = addr.cast();

@@ -143,9 +143,11 @@ fn undecided(
     };
     let unreadable = forget(u32::from(error.is_some())) != 0;
     rewrite(&mut packet, state);
-    // An accepted connection can be given a source route too: what cannot be read is no reply.
+    // An accepted connection can be given a source route too: only what goes straight back to the
+    // other end is a reply.
     let inbound = settings & flags::INBOUND_ENFORCE == 0
         && !unreadable
+        && packet.plain != 0
         && forget(u32::from(packet.destination.protocol)) == u32::from(TCP)
         && is_inbound(sk, state);
     let inbound = forget(u32::from(inbound)) != 0;

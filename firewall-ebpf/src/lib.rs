@@ -18,6 +18,7 @@ pub mod identity;
 pub mod maps;
 pub mod policy;
 pub mod socket;
+pub mod sockopt;
 
 /// Required in an eBPF program's object, where nothing can be printed and nothing unwinds.
 #[macro_export]

@@ -4,11 +4,14 @@
 #![expect(missing_docs, reason = "the macros drop the comments of what they wrap")]
 
 use aya_ebpf::{
-    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, raw_tracepoint, sock_ops},
-    programs::{RawTracePointContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext},
+    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, raw_tracepoint, sock_ops},
+    programs::{
+        RawTracePointContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext,
+        SockoptContext,
+    },
 };
 use firewall_common::verdict::Hook;
-use firewall_ebpf::{connect, egress as packet, exec, socket};
+use firewall_ebpf::{connect, egress as packet, exec, socket, sockopt};
 
 firewall_ebpf::object!();
 
@@ -54,6 +57,12 @@ pub fn sock_create(ctx: SockContext) -> i32 {
 pub fn sock_release(ctx: SockContext) -> i32 {
     socket::released(&ctx);
     1
+}
+
+/// `setsockopt()`.
+#[cgroup_sockopt(setsockopt)]
+pub fn setsockopt(ctx: SockoptContext) -> i32 {
+    sockopt::judge(&ctx)
 }
 
 /// Events of TCP connections.

@@ -148,6 +148,7 @@ pub fn established(ctx: &SockOpsContext) {
         return;
     }
     match state(sk.cast()) {
+        Some(state) if state.flags & socket::CONNECTED != 0 => {}
         Some(state) => state.flags |= socket::INBOUND,
         // Fails closed: without the mark its replies are judged like new connections.
         None => count(Counter::NoState),

@@ -16,7 +16,7 @@ struct Hook {
 }
 
 /// In the order of attaching: the authority first, so that nothing is half attached and open.
-const HOOKS: [Hook; 8] = [
+const HOOKS: [Hook; 9] = [
     Hook { program: "egress", attach_type: 1 },
     Hook { program: "sock_create", attach_type: 2 },
     Hook { program: "tcp_event", attach_type: 3 },
@@ -24,6 +24,7 @@ const HOOKS: [Hook; 8] = [
     Hook { program: "connect6", attach_type: 11 },
     Hook { program: "sendmsg4", attach_type: 14 },
     Hook { program: "sendmsg6", attach_type: 15 },
+    Hook { program: "setsockopt", attach_type: 22 },
     Hook { program: "sock_release", attach_type: 34 },
 ];
 

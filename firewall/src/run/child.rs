@@ -57,6 +57,7 @@ pub fn start(
         // A name with a NUL cannot come out of the user database.
         (CString::new(user.name.as_str()).unwrap_or_default(), user.uid, user.gid)
     });
+    let mut filter = no_typing();
     // SAFETY: between fork and exec there are only system calls, and `initgroups`, which reads the
     // group database as `sudo` and `su` do at this point; this process has one thread.
     unsafe {
@@ -67,6 +68,7 @@ pub fn start(
                 nix::unistd::initgroups(name, *gid)?;
                 nix::unistd::setgid(*gid)?;
                 nix::unistd::setuid(*uid)?;
+                confine(&mut filter)?;
             }
             // The standard library leaves it as it is here, where the signals are blocked that
             // this process takes.
@@ -75,6 +77,52 @@ pub fn start(
         });
     }
     child.spawn().map_err(|source| Error { program: program.display().to_string(), source })
+}
+
+/// Keeps a command that runs as another user from becoming this one again: by a set-user-ID program
+/// (sudo may still remember the password), or by typing into the terminal that both share.
+fn confine(filter: &mut [libc::sock_filter]) -> io::Result<()> {
+    rustix::thread::set_no_new_privs(true)?;
+    let filter = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the filter and its instructions live until the call returns, which copies them.
+    let result =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A seccomp filter that refuses to put input into a terminal.
+///
+/// Classic BPF over `struct seccomp_data`: the call's number at 0 and, of its second argument, the
+/// request of an ioctl, the lower half at 24 (little-endian).
+fn no_typing() -> Vec<libc::sock_filter> {
+    let load = |offset| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset);
+    let equal =
+        |value, jt, jf| statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, jt, jf, value);
+    let end = |action| statement(libc::BPF_RET | libc::BPF_K, 0, 0, action);
+    // Of this machine's own interface; on x86-64 also those of x32 and i386. Under these numbers
+    // other calls of the other interfaces take no such second argument.
+    let ioctl: &[u32] = if cfg!(target_arch = "x86_64") {
+        &[libc::SYS_ioctl as u32, 0x4000_0000 | 514, 54]
+    } else {
+        &[libc::SYS_ioctl as u32]
+    };
+    let mut program = Vec::new();
+    for number in ioctl {
+        program.extend([
+            load(0),
+            equal(*number, 0, 4),
+            load(24),
+            equal(libc::TIOCSTI as u32, 1, 0),
+            equal(libc::TIOCLINUX as u32, 0, 1),
+            end(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        ]);
+    }
+    program.push(end(libc::SECCOMP_RET_ALLOW));
+    program
+}
+
+fn statement(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt, jf, k }
 }
 
 fn entering(source: io::Error) -> io::Error {
