@@ -194,3 +194,27 @@ fn is_network_socket(fd: RawFd) -> bool {
 pub fn numbers(fds: &[RawFd]) -> String {
     fds.iter().map(|fd| fd.as_raw_fd().to_string()).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_confined_cannot_type_into_a_terminal() {
+        // Of this thread alone, which ends with the test.
+        let tried = std::thread::spawn(|| {
+            confine(&mut no_typing()).unwrap();
+            let errno = |request| {
+                let byte = b'x';
+                // SAFETY: both requests read or write no more than an integer, and fail on what is
+                // no terminal.
+                match unsafe { libc::ioctl(-1, request, &raw const byte) } {
+                    0 => 0,
+                    _ => io::Error::last_os_error().raw_os_error().unwrap(),
+                }
+            };
+            (errno(libc::TIOCSTI), errno(libc::TIOCLINUX), errno(libc::TIOCGPGRP))
+        });
+        assert_eq!(tried.join().unwrap(), (libc::EPERM, libc::EPERM, libc::EBADF));
+    }
+}

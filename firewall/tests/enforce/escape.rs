@@ -1,11 +1,13 @@
 //! Ways out of the command's place: other processes, other namespaces, other sockets.
 
-use std::{os::fd::AsRawFd as _, os::unix::process::CommandExt as _, time::Duration};
+use std::{
+    net::SocketAddr, os::fd::AsRawFd as _, os::unix::process::CommandExt as _, time::Duration,
+};
 
 use libc::{EBADF, ECONNREFUSED};
 
 use crate::{
-    harness::{Net, Packet, require_kernel, skip},
+    harness::{CLIENT_V6, Net, Packet, require_kernel, skip},
     support::{ALIDNS, AMAZON, BAIDU, FREE, Run, namespace_path},
 };
 
@@ -220,7 +222,7 @@ fn mptcp_server() -> std::thread::JoinHandle<()> {
     let fd =
         socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, Some(protocol))
             .expect("MPTCP");
-    let any: std::net::SocketAddr = "0.0.0.0:8080".parse().expect("an address");
+    let any: SocketAddr = "0.0.0.0:8080".parse().expect("an address");
     bind(&fd, &any).expect("binding");
     listen(&fd, 4).expect("listening");
     let seconds = Duration::from_secs(10);
@@ -237,4 +239,32 @@ fn mptcp_server() -> std::thread::JoinHandle<()> {
             let _ = std::io::copy(&mut stream, &mut std::io::sink());
         }
     })
+}
+
+/// What leaves as an answer is judged where an app can choose who gets it.
+#[test]
+fn answers_cannot_be_sent_elsewhere() {
+    if !require_kernel() {
+        return;
+    }
+    let net = Net::new(&[ALIDNS]);
+    let capture = net.capture();
+    let step = |what: &str, port: u16| {
+        format!("{what} [{ALIDNS}]:1 {}", SocketAddr::new(CLIENT_V6.into(), port))
+    };
+    let [accepted, own] = [step("routed-accepted", 8101), step("routed-own", 8102)];
+    let freebind = step("freebind", 8103);
+    let script = [&accepted, &own, &freebind].map(String::as_str).join("\n");
+    let outcome = Run::new(&net, &["--policy", "cn-jurisdiction"]).client(&script);
+    // The first two are accepted by their sockets, and dropped on their way out.
+    assert_eq!(outcome.errno(&freebind), libc::EPERM);
+    capture.assert_nothing_to(ALIDNS);
+    for event in outcome.on(ALIDNS) {
+        assert_eq!(event["verdict"], "deny", "{event}");
+    }
+
+    // Without a policy they all reach it, so the wire is not what stopped them.
+    let outcome = Run::new(&net, &["--policy", "watch-everything"]).client(&script);
+    assert_eq!((outcome.errno(&accepted), outcome.errno(&own)), (0, 0));
+    assert!(!capture.to(ALIDNS).is_empty());
 }

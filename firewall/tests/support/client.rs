@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{packet, uring};
+use super::{packet, roundabout, uring};
 
 /// The name of the test that is no test but the client.
 pub const TEST: &str = "support::client::client_of_a_run";
@@ -177,6 +177,9 @@ impl Client {
                 connect(&socket, addr(to))
             }
             ["source-route", hop, to] => source_route(addr(hop), addr(to)),
+            ["routed-accepted", hop, own] => roundabout::accepted(addr(hop).ip(), addr(own)),
+            ["routed-own", hop, own] => roundabout::own(addr(hop).ip(), addr(own)),
+            ["freebind", from, own] => roundabout::freebind(addr(from).ip(), addr(own)),
             ["uring-connect", to] => {
                 let socket = stream(addr(to), libc::IPPROTO_TCP)?;
                 uring::connect(socket.as_raw_fd(), addr(to))
@@ -321,7 +324,7 @@ fn stream(to: SocketAddr, protocol: libc::c_int) -> io::Result<OwnedFd> {
     socket(to, libc::SOCK_STREAM, protocol)
 }
 
-fn option<T>(socket: &OwnedFd, level: i32, name: i32, value: &T) -> io::Result<()> {
+pub fn option<T>(socket: &OwnedFd, level: i32, name: i32, value: &T) -> io::Result<()> {
     let length = size_of::<T>() as libc::socklen_t;
     // SAFETY: the pointer is to an initialised value of that length.
     check(unsafe {

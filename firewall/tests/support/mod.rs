@@ -3,6 +3,7 @@
 
 pub mod client;
 mod packet;
+mod roundabout;
 mod uring;
 
 use std::{
