@@ -13,7 +13,7 @@ use std::{
 
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
-/// Why a cgroup cannot be used.
+/// Why something of the cgroup or bpf file system cannot be done.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {what}: {source}")]
 pub struct Error {
@@ -21,7 +21,8 @@ pub struct Error {
     source: io::Error,
 }
 
-fn error(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+/// For `map_err`: what could not be done, as in "cannot open the door".
+pub(crate) fn error(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
     let what = what.into();
     |source| Error { what, source }
 }

@@ -10,7 +10,6 @@ use firewall_common::{
     flow::{Address, Destination},
     verdict::{Reason, Verdict},
 };
-use ipnet::IpNet;
 use serde::Serialize;
 
 use super::{
@@ -322,16 +321,12 @@ impl Explainer<'_> {
             }
         }
         for network in networks {
-            if contains(network, ip) {
+            if network.contains(&ip) {
                 evidence.push(format!("net:{network}"));
             }
         }
         Ok(evidence)
     }
-}
-
-fn contains(network: &IpNet, ip: IpAddr) -> bool {
-    network.contains(&ip)
 }
 
 fn ports_match(ports: &[Ports], destination: &Destination) -> bool {

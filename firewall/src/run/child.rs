@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io,
     os::{
-        fd::{AsRawFd as _, RawFd},
+        fd::RawFd,
         unix::process::{CommandExt as _, ExitStatusExt as _},
     },
     process::ExitStatus,
@@ -192,7 +192,7 @@ fn is_network_socket(fd: RawFd) -> bool {
 
 /// For messages: descriptors by number.
 pub fn numbers(fds: &[RawFd]) -> String {
-    fds.iter().map(|fd| fd.as_raw_fd().to_string()).collect::<Vec<_>>().join(", ")
+    fds.iter().map(RawFd::to_string).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -67,12 +67,9 @@ pub enum Error {
     /// The command did not start.
     #[error(transparent)]
     Child(#[from] child::Error),
-    /// The cgroup.
+    /// The cgroup or the pins.
     #[error(transparent)]
     Cgroup(#[from] cgroup::Error),
-    /// The pins.
-    #[error(transparent)]
-    Pins(#[from] pins::Error),
     /// The programs.
     #[error(transparent)]
     Load(#[from] load::Error),

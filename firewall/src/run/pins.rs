@@ -18,7 +18,7 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
 };
 
-use crate::cgroup::{Group, Hierarchy, mounted};
+use crate::cgroup::{Error, Group, Hierarchy, error, mounted};
 
 /// Where systemd and bpftool mount it.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -26,19 +26,6 @@ const BPFFS: &str = "/sys/fs/bpf";
 const FIRST_CGROUP_NAMESPACE: u64 = 0xeffffffb;
 /// In the directory of a run: a symbolic link to the path of its cgroup.
 const CGROUP: &str = "cgroup";
-
-/// Why links cannot be pinned.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {what}: {source}")]
-pub struct Error {
-    what: String,
-    source: io::Error,
-}
-
-fn error(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
-    let what = what.into();
-    |source| Error { what, source }
-}
 
 /// The directory that the runs' directories are in.
 pub struct Runs {
