@@ -2,8 +2,15 @@
 //!
 //! A generation is a forest of 256-way tries in one array of blocks. An address leads to its
 //! destination class, the pair (app class, destination class) leads to an outcome or, where rules
-//! name ports, to one more trie over protocol and port. No step looks at a rule, so the cost does
-//! not grow with their number; the compiler has walked them all beforehand.
+//! name ports, to one more trie over protocol and port. A name leads to its name class by a hash
+//! table of suffixes in the same blocks, and a name class to outcomes in the same way; of the
+//! outcomes for the address and for the names it is known by, the one whose rule comes first stands.
+//! No step looks at a rule, so the cost does not grow with their number; the compiler has walked
+//! them all beforehand.
+//!
+//! A rule can take out by name what it matches by address, and the other way round. So there are
+//! address rows for each *name group*, the names that take out the same of what is matched by
+//! address, and name rows for each *address group*.
 //!
 //! What a step costs is the cache line that it has to wait for. So a node of the trie with few
 //! different answers is not a block with a cell for each byte but one line of such a block, which
@@ -13,6 +20,7 @@ use crate::{
     flow::{Address, Destination, has_ports, is_global_v4},
     forget::forget,
     layout::Header,
+    name_table::{self, Packed},
     verdict::Verdict,
 };
 
@@ -63,7 +71,7 @@ impl Cell {
 
     /// The cell for `byte` in the node that this leads to.
     #[inline(always)]
-    pub fn follow(self, tables: &impl Tables, byte: u8) -> Result<Self, Fault> {
+    pub fn follow(self, tables: &(impl Tables + ?Sized), byte: u8) -> Result<Self, Fault> {
         let index = self.0 & !(NODE | IN_LINE);
         if self.0 & IN_LINE == 0 {
             let block = tables.block(index).ok_or(Fault::Damaged)?;
@@ -143,60 +151,320 @@ pub enum Fault {
 }
 
 /// A generation's tables: BPF maps in the kernel, vectors in user space.
+///
+/// The steps that go from block to block are methods, so that the kernel programs can make functions
+/// of them that the verifier goes through apart from what comes before and after.
 pub trait Tables {
     /// Block `index`; `None` past the end.
     fn block(&self, index: u32) -> Option<&[u32; BLOCK]>;
+
+    /// The destination class of an address, from the root of its family on; 0 if the tables are
+    /// damaged.
+    #[inline(always)]
+    fn class(&self, root: Cell, key: Address) -> u32 {
+        walk(self, root, key)
+    }
+
+    /// The leaf that a row has for a protocol and port, or the fault in its place.
+    #[inline(always)]
+    fn leaf(&self, rows: u32, row: u32, destination: &Destination) -> Cell {
+        row_leaf(self, rows, row, destination)
+    }
+
+    /// The entry of the name table for a suffix.
+    #[inline(always)]
+    fn entry(&self, header: &Header, hash: u64) -> Packed {
+        name_table::lookup(self, header, hash)
+    }
+
+    /// Word `index` of the table that starts at block `first`; `u32::MAX`, which no table holds, if
+    /// it is not there.
+    #[inline(always)]
+    fn word(&self, first: u32, index: u32) -> u32 {
+        match self.block(first.wrapping_add(index >> 8)) {
+            Some(block) => block[(index & 0xff) as usize],
+            None => u32::MAX,
+        }
+    }
 }
 
-/// Decides what `app` gets at `destination`.
-///
-/// An IPv6 address that carries an IPv4 address inside is judged as both, and of the two decisions
-/// the one whose rule comes first stands; but what is allowed of the inner address counts only if
-/// that is a global one, as RFC 3056 and RFC 6052 ask of it: nobody routes 2002:a00:1::1 to the
-/// neighbour 10.0.0.1.
+/// Candidates of one name that any rule speaks of: the name asked for and the names it is an alias
+/// of.
+pub const CANDIDATES: usize = 4;
+
+/// What rules know of a name: the classes of its candidates, 0 where there is none, and whether it
+/// comes from somebody whose word can widen what an app may reach.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Named {
+    /// Name classes.
+    pub classes: [u32; CANDIDATES],
+    /// 1 if a trusted resolver gave the address for the name.
+    pub trusted: u32,
+}
+
+/// Words of the record of a name class.
+pub const RECORD: usize = 4;
+
+/// What the tables say of a name class beside its rows.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct NameRecord {
+    /// The leaf of a question for such a name.
+    pub question: u32,
+    /// The name group that holds for address rows if the name is trusted.
+    pub group_trusted: u32,
+    /// The name group if it is not.
+    pub group_untrusted: u32,
+}
+
+impl NameRecord {
+    /// As it lies in a block.
+    pub const fn words(self) -> [u32; RECORD] {
+        [self.question, self.group_trusted, self.group_untrusted, 0]
+    }
+}
+
+/// Where an address stands in the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The destination class of the address; 0 if the tables are damaged.
+    pub class: u32,
+    /// The destination class of the IPv4 address inside, with the highest bit set; 0 if there is
+    /// none.
+    pub inner: u32,
+    /// Whether what is allowed of the inner address counts.
+    pub inner_counts: u32,
+}
+
+/// Decides what `app` gets at `destination`, which is known by `named`.
 #[inline(always)]
 pub fn evaluate(
     tables: &impl Tables,
     header: &Header,
     app: u32,
     destination: &Destination,
+    named: &Named,
 ) -> Result<Outcome, Fault> {
-    let address = destination.address;
-    let from = match address.as_v4() {
+    let place = place(tables, header, destination.address);
+    decide(tables, header, app, &place, destination, named)
+}
+
+/// Looks an address up.
+///
+/// An IPv6 address that carries an IPv4 address inside is judged as both, and of the two decisions
+/// the one whose rule comes first stands; but what is allowed of the inner address counts only if
+/// that is a global one, as RFC 3056 and RFC 6052 ask of it: nobody routes 2002:a00:1::1 to the
+/// neighbour 10.0.0.1.
+#[inline(always)]
+pub fn place(tables: &impl Tables, header: &Header, address: Address) -> Place {
+    let (root, key) = match address.as_v4() {
         Some(bits) => v4(header, bits),
         None => (Cell(header.root_v6), address),
     };
-    let outer = decide(tables, header, app, from, destination);
-    let leaf = match address.embedded_v4() {
-        None => outer,
+    let class = tables.class(root, key);
+    let (inner, inner_counts) = match address.embedded_v4() {
+        None => (0, 0),
         Some(bits) => {
-            either(outer, decide(tables, header, app, v4(header, bits), destination), bits)
+            let (root, key) = v4(header, bits);
+            (tables.class(root, key) | HAS_INNER, u32::from(is_global_v4(bits)))
         }
     };
-    Outcome::from_leaf(leaf)
+    Place { class, inner, inner_counts }
+}
+
+/// Tells an inner address that the tables have no class for from none.
+const HAS_INNER: u32 = 1 << 31;
+
+/// Decides about an address that was looked up.
+#[inline(always)]
+pub fn decide(
+    tables: &impl Tables,
+    header: &Header,
+    app: u32,
+    place: &Place,
+    destination: &Destination,
+    named: &Named,
+) -> Result<Outcome, Fault> {
+    Outcome::from_leaf(decide_leaf(tables, header, app, place, destination, named))
+}
+
+/// As [`decide`], the leaf or the fault in its place.
+#[inline(always)]
+fn decide_leaf(
+    tables: &impl Tables,
+    header: &Header,
+    app: u32,
+    place: &Place,
+    destination: &Destination,
+    named: &Named,
+) -> Cell {
+    let mut group = 0;
+    if header.name_groups > 1 {
+        for class in named.classes {
+            if class != 0 && group == 0 {
+                group = name_group(tables, header, app, class, named.trusted);
+            }
+        }
+    }
+    let outer = of_class(tables, header, app, place.class, group, destination, named);
+    if place.inner == 0 {
+        return outer;
+    }
+    let inner = of_class(tables, header, app, place.inner & !HAS_INNER, group, destination, named);
+    let counts = verdict_of(inner) == Verdict::Deny as u32 || place.inner_counts != 0;
+    if counts || verdict_of(inner) == 0 { first(outer, inner) } else { outer }
+}
+
+/// The leaf for one destination class and the candidates of a name.
+#[inline(always)]
+fn of_class(
+    tables: &impl Tables,
+    header: &Header,
+    app: u32,
+    class: u32,
+    group: u32,
+    destination: &Destination,
+    named: &Named,
+) -> Cell {
+    if class == 0 || class >= header.classes || group >= header.name_groups {
+        return DAMAGED;
+    }
+    let row = app.wrapping_mul(header.name_groups).wrapping_add(group);
+    let row = row.wrapping_mul(header.classes).wrapping_add(class);
+    let mut leaf = tables.leaf(header.rows, row, destination);
+    let mut address_group = 0;
+    if header.address_groups > 1 {
+        address_group = tables.word(header.address_group_of, class);
+    }
+    for name_class in named.classes {
+        if name_class == 0 {
+            continue;
+        }
+        if name_class >= header.name_classes || address_group >= header.address_groups {
+            return DAMAGED;
+        }
+        let row = app.wrapping_mul(header.name_classes).wrapping_add(name_class);
+        let row = row.wrapping_mul(header.address_groups).wrapping_add(address_group);
+        let row = row.wrapping_mul(2).wrapping_add(named.trusted & 1);
+        let by_name = tables.leaf(header.name_rows, row, destination);
+        if by_name != NOTHING {
+            leaf = first(leaf, by_name);
+        }
+    }
+    leaf
+}
+
+/// Names of different kinds that are kept of an address for one app.
+pub const NAMES: usize = 4;
+
+/// What the names of an address come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weighed {
+    /// The outcome's leaf, see [`Weighed::outcome`]. Where names differ, that of one that is denied.
+    pub leaf: Cell,
+    /// Index of the name that the outcome is of; [`NAMES`] if there is none.
+    pub which: u32,
+    /// How many names there are.
+    pub names: u32,
+    /// 1 if one is denied and another is not.
+    pub differ: u32,
+}
+
+impl Weighed {
+    /// The outcome.
+    #[inline(always)]
+    pub const fn outcome(&self) -> Result<Outcome, Fault> {
+        Outcome::from_leaf(self.leaf)
+    }
+}
+
+/// Decides about an address by each of the names that it is known by; by the address alone if there
+/// is none. `name` says what is known of the name with an index, and whether it still holds.
+#[inline(always)]
+pub fn weigh(
+    tables: &impl Tables,
+    header: &Header,
+    app: u32,
+    place: &Place,
+    destination: &Destination,
+    name: impl Fn(usize) -> (bool, Named),
+) -> Weighed {
+    let mut weighed = Weighed { leaf: NOTHING, which: NAMES as u32, names: 0, differ: 0 };
+    for index in 0..NAMES {
+        let (holds, named) = name(index);
+        if !holds {
+            continue;
+        }
+        let leaf = decide_leaf(tables, header, app, place, destination, &named);
+        let passes = |leaf: Cell| matches!(verdict_of(leaf), 1 | 2);
+        let differs = weighed.names != 0 && passes(leaf) != passes(weighed.leaf);
+        let stands = if weighed.names == 0 {
+            false
+        } else if differs {
+            passes(leaf)
+        } else {
+            first(weighed.leaf, leaf) == weighed.leaf
+        };
+        weighed.differ |= u32::from(differs);
+        weighed.names += 1;
+        if !stands {
+            weighed.leaf = leaf;
+            weighed.which = index as u32;
+        }
+    }
+    if weighed.names == 0 {
+        let nobody = Named { classes: [0; CANDIDATES], trusted: 0 };
+        weighed.leaf = decide_leaf(tables, header, app, place, destination, &nobody);
+    }
+    weighed
+}
+
+/// Decides about a question for a name of `class`, by the rules that match names.
+#[inline(always)]
+pub fn question(
+    tables: &impl Tables,
+    header: &Header,
+    app: u32,
+    class: u32,
+) -> Result<Outcome, Fault> {
+    if class == 0 {
+        return Outcome::from_leaf(Cell(header.question));
+    }
+    if class >= header.name_classes {
+        return Err(Fault::Damaged);
+    }
+    let record = app.wrapping_mul(header.name_classes).wrapping_add(class);
+    Outcome::from_leaf(Cell(tables.word(header.name_records, record.wrapping_mul(RECORD as u32))))
+}
+
+#[inline(always)]
+fn name_group(tables: &impl Tables, header: &Header, app: u32, class: u32, trusted: u32) -> u32 {
+    let record = app.wrapping_mul(header.name_classes).wrapping_add(class);
+    let member = if trusted != 0 { 1 } else { 2 };
+    tables.word(header.name_records, record.wrapping_mul(RECORD as u32).wrapping_add(member))
 }
 
 /// Leaves without a verdict, in place of an outcome: with plain numbers the compiler leaves nothing
 /// unset, which the kernel's verifier forbids to look at.
-const DAMAGED: Cell = Cell::leaf(0);
+const NOTHING: Cell = Cell::leaf(0);
 const PORT_HIDDEN: Cell = Cell::leaf(1);
+const DAMAGED: Cell = Cell::leaf(2);
 
-/// Of the leaves for an IPv6 address and for the IPv4 address in it, the one that stands.
 #[inline(always)]
-fn either(outer: Cell, inner: Cell, bits: u32) -> Cell {
-    let verdict = |leaf: Cell| leaf.0 >> 29;
-    let denies = |leaf: Cell| verdict(leaf) == Verdict::Deny as u32;
-    if verdict(outer) == 0 || verdict(inner) == 0 {
+const fn verdict_of(leaf: Cell) -> u32 {
+    leaf.0 >> 29
+}
+
+/// Of two leaves, the one whose rule comes first.
+#[inline(always)]
+fn first(one: Cell, other: Cell) -> Cell {
+    if verdict_of(one) == 0 || verdict_of(other) == 0 {
         // What one of them denies for certain is denied, whatever is not known of the other.
-        return if denies(outer) || (verdict(outer) == 0 && !denies(inner)) {
-            outer
-        } else {
-            inner
-        };
+        let denies = |leaf| verdict_of(leaf) == Verdict::Deny as u32;
+        return if denies(one) || (verdict_of(one) == 0 && !denies(other)) { one } else { other };
     }
-    let counts = denies(inner) || is_global_v4(bits);
-    let comes_first = inner.0 & MAX_DECISIONS < outer.0 & MAX_DECISIONS;
-    if comes_first && counts { inner } else { outer }
+    if other.0 & MAX_DECISIONS < one.0 & MAX_DECISIONS { other } else { one }
 }
 
 /// Where the look-up of an IPv4 address starts, and with which key.
@@ -205,43 +473,33 @@ const fn v4(header: &Header, bits: u32) -> (Cell, Address) {
     (Cell(header.root_v4), Address { high: (bits as u64) << 32, low: 0 })
 }
 
-/// The leaf that an address leads to, or the fault in its place.
+/// The leaf of a row for a protocol and port, or the fault in its place.
 #[inline(always)]
-fn decide(
-    tables: &impl Tables,
-    header: &Header,
-    app: u32,
-    from: (Cell, Address),
+fn row_leaf(
+    tables: &(impl Tables + ?Sized),
+    rows: u32,
+    row: u32,
     destination: &Destination,
 ) -> Cell {
-    match try_decide(tables, header, app, from, destination) {
+    let rows = Cell::block(rows.wrapping_add(row >> 8));
+    let leaf = match rows.follow(tables, row as u8) {
+        Ok(cell) => by_port(tables, cell, destination),
+        Err(fault) => Err(fault),
+    };
+    match leaf {
         Ok(leaf) => leaf,
         Err(Fault::PortHidden) => PORT_HIDDEN,
         Err(Fault::Damaged) => DAMAGED,
     }
 }
 
-#[inline(always)]
-fn try_decide(
-    tables: &impl Tables,
-    header: &Header,
-    app: u32,
-    (root, key): (Cell, Address),
-    destination: &Destination,
-) -> Result<Cell, Fault> {
-    // The verifier is not to follow every length of the way here through all that comes after.
-    let class = forget(walk(tables, root, key)?.0);
-    if class == 0 || class >= header.classes {
-        return Err(Fault::Damaged);
-    }
-    let row = app.wrapping_mul(header.classes).wrapping_add(class);
-    let rows = Cell::block(header.rows.wrapping_add(row >> 8));
-    by_port(tables, rows.follow(tables, row as u8)?, destination)
-}
-
 /// The trie over (protocol, high byte of the port, low byte of the port).
 #[inline(always)]
-fn by_port(tables: &impl Tables, cell: Cell, destination: &Destination) -> Result<Cell, Fault> {
+fn by_port(
+    tables: &(impl Tables + ?Sized),
+    cell: Cell,
+    destination: &Destination,
+) -> Result<Cell, Fault> {
     if cell.is_leaf() {
         return Ok(cell);
     }
@@ -261,20 +519,23 @@ fn by_port(tables: &impl Tables, cell: Cell, destination: &Destination) -> Resul
     if cell.is_leaf() { Ok(cell) } else { Err(Fault::Damaged) }
 }
 
-/// Follows the bytes of `key`, the first one first, until a leaf.
+/// Follows the bytes of `key`, the first one first, until a leaf; 0 if there is none.
 #[inline(always)]
-fn walk(tables: &impl Tables, root: Cell, key: Address) -> Result<Cell, Fault> {
+fn walk(tables: &(impl Tables + ?Sized), root: Cell, key: Address) -> u32 {
     let Address { mut high, mut low } = key;
     let mut cell = root;
     for _ in 0..size_of::<Address>() {
         if cell.is_leaf() {
-            return Ok(cell);
+            return cell.0;
         }
-        cell = cell.follow(tables, (high >> 56) as u8)?;
+        cell = match cell.follow(tables, (high >> 56) as u8) {
+            Ok(cell) => cell,
+            Err(_) => return 0,
+        };
         high = high << 8 | low >> 56;
         low <<= 8;
     }
-    if cell.is_leaf() { Ok(cell) } else { Err(Fault::Damaged) }
+    if cell.is_leaf() { cell.0 } else { 0 }
 }
 
 #[cfg(test)]

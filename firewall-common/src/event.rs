@@ -3,7 +3,7 @@
 use crate::{
     flow::Address,
     layout::FileId,
-    verdict::{Hook, Reason, Verdict},
+    verdict::{Confidence, Hook, Reason, Verdict, Via},
 };
 
 /// Who a flow is charged to, taken in the kernel, so that it holds for a process already gone.
@@ -64,16 +64,24 @@ pub struct FlowEvent {
     pub decision: u32,
     /// How often: the first, and repeats within a second.
     pub count: u32,
+    /// [`Via`]; 0 if the destination has no known name.
+    pub via: u8,
+    /// [`Confidence`]; 0 if the destination has no known name.
+    pub confidence: u8,
+    /// 1 if the ClientHello has an encrypted one inside: the name is the outer one's.
+    pub encrypted_hello: u8,
     /// Zero.
-    pub _pad: u32,
+    pub _pad: u8,
+    /// The name, a key of the map of names; 0 if there is none.
+    pub name: u64,
     /// Who.
     pub identity: Identity,
 }
 
 const _: () = {
     assert!(size_of::<Identity>() == 56);
-    assert!(size_of::<FlowEvent>() == 128);
-    assert!(core::mem::offset_of!(FlowEvent, identity) == 72);
+    assert!(size_of::<FlowEvent>() == 136);
+    assert!(core::mem::offset_of!(FlowEvent, identity) == 80);
 };
 
 /// Bytes that are no event of this version.
@@ -103,7 +111,9 @@ impl TryFrom<&[u8]> for FlowEvent {
         let dst = address(b)?;
         let (src_port, dst_port, protocol, verdict, reason, hook) =
             read!(*b, u16, u16, u8, u8, u8, u8);
-        let (generation, decision, count, _pad) = read!(*b, u32, u32, u32, u32);
+        let (generation, decision, count) = read!(*b, u32, u32, u32);
+        let (via, confidence, encrypted_hello, _pad) = read!(*b, u8, u8, u8, u8);
+        let name = u64::from_ne_bytes(take(b)?);
         let (inode, device, pad) = read!(*b, u64, u32, u32);
         let (cgroup, pid, uid) = read!(*b, u64, u32, u32);
         let comm = take(b)?;
@@ -112,6 +122,8 @@ impl TryFrom<&[u8]> for FlowEvent {
             || Hook::from_wire(hook).is_none()
             || (reason != 0 && Reason::from_wire(reason).is_none())
             || (reason == 0 && decision == 0)
+            || (via != 0 && Via::from_wire(via).is_none())
+            || (confidence != 0 && Confidence::from_wire(confidence).is_none())
         {
             return Err(Malformed);
         }
@@ -129,7 +141,11 @@ impl TryFrom<&[u8]> for FlowEvent {
             generation,
             decision,
             count,
+            via,
+            confidence,
+            encrypted_hello,
             _pad,
+            name,
             identity: Identity {
                 executable: FileId { inode, device, _pad: pad },
                 cgroup,

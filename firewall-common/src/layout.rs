@@ -4,10 +4,15 @@
 //! raises [`ABI_VERSION`]: it stands in the pin directory, and a pin of another version is never
 //! adopted.
 
-use crate::{event::Identity, flow::Address};
+use crate::{
+    evaluate::{NAMES, Named},
+    event::Identity,
+    flow::Address,
+    name::Text,
+};
 
 /// Version of everything that is pinned or crosses the ring buffer.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Generations that can be in the kernel at once: the running one and the one being built.
 pub const SLOTS: u32 = 2;
@@ -61,10 +66,56 @@ pub struct Header {
     pub rows: u32,
     /// Destination classes, counting the unused class 0.
     pub classes: u32,
+    /// Name groups, at least 1; group 0 takes nothing out.
+    pub name_groups: u32,
+    /// Address groups, at least 1; group 0 takes nothing out.
+    pub address_groups: u32,
+    /// The first block of the table of address groups by destination class; there is none if there
+    /// is one group.
+    pub address_group_of: u32,
+    /// The first block of the name table, see [`crate::name_table`].
+    pub names: u32,
+    /// Lines of the name table that a hash can lead to; 0 if no rule matches by name.
+    pub name_lines: u32,
+    /// The most labels that an entry of the name table has.
+    pub name_depth: u32,
+    /// Name classes, counting class 0, which stands for names that no rule speaks of.
+    pub name_classes: u32,
+    /// The first block of [`crate::evaluate::NameRecord`], by (app class × name class).
+    pub name_records: u32,
+    /// The first block of the name rows, by (app class × name class × address group × trust). The
+    /// leaf 0 of a row says that no rule matches by name.
+    pub name_rows: u32,
+    /// The leaf of a question for a name that no rule speaks of.
+    pub question: u32,
     /// The errno of a denied `connect` or `sendmsg`, negative.
     pub errno: i32,
     /// Of [`flags`].
     pub flags: u32,
+    /// Secrets of [`crate::name_table`]'s hash.
+    pub name_keys: crate::name_table::Keys,
+    /// Ports that are asked for names, beside 53; 0 is none.
+    pub dns_ports: [u16; DNS_PORTS],
+    /// Resolvers whose answers can support an allow.
+    pub resolvers: [Resolver; RESOLVERS],
+}
+
+/// Further ports of DNS that can be configured.
+pub const DNS_PORTS: usize = 8;
+
+/// Trusted resolvers that can be configured.
+pub const RESOLVERS: usize = 8;
+
+/// A trusted resolver.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resolver {
+    /// Its address.
+    pub address: Address,
+    /// Its port; 0 is no resolver.
+    pub port: u32,
+    /// Zero.
+    pub _pad: u32,
 }
 
 /// Bits of [`Header::flags`].
@@ -75,6 +126,8 @@ pub mod flags {
     pub const INBOUND_ENFORCE: u32 = 2;
     /// Allowed flows are recorded too.
     pub const RECORD_ALLOW: u32 = 4;
+    /// What is known by names that get different verdicts, and shows none, passes.
+    pub const AMBIGUOUS_ALLOW: u32 = 8;
 }
 
 /// What is kept with a socket.
@@ -128,6 +181,101 @@ pub mod socket {
     /// The app has called `connect()` on it, so it is no accepted connection: TCP lets two ends
     /// open at once, and one socket connect to itself.
     pub const CONNECTED: u32 = 4;
+}
+
+/// Addresses whose names are kept, the least recently used out first.
+pub const MAX_ANSWERS: u32 = 1 << 17;
+/// Questions that wait for an answer, the oldest out first.
+pub const MAX_PENDING: u32 = 1 << 14;
+/// Names whose text is kept, the least recently used out first.
+pub const MAX_NAMES: u32 = 1 << 14;
+/// Seconds for which a name is kept at least, whatever its time to live.
+pub const MIN_LIFETIME: u32 = 300;
+/// Seconds within which a question is answered.
+pub const MAX_WAIT: u32 = 60;
+
+/// An app and an address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AnswerKey {
+    /// The app, by a secret hash of its identity; [`SHARED`] for what holds for every app.
+    pub app: u64,
+    /// The address.
+    pub address: Address,
+}
+
+/// The app of names that resolvers of this machine have learned.
+pub const SHARED: u64 = 0;
+
+/// The names of an address for one app.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Answers {
+    /// Names of different kinds; what rules cannot tell apart is kept once, the latest of it.
+    pub names: [Answer; NAMES],
+    /// The generation whose classes and hashes these are.
+    pub generation: u32,
+    /// Until when there were more names than fit, in seconds of the boot-time clock.
+    pub more_until: u32,
+}
+
+/// A name of an address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Answer {
+    /// The name asked for, by its hash; a key of the map of names.
+    pub name: u64,
+    /// What rules know of it.
+    pub named: Named,
+    /// Until when it holds, in seconds of the boot-time clock; 0 is an empty place.
+    pub until: u32,
+}
+
+/// What an answer is tied to: the socket, the server and the transaction.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct QuestionKey {
+    /// Socket cookie.
+    pub cookie: u64,
+    /// The server's address.
+    pub server: Address,
+    /// The server's port.
+    pub port: u16,
+    /// Number of the transaction, as it is on the wire.
+    pub id: u16,
+    /// IANA protocol number.
+    pub protocol: u32,
+}
+
+/// A question that waits for its answer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Question {
+    /// The name, by its hash.
+    pub name: u64,
+    /// The app that asked, as of [`AnswerKey::app`].
+    pub app: u64,
+    /// Class of the name.
+    pub class: u32,
+    /// When it was asked, in seconds of the boot-time clock.
+    pub asked: u32,
+    /// 1 if the server is a trusted resolver.
+    pub trusted: u32,
+    /// The generation that judged it.
+    pub generation: u32,
+}
+
+/// Names of a CNAME chain that are kept.
+pub const CHAIN: usize = 4;
+
+/// A name as text, and the names it was an alias of, by their hashes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct NameText {
+    /// The name.
+    pub text: Text,
+    /// 0 is none.
+    pub chain: [u64; CHAIN],
 }
 
 /// Length of one directory or file name that is kept of an executable's path.
@@ -244,13 +392,34 @@ counters! {
     UnknownApp = "unknown-app";
     /// Executables whose path could not be kept.
     NoPath = "no-path";
+    /// Questions for names.
+    Questions = "questions";
+    /// DNS messages that could not be read.
+    MalformedDns = "malformed-dns";
+    /// Answers that were believed.
+    Answers = "answers";
+    /// Answers to what nobody asked.
+    UnaskedAnswers = "unasked-answers";
+    /// TLS and HTTP payloads that could not be read.
+    MalformedPayload = "malformed-payload";
+    /// Names, addresses or questions that could not be kept.
+    NoName = "no-name";
+    /// Packets that were dropped because no memory to read them in was free.
+    NoScratch = "no-scratch";
 }
 
 const _: () = {
-    assert!(size_of::<Header>() == 24);
+    assert!(size_of::<Header>() == 64 + 16 + 2 * DNS_PORTS + 24 * RESOLVERS);
+    assert!(size_of::<Resolver>() == 24);
     assert!(size_of::<SocketState>() == 80 + size_of::<Identity>());
     assert!(core::mem::offset_of!(SocketState, identity) == 80);
     assert!(size_of::<ExecutablePath>() == NAME_BYTES * PATH_NAMES + 8);
     assert!(size_of::<Offsets>() == 64);
     assert!(size_of::<FileId>() == 16);
+    assert!(size_of::<Answer>() == 32);
+    assert!(size_of::<Answers>() == 32 * NAMES + 8);
+    assert!(size_of::<AnswerKey>() == 24);
+    assert!(size_of::<QuestionKey>() == 32);
+    assert!(size_of::<Question>() == 32);
+    assert!(size_of::<NameText>() == size_of::<Text>() + 8 * CHAIN);
 };

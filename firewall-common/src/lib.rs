@@ -9,5 +9,7 @@ pub mod event;
 pub mod flow;
 pub mod forget;
 pub mod layout;
+pub mod name;
+pub mod name_table;
 pub mod parse;
 pub mod verdict;

@@ -63,6 +63,8 @@ wire_enum! {
         Kernel = 5, "kernel";
         /// A reply on a connection that came from outside.
         Inbound = 6, "inbound";
+        /// The address has names that get different verdicts, and the payload shows none.
+        Ambiguous = 7, "ambiguous";
     }
 }
 
@@ -75,5 +77,37 @@ wire_enum! {
         Sendmsg = 2, "sendmsg";
         /// The packet, on its way out.
         Packet = 3, "packet";
+        /// A question for a name.
+        Dns = 4, "dns";
+        /// The server name in a TLS ClientHello.
+        Tls = 5, "tls";
+        /// The host in an HTTP/1 request.
+        Http = 6, "http";
+    }
+}
+
+wire_enum! {
+    /// How a name was learned.
+    Via {
+        /// The app asked for it, or was answered.
+        Dns = 1, "dns";
+        /// A resolver of this machine was answered.
+        Resolver = 2, "resolver";
+        /// TLS ClientHello.
+        Tls = 3, "tls";
+        /// HTTP/1 request.
+        Http = 4, "http";
+    }
+}
+
+wire_enum! {
+    /// How sure it is that a flow goes to a name.
+    Confidence {
+        /// The flow itself says so.
+        Confirmed = 1, "confirmed";
+        /// The app asked for one name alone that has this address.
+        Unique = 2, "unique";
+        /// The address has several names, or somebody else asked for it.
+        Ambiguous = 3, "ambiguous";
     }
 }

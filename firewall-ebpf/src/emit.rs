@@ -62,7 +62,11 @@ fn event(state: &SocketState, ctx: *mut c_void, time: u64, times: u32) {
         generation: state.generation,
         decision: state.decision,
         count: times,
+        via: 0,
+        confidence: 0,
+        encrypted_hello: 0,
         _pad: 0,
+        name: 0,
         identity: state.identity,
     });
     entry.submit(0);

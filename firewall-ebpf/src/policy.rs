@@ -2,10 +2,11 @@
 
 use aya_ebpf::btf_maps::ArrayOfMaps;
 use firewall_common::{
-    evaluate::{BLOCK, Fault, Tables, evaluate},
-    flow::Destination,
+    evaluate::{BLOCK, Cell, Fault, Named, Tables, evaluate},
+    flow::{Address, Destination},
     forget::forget,
     layout::{Active, Counter, Header, SLOTS, flags},
+    name_table::Packed,
     verdict::{Reason, Verdict},
 };
 
@@ -47,12 +48,94 @@ impl Judgement {
     }
 }
 
-struct Generation<'a>(&'a Blocks);
+/// One generation's tables.
+///
+/// Each step is a global function: the verifier goes through it once, knowing nothing of its
+/// arguments, and takes its result for any number.
+pub struct Generation {
+    slot: u32,
+}
 
-impl Tables for Generation<'_> {
+impl Tables for Generation {
+    #[inline(always)]
+    fn block(&self, index: u32) -> Option<&[u32; BLOCK]> {
+        blocks(self.slot)?.get(index)
+    }
+
+    #[inline(always)]
+    fn class(&self, root: Cell, key: Address) -> u32 {
+        destination_class(self.slot, root.0, key.high, key.low)
+    }
+
+    #[inline(always)]
+    fn leaf(&self, rows: u32, row: u32, to: &Destination) -> Cell {
+        let to =
+            u64::from(to.port_hidden) << 24 | u64::from(to.protocol) << 16 | u64::from(to.port);
+        Cell(row_leaf(self.slot, rows, row, to))
+    }
+
+    #[inline(always)]
+    fn entry(&self, _: &Header, hash: u64) -> Packed {
+        Packed(name_entry(self.slot, hash))
+    }
+
+    #[inline(always)]
+    fn word(&self, first: u32, index: u32) -> u32 {
+        table_word(self.slot, first, index)
+    }
+}
+
+/// The same without functions of their own.
+struct Plain<'a>(&'a Blocks);
+
+impl Tables for Plain<'_> {
     #[inline(always)]
     fn block(&self, index: u32) -> Option<&[u32; BLOCK]> {
         self.0.get(index)
+    }
+}
+
+#[inline(always)]
+fn blocks(slot: u32) -> Option<&'static Blocks> {
+    let blocks: &ArrayOfMaps<Blocks, { SLOTS as usize }> = &BLOCKS;
+    blocks.get(slot)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn destination_class(slot: u32, root: u32, high: u64, low: u64) -> u32 {
+    match blocks(slot) {
+        Some(blocks) => Plain(blocks).class(Cell(root), Address { high, low }),
+        None => 0,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn row_leaf(slot: u32, rows: u32, row: u32, to: u64) -> u32 {
+    let Some(blocks) = blocks(slot) else { return 0 };
+    let destination = Destination {
+        port: to as u16,
+        protocol: (to >> 16) as u8,
+        port_hidden: (to >> 24) as u8,
+        ..Destination::default()
+    };
+    Plain(blocks).leaf(rows, row, &destination).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn name_entry(slot: u32, hash: u64) -> u64 {
+    let (Some(blocks), Some(header)) = (blocks(slot), HEADERS.get(slot)) else { return 0 };
+    Plain(blocks).entry(header, hash).0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn table_word(slot: u32, first: u32, index: u32) -> u32 {
+    match blocks(slot) {
+        Some(blocks) => Plain(blocks).word(first, index),
+        None => u32::MAX,
     }
 }
 
@@ -93,9 +176,8 @@ fn try_judge(
     header: &Header,
     destination: &Destination,
 ) -> Result<Judgement, Fault> {
-    let blocks: &ArrayOfMaps<Blocks, { SLOTS as usize }> = &BLOCKS;
-    let blocks = blocks.get(active.slot()).ok_or(Fault::Damaged)?;
-    let outcome = evaluate(&Generation(blocks), header, ANY_APP, destination)?;
+    let tables = Generation { slot: active.slot() };
+    let outcome = evaluate(&tables, header, ANY_APP, destination, &Named::default())?;
     Ok(Judgement { verdict: outcome.verdict as u8, reason: 0, decision: outcome.decision })
 }
 

@@ -217,8 +217,11 @@ pub fn compile(
         root_v6: forest.insert(&v6, 16).0,
         rows: 0,
         classes: classes.signatures.len() as u32 + 1,
+        name_groups: 1,
+        address_groups: 1,
         errno: -settings.on_deny.errno(),
         flags: flags_of(&settings),
+        ..Header::default()
     };
     // Class 0 is unused: its cell stays "nothing here".
     let mut row_cells = vec![Cell::leaf(0)];
@@ -262,7 +265,7 @@ impl Generation {
 
     /// What an app gets at a destination: what the kernel would say.
     pub fn evaluate(&self, destination: &Destination) -> Result<Outcome, Fault> {
-        evaluate::evaluate(self, &self.header, 0, destination)
+        evaluate::evaluate(self, &self.header, 0, destination, &evaluate::Named::default())
     }
 
     /// A rule by its ground.
