@@ -6,5 +6,6 @@ pub mod config;
 pub mod datapath;
 pub mod events;
 pub mod intel;
+pub mod lists;
 pub mod policy;
 pub mod run;

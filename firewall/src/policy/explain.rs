@@ -236,8 +236,9 @@ impl Explainer<'_> {
     /// Some address that `to` matches.
     fn sample(&self, to: Option<&Destinations>) -> Result<Option<Address>, Error> {
         let Some(to) = to else { return Ok(Some(Address::v4(0x0808_0808))) };
+        let listed = to.lists.iter().flat_map(|list| &list.networks);
         let mut candidates: Vec<Address> =
-            to.networks.iter().map(|net| net.network().into()).collect();
+            to.networks.iter().chain(listed).map(|net| net.network().into()).collect();
         if !to.jurisdictions.is_empty() {
             let geo = self.intel.geo()?;
             candidates.extend(
@@ -299,7 +300,15 @@ impl Explainer<'_> {
         {
             return Ok(Vec::new());
         }
-        let Destinations { jurisdictions, organisations, asns, networks, except: _ } = to;
+        let Destinations {
+            jurisdictions,
+            organisations,
+            asns,
+            networks,
+            lists,
+            domains: _,
+            except: _,
+        } = to;
         let ip = IpAddr::from(address);
         let mut evidence = Vec::new();
         if !jurisdictions.is_empty()
@@ -323,6 +332,11 @@ impl Explainer<'_> {
         for network in networks {
             if network.contains(&ip) {
                 evidence.push(format!("net:{network}"));
+            }
+        }
+        for list in lists {
+            for network in list.networks.iter().filter(|network| network.contains(&ip)) {
+                evidence.push(format!("list:{}={network}", list.name));
             }
         }
         Ok(evidence)

@@ -2,12 +2,14 @@
 
 pub mod compile;
 pub mod diagnostic;
+pub mod domains;
 pub mod explain;
 mod model;
 mod parse;
 mod shipped;
 pub mod source;
 
+pub use domains::{Domain, DomainSet, Scope};
 pub use model::*;
 pub use parse::{SpecError, load, parse_spec};
 pub use shipped::SHIPPED;

@@ -1,10 +1,13 @@
 //! What a policy is once it has been parsed: no spans, no text, nothing left to check.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::intel::country::Country;
+use super::domains::{Domain, DomainSet};
+use crate::{intel::country::Country, lists::Report};
 
 /// A named set of rules and the apps they hold for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,8 +110,42 @@ pub struct Destinations {
     pub asns: Vec<u32>,
     /// Address ranges.
     pub networks: Vec<IpNet>,
+    /// Names.
+    pub domains: Vec<Domain>,
+    /// Sets of names and networks. A list that stands in several rules is one and the same.
+    pub lists: Vec<Arc<List>>,
     /// Taken out again.
     pub except: Option<Box<Destinations>>,
+}
+
+/// A named set of names and networks.
+///
+/// A name is in it if one of `domains` means it and none of `exceptions` does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct List {
+    /// Unique in its policy, and what evidence calls it.
+    pub name: String,
+    /// Names that are meant.
+    pub domains: DomainSet,
+    /// Names taken out again: of this list alone.
+    pub exceptions: DomainSet,
+    /// Address ranges.
+    pub networks: Vec<IpNet>,
+    /// What became of its lines.
+    pub report: Report,
+    /// The file it was read from; `None` for one that stands in its policy.
+    pub source: Option<PathBuf>,
+}
+
+impl List {
+    /// The most specific entry by which `name` is in the list.
+    pub fn find(&self, name: &str) -> Option<Domain> {
+        let found = self.domains.find(name)?;
+        match self.exceptions.find(name) {
+            Some(_) => None,
+            None => Some(found),
+        }
+    }
 }
 
 /// One entry of `ports`: a protocol, and of those that have ports, which.

@@ -189,7 +189,7 @@ fn destinations() -> impl Strategy<Value = Destinations> {
             organisations: organisations.into_iter().map(str::to_owned).collect(),
             asns,
             networks,
-            except: None,
+            ..Destinations::default()
         })
 }
 

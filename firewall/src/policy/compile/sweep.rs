@@ -47,8 +47,15 @@ pub fn events(policies: &[Policy], rules: &Rules<'_>, facts: Facts<'_>) -> Resul
         for (to, except) in
             std::iter::once((to, false)).chain(to.except.as_deref().map(|except| (except, true)))
         {
-            let Destinations { jurisdictions, organisations, asns: numbers, networks, except: _ } =
-                to;
+            let Destinations {
+                jurisdictions,
+                organisations,
+                asns: numbers,
+                networks,
+                lists,
+                domains: _,
+                except: _,
+            } = to;
             if !jurisdictions.is_empty() && facts.countries.is_none() {
                 return Err(missing("countries"));
             }
@@ -63,7 +70,7 @@ pub fn events(policies: &[Policy], rules: &Rules<'_>, facts: Facts<'_>) -> Resul
             for number in numbers.iter().copied().chain(owned) {
                 asns.entry(number).or_default().push(one);
             }
-            for network in networks {
+            for network in networks.iter().chain(lists.iter().flat_map(|list| &list.networks)) {
                 events.add_network(*network, one);
             }
         }

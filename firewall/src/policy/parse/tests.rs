@@ -73,6 +73,7 @@ fn a_sound_policy_becomes_its_model() {
         asns: vec![37963],
         networks: vec![net("10.0.0.0/8"), net("::1/128")],
         except: Some(Box::new(except)),
+        ..Destinations::default()
     };
     let wanted = Policy {
         name: "everything".into(),

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::super::diagnostic::quoted;
+use super::super::domains::{Domain, DomainError};
 use super::super::model::{Action, Default, Mode, Ports};
 use super::nearest;
 use crate::intel::country::Country;
@@ -303,33 +304,8 @@ fn other_port(word: &str, rest: Option<&str>, form: &str) -> String {
 }
 
 /// `baidu.com`, `=hm.baidu.com` or `*.baidu.com`.
-pub(super) fn domain(text: &str) -> Result<String, Complaint> {
-    let form = "write `baidu.com` (and all under it), `=hm.baidu.com` (that alone) or `*.baidu.com` (only under it)";
-    let not = || format!("{} is not a domain", quoted(text));
-    let bare = text.strip_prefix('=').or_else(|| text.strip_prefix("*.")).unwrap_or(text);
-    let bare = bare.strip_suffix('.').unwrap_or(bare);
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.chars().all(|c| c.is_alphanumeric() || c == '-' || c == '_')
-    };
-    if bare.parse::<IpAddr>().is_ok() {
-        return complaint(format!("{} is an address", quoted(text)), "it belongs under `networks`");
-    }
-    if bare.len() <= 253 && bare.split('.').all(label) {
-        return Ok(text.to_owned());
-    }
-    // What is left of a URL, an adblock rule or a wildcard when its clothes are taken off.
-    let core = text.split_once("://").map_or(text, |(_, rest)| rest);
-    let core = core.split(['/', ':', '^', '$', '?', '#']).next().unwrap_or_default();
-    let core = core.trim_start_matches(['|', '*', '.', '=', ' ']).trim_end_matches(['.', ' ']);
-    let hint = match !core.is_empty() && core.len() <= 253 && core.split('.').all(label) {
-        true => format!("did you mean `{core}`? {form}"),
-        false => form.to_owned(),
-    };
-    complaint(not(), hint)
+pub(super) fn domain(text: &str) -> Result<Domain, Complaint> {
+    Domain::parse(text).map_err(|DomainError { message, hint }| Complaint { message, hint })
 }
 
 const SELECTORS: &[&str] =
