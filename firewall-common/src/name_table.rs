@@ -11,9 +11,10 @@ use crate::{
     evaluate::{BLOCK, LINE, Tables},
     forget::forget,
     layout::Header,
+    name::{MAX_NAME, Text},
 };
 
-/// Most labels of an entry.
+/// Suffixes of a name that are looked up. An entry has fewer labels than that.
 pub const MAX_LABELS: usize = 32;
 
 /// Entries in a line.
@@ -167,26 +168,46 @@ pub struct Suffixes {
 }
 
 impl Suffixes {
-    /// The suffixes of a name as text.
+    /// No name yet.
+    pub const EMPTY: Self = Self { hashes: [0; MAX_LABELS], whole: 0, labels: 0, _pad: 0 };
+
+    /// The suffixes of a name, which is lower case and has no final dot.
     pub fn of(keys: Keys, name: &str) -> Self {
-        let mut suffixes = Self { hashes: [0; MAX_LABELS], whole: 0, labels: 0, _pad: 0 };
+        let mut text = Text::EMPTY;
+        for byte in name.bytes().take(MAX_NAME) {
+            text.push(byte);
+        }
+        let mut suffixes = Self::EMPTY;
+        suffixes.fill(keys, &text);
+        suffixes
+    }
+
+    /// Takes the suffixes of a name.
+    #[inline(always)]
+    pub fn fill(&mut self, keys: Keys, name: &Text) {
         let mut state = keys.seed;
         let mut labels = 0;
-        for byte in name.bytes().rev() {
+        let len = name.len;
+        for index in 0..MAX_NAME as u32 {
+            if index >= len {
+                break;
+            }
+            let byte = name.bytes[len.wrapping_sub(1).wrapping_sub(index) as usize & 255];
             if byte == b'.' {
-                if let Some(to) = suffixes.hashes.get_mut(labels) {
-                    *to = keys.finish(state);
+                labels = forget(labels);
+                self.hashes[labels as usize % MAX_LABELS] = keys.finish(state);
+                labels = labels.wrapping_add(1);
+                // More labels than any entry has: the last place is for the whole name.
+                if labels >= MAX_LABELS as u32 {
+                    labels = MAX_LABELS as u32 - 1;
                 }
-                labels += 1;
             }
             state = keys.step(state, byte);
         }
-        suffixes.whole = keys.finish(state);
-        if let Some(to) = suffixes.hashes.get_mut(labels) {
-            *to = suffixes.whole;
-        }
-        suffixes.labels = labels as u32 + 1;
-        suffixes
+        self.whole = keys.finish(state);
+        labels = forget(labels);
+        self.hashes[labels as usize % MAX_LABELS] = self.whole;
+        self.labels = labels.wrapping_add(1);
     }
 
     /// The class of the name.

@@ -1,5 +1,6 @@
 //! Parsers of what packets carry, over any source of bytes.
 
+pub mod dns;
 pub mod ip;
 
 /// Bytes that may not all be there: a packet in the kernel, a slice elsewhere.
