@@ -9,5 +9,6 @@ pub mod event;
 pub mod flow;
 pub mod forget;
 pub mod layout;
+pub mod name;
 pub mod parse;
 pub mod verdict;
