@@ -16,6 +16,7 @@ pub mod emit;
 pub mod exec;
 pub mod identity;
 pub mod maps;
+pub mod payload;
 pub mod policy;
 pub mod socket;
 pub mod sockopt;

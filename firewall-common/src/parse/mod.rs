@@ -1,7 +1,10 @@
 //! Parsers of what packets carry, over any source of bytes.
 
+mod http;
 pub mod dns;
 pub mod ip;
+pub mod payload;
+mod tls;
 
 /// Bytes that may not all be there: a packet in the kernel, a slice elsewhere.
 pub trait Bytes {

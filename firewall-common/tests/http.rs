@@ -1,0 +1,555 @@
+//! The host of an HTTP/1 request: real ones, built ones and bent ones, against a slow parser.
+#![expect(clippy::unwrap_used, reason = "tests panic")]
+
+mod stream;
+
+use firewall_common::parse::payload::{MAX_PAYLOAD, flags};
+use proptest::{option, prelude::*, sample::Index, sample::select};
+use stream::{Read, any_pieces, is_name, read, whole};
+
+const HTTP: u32 = flags::HTTP;
+const MALFORMED: Read = Read::NoName(flags::HTTP | flags::MALFORMED);
+const NO_HTTP: Read = Read::NoName(0);
+
+fn is_blank(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+fn is_end(byte: &u8) -> bool {
+    matches!(byte, b'\r' | b'\n')
+}
+
+fn is_token(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
+}
+
+/// The bytes before the first that is `end`, and those from it on if there is one.
+fn before(bytes: &[u8], end: impl Fn(&u8) -> bool) -> (&[u8], Option<&[u8]>) {
+    match bytes.iter().position(end) {
+        Some(at) => (&bytes[..at], Some(&bytes[at..])),
+        None => (bytes, None),
+    }
+}
+
+/// A host with or without a port; `complete` if nothing can come behind. The name, if there is one
+/// by now, or an error if there never will be.
+fn slow_host(text: &[u8], complete: bool) -> Result<Option<String>, ()> {
+    let digits = |port: &[u8]| port.iter().all(u8::is_ascii_digit);
+    if let Some(text) = text.strip_prefix(b"[") {
+        let (inside, rest) = before(text, |byte| *byte == b']');
+        let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b":.%-_~".contains(byte);
+        let behind = match rest {
+            None => !complete,
+            Some([_]) => true,
+            Some([_, b':', port @ ..]) => digits(port),
+            Some(_) => false,
+        };
+        return if inside.iter().all(allowed) && behind { Ok(None) } else { Err(()) };
+    }
+    let (name, port) = before(text, |byte| *byte == b':');
+    let ended = complete || port.is_some();
+    if !is_name(name, ended) || port.is_some_and(|port| !digits(&port[1..])) {
+        return Err(());
+    }
+    let text = String::from_utf8(name.to_ascii_lowercase()).unwrap();
+    Ok(ended.then(|| text.strip_suffix('.').unwrap_or(&text).to_owned()))
+}
+
+enum Target {
+    Bad,
+    Path,
+    Host(Option<String>),
+}
+
+fn slow_target(method: &[u8], target: &[u8]) -> Target {
+    let connect = method == b"CONNECT";
+    let in_scheme = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-._".contains(byte);
+    let authority = if connect {
+        let (name, port) = before(target, |byte| *byte == b':');
+        let with_port = matches!(port, Some([_, b'0'..=b'9', ..])) && name.iter().all(in_scheme);
+        if target[0] != b'[' && !with_port {
+            return Target::Bad;
+        }
+        target
+    } else if matches!(target[0], b'/' | b'*') {
+        return Target::Path;
+    } else {
+        let (scheme, rest) = before(target, |byte| *byte == b':');
+        match rest {
+            Some([_, b'/', b'/', rest @ ..])
+                if !scheme.is_empty() && scheme.iter().all(in_scheme) =>
+            {
+                rest
+            }
+            _ => return Target::Bad,
+        }
+    };
+    let (authority, _) = before(authority, |byte| matches!(byte, b'/' | b'?' | b'#'));
+    slow_host(authority, true).map_or(Target::Bad, Target::Host)
+}
+
+/// What the parser must answer.
+fn slow(stream: &[u8]) -> Read {
+    let limit = stream.len().min(MAX_PAYLOAD as usize);
+    let text = &stream[..limit];
+    let long = limit < stream.len();
+    let short = || if long { Read::NoName(flags::TOO_LONG) } else { Read::More };
+    let leading = text.iter().take_while(|byte| is_end(byte)).count();
+    if leading > 8 {
+        return NO_HTTP;
+    }
+    let (line, rest) = before(&text[leading..], is_end);
+    let (method, words) = before(line, is_blank);
+    let nothing = line.is_empty() && rest.is_none();
+    let fits = line.first().is_some_and(u8::is_ascii_alphabetic)
+        && method.len() <= 32
+        && method.iter().all(is_token)
+        && !(method == b"PRI" && words.is_some())
+        && !line.iter().any(|byte| *byte < b' ' && *byte != b'\t');
+    if nothing {
+        return short();
+    }
+    let Some(rest) = rest.filter(|_| fits) else {
+        return if fits { short() } else { NO_HTTP };
+    };
+    let words: Vec<&[u8]> =
+        words.unwrap_or(b"").split(is_blank).filter(|word| !word.is_empty()).collect();
+    let is_version = |word: &[u8]| {
+        word.len() == 8 && word[..7].eq_ignore_ascii_case(b"HTTP/1.") && word[7].is_ascii_digit()
+    };
+    let [target, .., version] = words[..] else { return NO_HTTP };
+    if !is_version(version) {
+        return NO_HTTP;
+    }
+    match slow_target(method, target) {
+        Target::Bad => MALFORMED,
+        Target::Host(name) => name.map_or(Read::NoName(HTTP), Read::Name),
+        Target::Path => {
+            let mut name = None;
+            match slow_headers(rest, &mut name) {
+                Some(answer) => answer,
+                None if !long => Read::More,
+                None => name.map_or(Read::NoName(HTTP | flags::TOO_LONG), Read::Name),
+            }
+        }
+    }
+}
+
+/// From the end of the request line on; `None` if the headers do not end.
+fn slow_headers(mut rest: &[u8], name: &mut Option<String>) -> Option<Read> {
+    let mut hosts = 0;
+    loop {
+        // The end of a line.
+        rest = match rest {
+            [b'\r', b'\n', rest @ ..] | [b'\n', rest @ ..] => rest,
+            [b'\r', _, ..] => return Some(MALFORMED),
+            _ => return None,
+        };
+        match rest {
+            [b'\r', b'\n', ..] | [b'\n', ..] => {
+                return Some(name.take().map_or(Read::NoName(HTTP), Read::Name));
+            }
+            [b'\r', _, ..] => return Some(MALFORMED),
+            [] | [b'\r'] => return None,
+            _ => {}
+        }
+        let (header, behind) = before(rest, |byte| !is_token(byte));
+        let value = match behind {
+            Some([b':', value @ ..]) if !header.is_empty() => value,
+            Some(_) => return Some(MALFORMED),
+            None => return None,
+        };
+        let (value, next) = before(value, is_end);
+        if header.eq_ignore_ascii_case(b"host") {
+            hosts += 1;
+            let text = before(value, |byte| !is_blank(byte)).1.unwrap_or(b"");
+            let (host, tail) = before(text, is_blank);
+            let ended = tail.is_some() || next.is_some();
+            if hosts > 1 || tail.is_some_and(|tail| !tail.iter().all(is_blank)) {
+                return Some(MALFORMED);
+            }
+            if !text.is_empty() {
+                match slow_host(host, ended) {
+                    Ok(found) => *name = found.filter(|_| ended),
+                    Err(()) => return Some(MALFORMED),
+                }
+            }
+        }
+        rest = next?;
+    }
+}
+
+fn named(name: &str) -> Read {
+    Read::Name(name.to_owned())
+}
+
+/// A request with these lines, which end in CRLF or LF alike.
+fn check(lines: &str, want: Read) {
+    for lines in [lines.replace('\n', "\r\n"), lines.to_owned()] {
+        assert_eq!(any_pieces(lines.as_bytes()), want, "{lines:?}");
+        assert_eq!(slow(lines.as_bytes()), want, "slow: {lines:?}");
+    }
+}
+
+/// A request with this target, and a `Host` beside.
+fn target(line: &str, want: Read) {
+    check(&format!("{line} HTTP/1.1\nHost: beside.example\n\n"), want);
+}
+
+/// A request with these headers.
+fn headers(lines: &str, want: Read) {
+    check(&format!("GET / HTTP/1.1\n{lines}\n\n"), want);
+}
+
+#[test]
+fn real_clients() {
+    let hm = Some("hm.baidu.com");
+    for (stream, name) in [
+        (&include_bytes!("payload/curl-get")[..], hm),
+        (include_bytes!("payload/curl-post"), hm),
+        (include_bytes!("payload/curl-proxy-get"), hm),
+        (include_bytes!("payload/curl-connect"), hm),
+        (include_bytes!("payload/node-get"), Some("gator.volces.com")),
+        (include_bytes!("payload/curl-h2"), None),
+    ] {
+        let want = name.map_or(NO_HTTP, named);
+        assert_eq!(any_pieces(stream), want);
+        for end in 0..stream.len() {
+            let cut = whole(&stream[..end]);
+            assert_eq!(cut, slow(&stream[..end]), "up to {end}");
+            assert!(cut == Read::More || cut == want, "up to {end}: {cut:?}");
+        }
+    }
+}
+
+#[test]
+fn the_host_of_the_target_goes_before_the_header() {
+    target("GET /", named("beside.example"));
+    target("GET //a.com/", named("beside.example"));
+    target("GET /http://a.com/", named("beside.example"));
+    target("OPTIONS *", named("beside.example"));
+    target("GET http://HM.Baidu.com/hm.js", named("hm.baidu.com"));
+    target("GET HTTP://a.com", named("a.com"));
+    target("GET https://a.com.:8443/x", named("a.com"));
+    target("GET http://a.com:", named("a.com"));
+    target("GET http://a.com?b", named("a.com"));
+    target("GET http://a.com#b/c d", named("a.com"));
+    target("GET a+b://c.com/", named("c.com"));
+    target("GET  \thttp://a.com/ ", named("a.com"));
+    target("get http://a.com/", named("a.com"));
+    target("M-SEARCH http://a.com/", named("a.com"));
+    target("GET http://[2001:db8::1]:80/", Read::NoName(HTTP));
+    target("CONNECT a.com:443", named("a.com"));
+    target("CONNECT 192.0.2.1:443", named("192.0.2.1"));
+    target("CONNECT [::1]:443", Read::NoName(HTTP));
+    for bad in [
+        "GET a.com",
+        "GET a.com:80",
+        "GET http:/a.com/",
+        "GET http:a.com",
+        "GET http:///x",
+        "GET http://user@a.com/",
+        "GET http://a.com:80x/",
+        "GET http://a..com/",
+        "GET http://a,b/",
+        "GET http://[::1/",
+        "GET http://[::1]a/",
+        "GET http://%61.com/",
+        "GET [::1]:80",
+        "GET ?x",
+        "GET http\u{e9}://a.com/",
+        "GET ://a.com",
+        "CONNECT a.com",
+        "CONNECT a.com:",
+        "CONNECT /",
+        "CONNECT http://a.com:80/",
+        "CONNECT a+b:443",
+        "CONNECT .:443",
+        "CONNECT *",
+    ] {
+        target(bad, MALFORMED);
+    }
+}
+
+#[test]
+fn what_is_no_request() {
+    for line in [
+        "GET / HTTP/2.0",
+        "GET /",
+        "GET",
+        "GET / HTTP/1.10",
+        "GET / xHTTP/1.1",
+        "GET / HTTP/1.x",
+        "GET  HTTP/1.1",
+        "EHLO mail.example",
+        "GET / HTTP/1.1 x",
+        "GET, / HTTP/1.1",
+        "\0",
+        "{\"a\":1}",
+        "GET /\u{1} HTTP/1.1",
+        "GET http://a.com/\u{1} HTTP/1.1",
+        "PRI * HTTP/2.0",
+        "PRI * HTTP/1.1",
+        " GET / HTTP/1.1",
+        "GET http://a\0.com/ HTTP/1.1",
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFG / HTTP/1.1",
+    ] {
+        check(&format!("{line}\nHost: a.com\n\n"), NO_HTTP);
+    }
+    check("GET / http/1.0\nHost: a.com\n\n", named("a.com"));
+    assert_eq!(whole(b"SSH-2.0-OpenSSH_9.2\r\n"), NO_HTTP);
+    assert_eq!(whole(b"GET / HTTP/1.1"), Read::More);
+    check("\n\nGET / HTTP/1.1\nHost: a.com\n\n", named("a.com"));
+    assert_eq!(
+        whole(&[b"\n".repeat(8), b"GET / HTTP/1.1\nHost: a.com\n\n".to_vec()].concat()),
+        named("a.com")
+    );
+    assert_eq!(whole(&b"\n".repeat(9)), NO_HTTP);
+}
+
+#[test]
+fn the_host_header() {
+    for (lines, name) in [
+        ("Host: a.com", "a.com"),
+        ("host:a.com", "a.com"),
+        ("HOST: \t A.Com.:8080 \t", "a.com"),
+        ("Accept: */*\nX-Host: b.com\nHost: a.com\nHosts: c.com", "a.com"),
+        ("X: Host: b.com\nHost: a.com", "a.com"),
+        ("Host: 192.0.2.1:80", "192.0.2.1"),
+        ("Host: a_b.com:", "a_b.com"),
+        ("X: 12345678901234567890\u{e9}\u{e9}\nHost: a.com\nX:", "a.com"),
+        ("Xhost: b.com\nhost: a.com\nhostx: c.com\nhost\u{7e}: c.com", "a.com"),
+    ] {
+        headers(lines, named(name));
+    }
+    for lines in ["Host:", "Host: \t", "X: y", "Host: [::1]", "Host: [2001:db8::1%25eth0]:80 "] {
+        headers(lines, Read::NoName(HTTP));
+    }
+    check("GET / HTTP/1.0\n\n", Read::NoName(HTTP));
+    check("GET / HTTP/1.0\n\nHost: a.com\n\n", Read::NoName(HTTP));
+    for lines in [
+        "Host: a.com\nHost: a.com",
+        "Host: a.com\nhOST: b.com",
+        "Host:\nHost: a.com",
+        "Host: [::1]\nHost: a.com",
+        "Host: a.com\n b.com",
+        "Host:\n a.com",
+        " Host: a.com",
+        "Host : a.com",
+        "Host\n: a.com",
+        ": a.com\nHost: a.com",
+        "no colon\nHost: a.com",
+        "Host: a.com, b.com",
+        "Host: a.com b.com",
+        "Host: a.com:80 x",
+        "Host: a.com:80x",
+        "Host: a@b.com",
+        "Host: http://a.com",
+        "Host: a..com",
+        "Host: .",
+        "Host: :80",
+        "Host: [::1",
+        "Host: [::1]x",
+        "Host: [:: 1]",
+        "Host: a[::1]",
+        "Host: a.com\0",
+        "X: y\n z\nHost: a.com",
+        "X\u{e9}: y\nHost: a.com",
+    ] {
+        headers(lines, MALFORMED);
+    }
+    for (bytes, want) in [
+        ("GET / HTTP/1.1\r\nX: a\rHost: b.com\r\nHost: a.com\r\n\r\n", MALFORMED),
+        ("GET / HTTP/1.1\rHost: a.com\r\n\r\n", MALFORMED),
+        ("GET / HTTP/1.1\r\nHost: a.com\r\n\rX: y\r\n\r\n", MALFORMED),
+        ("GET / HTTP/1.1\r\nHost: a.com\n\r\n", named("a.com")),
+        ("GET / HTTP/1.1\r\nHost: a.com\r\n\r", Read::More),
+    ] {
+        assert_eq!(any_pieces(bytes.as_bytes()), want, "{bytes:?}");
+        assert_eq!(slow(bytes.as_bytes()), want, "slow: {bytes:?}");
+    }
+}
+
+#[test]
+fn no_more_than_sixteen_kilobytes_are_read() {
+    let request = |len: usize, host: &str| {
+        format!("GET / HTTP/1.1\r\n{host}X: {}\r\n\r\n", "y".repeat(len)).into_bytes()
+    };
+    for (host, within, past) in [
+        ("", Read::NoName(HTTP), Read::NoName(HTTP | flags::TOO_LONG)),
+        ("Host: a.com\r\n", named("a.com"), named("a.com")),
+    ] {
+        let fits = MAX_PAYLOAD as usize - request(0, host).len();
+        for (len, want, flag) in [(fits, within, 0), (fits + 1, past, flags::TOO_LONG)] {
+            let stream = request(len, host);
+            assert_eq!(read(&stream, &[]), (want.clone(), read(&stream, &[]).1));
+            assert_eq!(read(&stream, &[5000, 10000]).0, want);
+            assert_eq!(slow(&stream), want);
+            assert_eq!(read(&stream, &[]).1 & flags::TOO_LONG, flag);
+        }
+    }
+    let target = [b"GET /", &b"y".repeat(MAX_PAYLOAD as usize)[..]].concat();
+    assert_eq!(whole(&target), Read::NoName(flags::TOO_LONG));
+}
+
+fn host() -> impl Strategy<Value = (String, Option<String>)> {
+    let name = prop_oneof![
+        4 => "[a-zA-Z0-9_-]{1,20}(\\.[a-zA-Z0-9_-]{1,20}){0,4}\\.?",
+        1 => "\\[[0-9a-f:.]{2,30}\\]",
+    ];
+    (name, option::of("[0-9]{0,5}")).prop_map(|(text, port)| {
+        let lower = text.to_ascii_lowercase();
+        let name = lower.strip_suffix('.').unwrap_or(&lower).to_owned();
+        let name = Some(name).filter(|_| !text.starts_with('['));
+        (port.map_or(text.clone(), |port| format!("{text}:{port}")), name)
+    })
+}
+
+fn request() -> impl Strategy<Value = (String, Option<String>)> {
+    let line = ("[A-Z]{2}[A-Z-]{1,8}", "(/[!-~]{0,40}|\\*)", option::weighted(0.3, host()));
+    let header = ("([A-GI-Za-gi-z][!#$a-z-]{0,12}|[Hh]o?)", "[ \t]?[ -~\u{80}-\u{ff}]{0,40}");
+    let host = (host(), "[Hh][Oo][Ss][Tt]", "[ \t]{0,3}", "[ \t]{0,3}");
+    let rest = (any::<Index>(), any::<bool>(), "[ -~\r\n]{0,40}", 0..4usize);
+    (line, prop::collection::vec(header, 0..6), option::weighted(0.8, host), rest).prop_map(
+        |((method, path, absolute), headers, host, (place, cr, body, leading))| {
+            let end = if cr { "\r\n" } else { "\n" };
+            let mut lines: Vec<String> =
+                headers.into_iter().map(|(name, value)| format!("{name}:{value}{end}")).collect();
+            let mut name = None;
+            if let Some(((text, found), header, left, right)) = host {
+                let line = format!("{header}:{left}{text}{right}{end}");
+                lines.insert(place.index(lines.len() + 1), line);
+                name = found;
+            }
+            let mut target = path;
+            if let Some((text, found)) = absolute {
+                target = format!("http://{text}{}", target.replace('*', "?"));
+                name = found;
+            }
+            let leading = end.repeat(leading);
+            let all = lines.concat();
+            (format!("{leading}{method} {target} HTTP/1.1{end}{all}{end}{body}"), name)
+        },
+    )
+}
+
+/// Ascending places in a stream of `len` bytes.
+fn places(cuts: &[Index], len: usize) -> Vec<usize> {
+    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(len + 1)).collect();
+    cuts.sort_unstable();
+    cuts
+}
+
+fn cuts() -> impl Strategy<Value = Vec<Index>> {
+    prop::collection::vec(any::<Index>(), 0..6)
+}
+
+/// What requests are made of, and what they should not be made of.
+const PARTS: &[&str] = &[
+    "GET",
+    "CONNECT",
+    "PRI",
+    "get",
+    " ",
+    " ",
+    "\t",
+    "/",
+    "*",
+    "http",
+    "://",
+    ":",
+    ":80",
+    "//",
+    "?",
+    "#",
+    "@",
+    "a.com",
+    "b",
+    ".",
+    "..",
+    "[::1]",
+    "[",
+    "]",
+    "HTTP/1.1",
+    "HTTP/1.",
+    " HTTP/1.1\r\n",
+    " HTTP/1.1\n",
+    "\r\n",
+    "\r\n",
+    "\n",
+    "\r",
+    "Host",
+    "Host: ",
+    "\r\nHost: a.com",
+    "\nhost:b.com",
+    "X: y",
+    "X-Host: z",
+    "\0",
+    "\u{1}",
+    "\u{e9}",
+    "0123456789",
+    "+",
+    "-",
+];
+
+/// More and more of a request that is right.
+const STARTS: &[&str] =
+    &["", "GET ", "CONNECT ", "GET http://", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\nHost: "];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2048, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_request_is_read_as_it_was_built((text, name) in request(), cuts in cuts()) {
+        let want = name.as_deref().map_or(Read::NoName(HTTP), named);
+        let stream = text.as_bytes();
+        prop_assert_eq!(slow(stream), want.clone(), "slow: {:?}", text);
+        prop_assert_eq!(whole(stream), want.clone(), "{:?}", text);
+        prop_assert_eq!(read(stream, &places(&cuts, stream.len())).0, want);
+    }
+
+    #[test]
+    fn a_bent_request_is_read_as_the_slow_parser_reads_it(
+        (text, _) in request(),
+        bends in prop::collection::vec((any::<Index>(), select(PARTS)), 1..4),
+        cuts in cuts(),
+        end in option::of(any::<Index>()),
+    ) {
+        let mut stream = text.into_bytes();
+        for (at, part) in bends {
+            let at = at.index(stream.len());
+            stream.splice(at..at + 1, part.bytes());
+        }
+        if let Some(end) = end {
+            stream.truncate(end.index(stream.len() + 1));
+        }
+        prop_assume!(stream.first().is_none_or(|first| *first != 22));
+        let want = slow(&stream);
+        prop_assert_eq!(whole(&stream), want.clone(), "{}", stream.escape_ascii());
+        let cuts = places(&cuts, stream.len());
+        prop_assert_eq!(read(&stream, &cuts).0, want, "{}", stream.escape_ascii());
+    }
+
+    #[test]
+    fn any_parts_are_read_as_the_slow_parser_reads_them(
+        start in select(STARTS),
+        parts in prop::collection::vec(select(PARTS), 0..24),
+        cuts in cuts(),
+    ) {
+        let stream = [start, &parts.concat()].concat().into_bytes();
+        let want = slow(&stream);
+        prop_assert_eq!(whole(&stream), want.clone(), "{}", stream.escape_ascii());
+        let cuts = places(&cuts, stream.len());
+        prop_assert_eq!(read(&stream, &cuts).0, want, "{}", stream.escape_ascii());
+    }
+
+    #[test]
+    fn any_bytes_are_read_as_the_slow_parser_reads_them(
+        start in select(STARTS),
+        bytes in prop::collection::vec(any::<u8>(), 0..100),
+    ) {
+        let stream = [start.as_bytes(), &bytes].concat();
+        prop_assume!(stream.first().is_none_or(|first| *first != 22));
+        prop_assert_eq!(whole(&stream), slow(&stream), "{}", stream.escape_ascii());
+    }
+}
