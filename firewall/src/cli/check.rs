@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use super::set;
+use super::{list, set};
 use crate::config::Config;
 use crate::intel::Intel;
 use crate::policy;
@@ -83,6 +83,9 @@ fn report(diagnostics: &Diagnostics, json: bool) -> io::Result<()> {
         print_findings(diagnostics)?;
     }
     let mut err = io::stderr().lock();
+    for (policy, list) in diagnostics.lists() {
+        list::write_report(&mut err, Some(policy), list)?;
+    }
     writeln!(
         err,
         "{}, {}, {}, {}",
@@ -104,7 +107,8 @@ pub fn print_findings(diagnostics: &Diagnostics) -> io::Result<()> {
     err.write_all(diagnostics.render(err.is_terminal() && !no_color).as_bytes())
 }
 
-fn count(number: usize, one: &str, many: &str) -> String {
+/// A number and what it counts.
+pub fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 

@@ -5,6 +5,8 @@ pub mod check;
 pub mod doctor;
 pub mod explain;
 pub mod geo;
+pub mod import;
+pub mod list;
 pub mod policy;
 pub mod run;
 pub mod set;
@@ -17,7 +19,7 @@ use std::{
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-/// Stops connections by country, owner and network, in the kernel.
+/// Stops connections by name, country, owner and network, in the kernel.
 #[derive(Debug, Parser)]
 #[command(name = "firewall", version, max_term_width = 100, disable_help_subcommand = true)]
 struct Arguments {
@@ -35,6 +37,10 @@ enum Command {
     Explain(explain::Args),
     /// Show the policies that are shipped and those of this machine
     Policy(policy::Args),
+    /// Show lists of domains and networks
+    List(list::Args),
+    /// Print a policy made from a list or from the rules of another firewall
+    Import(import::Args),
     /// Ask the tables of countries and owners
     Geo(geo::Args),
     /// Say what this kernel and this machine can and cannot enforce
@@ -72,6 +78,8 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Explain(args) => explain::run(&args),
         Command::Policy(args) => policy::run(args),
+        Command::List(args) => list::run(args),
+        Command::Import(args) => import::run(&args),
         Command::Geo(args) => geo::run(args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions { shell } => {

@@ -32,8 +32,8 @@ pub struct PolicySet {
     /// repeated [default: those of /etc/firewall/policies.d, or watch-everything]
     #[arg(long = "policy", value_name = "P")]
     policies: Vec<String>,
-    /// Allow what this matches, before everything else: country:CN, org:baidu, as:37963 or
-    /// net:10.0.0.0/8. May be repeated
+    /// Allow what this matches, before everything else: country:CN, org:baidu, as:37963,
+    /// net:10.0.0.0/8, domain:hm.baidu.com or list:FILE. May be repeated
     #[arg(long, value_name = "SPEC")]
     allow: Vec<String>,
     /// Deny what this matches, before the policies and after every --allow. May be repeated
@@ -208,6 +208,9 @@ pub fn warn_of_unreachable(
     for unreachable in &generation.unreachable {
         let policy = &generation.policies[unreachable.policy];
         let rule = &policy.rules[unreachable.rule];
+        if unreachable.no_address && rule.to.as_ref().is_some_and(Destinations::has_names) {
+            continue;
+        }
         let (message, hint) = if unreachable.no_address {
             (
                 format!("rule `{}` can never match: no known address is meant by it", rule.name),

@@ -101,6 +101,8 @@ pub enum Reason {
     Port,
     /// It allows.
     Allow,
+    /// It asks for several things of a destination at once.
+    Combination,
     /// It is switched off in its source.
     Off,
 }
@@ -125,6 +127,7 @@ impl Reason {
             Self::App => "app",
             Self::Port => "port",
             Self::Allow => "allow",
+            Self::Combination => "combination",
             Self::Off => "off",
         }
     }
@@ -148,6 +151,7 @@ impl Reason {
             Self::App => "for particular apps",
             Self::Port => "for particular ports, protocols or directions",
             Self::Allow => "allows",
+            Self::Combination => "asks for several things of a destination at once",
             Self::Off => "switched off in its source",
         }
     }
@@ -157,8 +161,9 @@ impl Reason {
 /// item is an entry, a duplicate or skipped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Given, or found by the content.
-    pub format: Format,
+    /// Given, or found by the content; none for a list that stands in its policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
     /// Lines that are not empty.
     pub lines: usize,
     /// Of these, such as hold only comments or what belongs to the form of the file.
@@ -192,9 +197,9 @@ pub struct Example {
 }
 
 impl Report {
-    /// Of a list in which nothing stands yet.
-    pub const fn empty(format: Format) -> Self {
-        Self { format, lines: 0, comments: 0, entries: 0, duplicates: 0, skipped: Vec::new() }
+    /// Of a list that stands in its policy.
+    pub const fn inline(entries: usize) -> Self {
+        Self { format: None, lines: 0, comments: 0, entries, duplicates: 0, skipped: Vec::new() }
     }
 
     /// How many items are not used.

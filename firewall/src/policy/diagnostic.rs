@@ -13,6 +13,8 @@ use codespan_reporting::files::{self, Files};
 use codespan_reporting::term::{self, DisplayStyle, termcolor};
 use serde::Serialize;
 
+use super::model::List;
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -57,6 +59,7 @@ pub struct Diagnostics {
     files: Vec<File>,
     items: Vec<Diagnostic>,
     rule_places: HashMap<(String, String), Place>,
+    lists: Vec<(FileId, Arc<List>)>,
     policies: usize,
     rules: usize,
 }
@@ -148,6 +151,15 @@ impl Diagnostics {
     /// The findings, in the order of the files and of the places in them.
     pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
         self.items.iter()
+    }
+
+    /// The lists that were read, sound ones only, each with the name of its policy's file.
+    pub fn lists(&self) -> impl Iterator<Item = (&str, &List)> {
+        self.lists.iter().map(|(file, list)| (self.files[file.0].name.as_str(), &**list))
+    }
+
+    pub(super) fn saw_list(&mut self, file: FileId, list: &Arc<List>) {
+        self.lists.push((file, Arc::clone(list)));
     }
 
     pub(super) fn saw_policy(&mut self) {

@@ -11,5 +11,28 @@ pub mod source;
 
 pub use domains::{Domain, DomainSet, Scope};
 pub use model::*;
-pub use parse::{SpecError, load, parse_spec};
+pub use parse::SpecError;
 pub use shipped::SHIPPED;
+
+use crate::intel::organisations::Organisations;
+
+/// Parses and checks a set of policies, all files of it and the lists that they name.
+///
+/// The policies are in the order of the sources. If the findings have an error there are none: a
+/// set with an error is not to be applied in part.
+pub fn load(
+    sources: &[source::Source],
+    organisations: &Organisations,
+) -> (Vec<Policy>, diagnostic::Diagnostics) {
+    parse::load(sources, organisations, &source::Disk)
+}
+
+/// The destinations of a SPEC of the command line: `country:CN`, `org:baidu`, `as:37963`,
+/// `net:10.0.0.0/8`, `domain:hm.baidu.com` or `list:FILE`.
+///
+/// # Errors
+///
+/// When it is none of these, or the list cannot be read.
+pub fn parse_spec(text: &str, organisations: &Organisations) -> Result<Destinations, SpecError> {
+    parse::parse_spec(text, organisations, &source::Disk)
+}

@@ -118,6 +118,13 @@ pub struct Destinations {
     pub except: Option<Box<Destinations>>,
 }
 
+impl Destinations {
+    /// Whether names are meant, of its own or of a list.
+    pub fn has_names(&self) -> bool {
+        !self.domains.is_empty() || self.lists.iter().any(|list| !list.domains.is_empty())
+    }
+}
+
 /// A named set of names and networks.
 ///
 /// A name is in it if one of `domains` means it and none of `exceptions` does.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::parse::nearest;
 use super::shipped::SHIPPED;
 
-/// More than any policy needs, and little enough to hold in memory.
+/// More than any policy or list needs, and little enough to hold in memory.
 const LARGEST: u64 = 64 << 20;
 
 /// One policy file.
@@ -42,6 +42,26 @@ pub enum Content {
     Bytes(Vec<u8>),
     /// It could not be read, for this reason.
     Unreadable(String),
+}
+
+/// What reads the files that policies name.
+pub trait Files {
+    /// All bytes of a file.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be read.
+    fn read(&self, path: &Path) -> Result<Vec<u8>, String>;
+}
+
+/// The files of this machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Disk;
+
+impl Files for Disk {
+    fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
+        read(path).map_err(|error| error.to_string())
+    }
 }
 
 /// There is nothing under the name or path of a policy.
@@ -164,6 +184,14 @@ impl Source {
             Err(error) => Content::Unreadable(error.to_string()),
         };
         Source { origin: Origin::File(path.to_owned()), content }
+    }
+
+    /// What the paths in it start at; none for one of the binary.
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.origin {
+            Origin::Shipped(_) => None,
+            Origin::File(path) => path.parent(),
+        }
     }
 
     /// The file name that findings show.

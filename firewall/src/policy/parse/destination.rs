@@ -8,9 +8,6 @@ use super::walk::{Elements, Field, Fields, Walker};
 const KEYS: &[&str] =
     &["jurisdictions", "organisations", "asns", "networks", "domains", "lists", "except"];
 
-const ENFORCED: &str =
-    "use `jurisdictions`, `organisations`, `asns` or `networks`, or leave the rule out";
-
 impl Walker<'_> {
     /// `to`, or its `except`.
     pub fn destinations(&mut self, field: &Field<'_>, lists: &Lists) -> Option<Destinations> {
@@ -49,12 +46,11 @@ impl Walker<'_> {
             to.networks = self.elements(field, &strings("192.0.2.0/24"), values::network);
         }
         if let Some(field) = fields.field("domains") {
-            self.elements(field, &strings("baidu.com"), values::domain);
-            self.refuse(field.span.clone(), "`domains`", ENFORCED);
+            to.domains = self.elements(field, &strings("baidu.com"), values::domain);
         }
         if let Some(field) = fields.field("lists") {
-            self.elements(field, &strings("my-list"), |text| lists.find(text));
-            self.refuse(field.span.clone(), "`lists`", ENFORCED);
+            let names = self.elements(field, &strings("my-list"), |text| lists.find(text));
+            to.lists = names.iter().filter_map(|name| lists.list(name)).collect();
         }
         if let Some(except) = fields.field("except") {
             if table.len() == 1 {

@@ -1,76 +1,116 @@
-//! `[list.NAME]`: a named set of domains or networks. Checked in full, and refused until lists
-//! can be enforced.
+//! `[list.NAME]`: a named set of domains and networks, of its own or from a file.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
 use toml::de::{DeTable, DeValue};
 
-use super::super::diagnostic::quoted;
+use super::super::diagnostic::{Severity, quoted};
+use super::super::domains::DomainSet;
+use super::super::model::List;
 use super::nearest;
 use super::values::{self, Complaint, complaint};
 use super::walk::{Elements, Field, Fields, Walker};
+use crate::lists::{self, Format, Report};
 
 const KEYS: &[&str] = &["domains", "networks", "file", "url", "format", "refresh", "sha256"];
 
-const FORMATS: &[&str] = &[
-    "auto", "hosts", "domains", "wildcard", "adblock", "dnsmasq", "unbound", "rpz", "netset",
-    "lsrules", "geosite",
-];
-
-/// The names of the lists of a file.
+/// The lists of a file.
 #[derive(Default)]
-pub(super) struct Lists(BTreeSet<String>);
+pub(super) struct Lists {
+    /// Where each name stands, and the list if it is sound.
+    all: BTreeMap<String, (Range<usize>, Option<Arc<List>>)>,
+    used: RefCell<BTreeSet<String>>,
+}
 
 impl Lists {
     /// The list that `lists = ["…"]` names.
     pub fn find(&self, text: &str) -> Result<String, Complaint> {
-        if self.0.contains(text) {
+        if self.all.contains_key(text) {
+            self.used.borrow_mut().insert(text.to_owned());
             return Ok(text.to_owned());
         }
-        let hint = match nearest(text, self.0.iter().map(String::as_str)) {
+        let hint = match nearest(text, self.all.keys().map(String::as_str)) {
             Some(name) => format!("did you mean `{name}`?"),
             None => "define it in this file, below a `[list.NAME]`".to_owned(),
         };
         complaint(format!("there is no list {}", quoted(text)), hint)
     }
+
+    /// A list by its name, if it is sound.
+    pub fn list(&self, name: &str) -> Option<Arc<List>> {
+        self.all.get(name)?.1.clone()
+    }
+}
+
+/// What the keys of a list ask to be read.
+struct Origin<'t> {
+    file: &'t str,
+    /// Of the value of `file`.
+    span: Range<usize>,
+    format: Option<Format>,
+    sha256: Option<(&'t str, Range<usize>)>,
 }
 
 impl Walker<'_> {
     /// All `[list.NAME]` of a file.
     pub fn lists(&mut self, field: &Field<'_>) -> Lists {
-        let mut names = BTreeSet::new();
-        let Some(lists) = self.table(field, "`[list.NAME]`") else { return Lists(names) };
-        for (key, value) in lists {
+        let mut lists = Lists::default();
+        let Some(table) = self.table(field, "`[list.NAME]`") else { return lists };
+        for (key, value) in table {
             let name: &str = key.get_ref();
-            names.insert(name.to_owned());
             self.checked(key.span(), values::name(name));
             let field = Field { key: name, span: key.span(), value };
-            if let DeValue::Table(table) = value.get_ref() {
-                self.list(table, &field);
-                let hint = "leave it out; a rule takes `jurisdictions`, `organisations`, `asns` and `networks`";
-                self.refuse(key.span(), &format!("the list {}", quoted(name)), hint);
+            let list = if let DeValue::Table(table) = value.get_ref() {
+                self.list(table, &field)
             } else {
                 let hint = "write `[list.NAME]`, and `domains = […]` below it".to_owned();
                 self.wrong_type(value.span(), name, "a list, so a table", value.get_ref(), hint);
+                None
+            };
+            let list = list.map(Arc::new);
+            if let Some(list) = &list {
+                self.diagnostics.saw_list(self.file, list);
             }
+            lists.all.insert(name.to_owned(), (key.span(), list));
         }
-        Lists(names)
+        lists
     }
 
-    fn list<'t>(&mut self, table: &'t DeTable<'t>, list: &Field<'t>) {
+    /// Warns of the lists that no rule names.
+    pub fn unused(&mut self, lists: &Lists) {
+        let used = lists.used.borrow();
+        for (name, (span, _)) in lists.all.iter().filter(|(name, _)| !used.contains(*name)) {
+            let message = format!("no rule names the list {}", quoted(name));
+            let hint = format!("a rule takes it as `to = {{ lists = [\"{name}\"] }}`");
+            // A rule that is broken may well have meant it.
+            if self.broken.is_empty() && !self.diagnostics.has_errors() {
+                self.report(Severity::Warning, span.clone(), message, None, hint);
+            }
+        }
+    }
+
+    fn list<'t>(&mut self, table: &'t DeTable<'t>, list: &Field<'t>) -> Option<List> {
         let fields = self.fields(table, KEYS, "a list", |_| None);
         let strings = |example| Elements { example, number: None };
+        let mut domains = Vec::new();
         if let Some(field) = fields.field("domains") {
-            self.elements(field, &strings("baidu.com"), values::domain);
+            domains = self.elements(field, &strings("baidu.com"), values::domain);
         }
+        let mut networks = Vec::new();
         if let Some(field) = fields.field("networks") {
-            self.elements(field, &strings("192.0.2.0/24"), values::network);
+            networks = self.elements(field, &strings("192.0.2.0/24"), values::network);
         }
         let has = |key: &str| fields.field(key).is_some();
         let sources = [has("domains") || has("networks"), has("file"), has("url")];
-        match sources.iter().filter(|has| **has).count() {
+        let places = sources.iter().filter(|has| **has).count();
+        match places {
             0 => {
-                let hint = "give it `domains`, `networks`, a `file` or a `url`";
+                let hint = "give it `domains`, `networks` or a `file`";
                 self.missing(list.span.clone(), "the list is empty", hint);
             }
             1 => {}
@@ -79,11 +119,11 @@ impl Walker<'_> {
                 self.error(list.span.clone(), "the list comes from several places", hint);
             }
         }
-        self.list_text(&fields, "file", "lists/my.txt", not_empty);
-        self.list_text(&fields, "url", "https://…", url);
-        self.list_text(&fields, "format", "auto", format);
+        let file = self.list_text(&fields, "file", "lists/my.txt", not_empty);
+        let url = self.list_text(&fields, "url", "https://…", url);
+        let format = self.list_text(&fields, "format", "auto", format);
         self.list_text(&fields, "refresh", "24h", refresh);
-        self.list_text(&fields, "sha256", "…", sha256);
+        let sha256 = self.list_text(&fields, "sha256", "…", sha256);
         let fetched = has("file") || has("url");
         let needs = [
             ("format", "a `file` or a `url`", fetched),
@@ -95,26 +135,124 @@ impl Walker<'_> {
             let message = format!("`{key}` is for a list from {origin}");
             self.missing(field.span.clone(), message, format!("leave `{key}` out"));
         }
+        if let (Some(_), Some(field)) = (url, fields.field("url")) {
+            let message = "this version cannot fetch lists yet";
+            self.error(field.span.clone(), message, "download it and use `file`");
+            return None;
+        }
+        if places != 1 || (has("format") && format.is_none()) {
+            return None;
+        }
+        let Some(field) = fields.field("file") else {
+            let domains: DomainSet = domains.into_iter().collect();
+            let report = Report::inline(domains.len() + networks.len());
+            return Some(List {
+                name: list.key.to_owned(),
+                domains,
+                exceptions: DomainSet::default(),
+                networks,
+                report,
+                source: None,
+            });
+        };
+        let sha256_span = fields.field("sha256").map(|field| field.value.span());
+        let origin = Origin {
+            file: file?,
+            span: field.value.span(),
+            format: format.flatten(),
+            sha256: sha256.zip(sha256_span),
+        };
+        self.read(list.key, origin)
     }
 
-    fn list_text(
+    /// Reads a list's file.
+    fn read(&mut self, name: &str, origin: Origin<'_>) -> Option<List> {
+        let Some(folder) = self.folder else {
+            let hint = "give it `domains` and `networks`";
+            self.error(origin.span, "a shipped policy has no folder to read a list from", hint);
+            return None;
+        };
+        let path = folder.join(origin.file);
+        let bytes = match self.files.read(&path) {
+            Ok(bytes) => bytes,
+            Err(why) => {
+                let message = format!("the list cannot be read: {why}");
+                let shown = quoted(&path.display().to_string());
+                let hint =
+                    format!("it is looked for at {shown}: a path starts at the policy's folder");
+                self.error(origin.span, message, hint);
+                return None;
+            }
+        };
+        if let Some((wanted, span)) = origin.sha256 {
+            let digest = Sha256::digest(&bytes);
+            let found: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            if !found.eq_ignore_ascii_case(wanted) {
+                let message = format!("the file is another one: its SHA-256 is `{found}`");
+                let hint = "look at what changed; if it is right, write the new SHA-256";
+                self.error(span, message, hint);
+                return None;
+            }
+        }
+        let list = self.checked(origin.span.clone(), parse(name, &path, origin.format, &bytes))?;
+        if list.report.entries == 0 {
+            let message = format!("the list {} has no entries", quoted(name));
+            let hint = match list.report.skipped() {
+                0 => "nothing but comments stands in the file".to_owned(),
+                _ => "nothing in the file can be used: `firewall list show` says why".to_owned(),
+            };
+            self.report(Severity::Warning, origin.span, message, None, hint);
+        }
+        Some(list)
+    }
+
+    fn list_text<'t, T>(
         &mut self,
-        fields: &Fields<'_>,
+        fields: &Fields<'t>,
         key: &str,
         example: &str,
-        check: impl Fn(&str) -> Result<(), Complaint>,
-    ) {
-        let Some(field) = fields.field(key) else { return };
-        if let Some(text) = self.string(field, example) {
-            self.checked(field.value.span(), check(text));
-        }
+        check: impl Fn(&'t str) -> Result<T, Complaint>,
+    ) -> Option<T> {
+        let field = fields.field(key)?;
+        let text = self.string(field, example)?;
+        self.checked(field.value.span(), check(text))
     }
 }
 
-fn not_empty(text: &str) -> Result<(), Complaint> {
+/// A list from the bytes of its file.
+pub(super) fn parse(
+    name: &str,
+    path: &Path,
+    format: Option<Format>,
+    bytes: &[u8],
+) -> Result<List, Complaint> {
+    // Names are ASCII, or UTF-8 as policies are. What is neither shows up as malformed.
+    let text = String::from_utf8_lossy(bytes);
+    match lists::parse(format, &text) {
+        Ok(lists::Parsed { domains, exceptions, networks, report }) => Ok(List {
+            name: name.to_owned(),
+            domains,
+            exceptions,
+            networks,
+            report,
+            source: Some(PathBuf::from(path)),
+        }),
+        Err(error @ lists::Error::Undetected) => {
+            let all = Format::ALL.map(Format::word).join(", ");
+            let hint = format!("give its format: one of {all}");
+            complaint(format!("the list cannot be read: {error}"), hint)
+        }
+        Err(error @ lists::Error::Json { .. }) => complaint(
+            format!("the list cannot be read: {error}"),
+            "`lsrules` is a JSON object with `denied-remote-domains` and its like",
+        ),
+    }
+}
+
+fn not_empty(text: &str) -> Result<&str, Complaint> {
     match text.trim().is_empty() {
         true => complaint("the path is empty", "write the path of the list's file"),
-        false => Ok(()),
+        false => Ok(text),
     }
 }
 
@@ -130,13 +268,18 @@ fn url(text: &str) -> Result<(), Complaint> {
     }
 }
 
-fn format(text: &str) -> Result<(), Complaint> {
-    if FORMATS.contains(&text) {
-        return Ok(());
+/// The format of a word; none for `auto`.
+fn format(text: &str) -> Result<Option<Format>, Complaint> {
+    if text == "auto" {
+        return Ok(None);
     }
-    let hint = match nearest(text, FORMATS.iter().copied()) {
+    if let Some(format) = Format::from_word(text) {
+        return Ok(Some(format));
+    }
+    let known = || std::iter::once("auto").chain(Format::ALL.map(Format::word));
+    let hint = match nearest(text, known()) {
         Some(format) => format!("did you mean `{format}`?"),
-        None => format!("one of {}", FORMATS.join(", ")),
+        None => format!("one of {}", known().collect::<Vec<_>>().join(", ")),
     };
     complaint(format!("there is no format {}", quoted(text)), hint)
 }
@@ -154,9 +297,9 @@ fn refresh(text: &str) -> Result<(), Complaint> {
     }
 }
 
-fn sha256(text: &str) -> Result<(), Complaint> {
+fn sha256(text: &str) -> Result<&str, Complaint> {
     match text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        true => Ok(()),
+        true => Ok(text),
         false => complaint(
             format!("{} is not a SHA-256", quoted(text)),
             "write its 64 hexadecimal digits, as `sha256sum FILE` prints them",

@@ -1,6 +1,6 @@
 //! From TOML text to policies, or to everything that is wrong with it.
 //!
-//! Pure: text in, model and findings out. The tree is walked by hand rather than deserialised, so
+//! Pure: text in, model and findings out; the files of lists are read by a [`Files`]. The tree is walked by hand rather than deserialised, so
 //! that one pass finds all mistakes of all files, each with its place.
 
 mod destination;
@@ -19,22 +19,24 @@ use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Diagnostics, Place, Severity, quoted};
 use super::model::{Mode, Policy};
-use super::source::{Content, Source};
+use super::source::{Content, Files, Source};
 use crate::intel::organisations::Organisations;
 use walk::{Field, Walker};
 
-pub use spec::{SpecError, parse_spec};
+pub use spec::SpecError;
+pub(super) use spec::parse_spec;
 
-/// Parses and checks a set of policies, all files of it.
-///
-/// The policies are in the order of the sources. If the findings have an error there are none: a
-/// set with an error is not to be applied in part.
-pub fn load(sources: &[Source], organisations: &Organisations) -> (Vec<Policy>, Diagnostics) {
+/// See [`super::load`]; what lists name is read from `files`.
+pub(super) fn load(
+    sources: &[Source],
+    organisations: &Organisations,
+    files: &dyn Files,
+) -> (Vec<Policy>, Diagnostics) {
     let mut diagnostics = Diagnostics::default();
     let mut policies = Vec::new();
     let mut names: HashMap<String, Place> = HashMap::new();
     for source in sources {
-        let Some(parsed) = file(source, organisations, &mut diagnostics) else { continue };
+        let Some(parsed) = file(source, organisations, files, &mut diagnostics) else { continue };
         let (policy, place) = parsed;
         if let Some(first) = names.get(&policy.name) {
             let message = format!("a second policy has the name `{}`", policy.name);
@@ -59,6 +61,7 @@ pub fn load(sources: &[Source], organisations: &Organisations) -> (Vec<Policy>, 
 fn file(
     source: &Source,
     organisations: &Organisations,
+    files: &dyn Files,
     diagnostics: &mut Diagnostics,
 ) -> Option<(Policy, Place)> {
     let text = match &source.content {
@@ -82,7 +85,8 @@ fn file(
     };
     let file = diagnostics.add_file(source.name(), Arc::clone(&text));
     let (root, errors) = DeTable::parse_recoverable(&text);
-    let mut walker = Walker { file, organisations, diagnostics, broken: Vec::new() };
+    let folder = source.folder();
+    let mut walker = Walker { file, organisations, files, folder, diagnostics, broken: Vec::new() };
     walker.syntax(&text, &errors);
     walker.root(root.get_ref(), &text)
 }
@@ -140,6 +144,7 @@ impl Walker<'_> {
         let lists = fields.field("list").map(|field| self.lists(field)).unwrap_or_default();
         let policy_name = named.as_ref().map(|(policy, _)| policy.name.clone()).unwrap_or_default();
         let rules = fields.field("rule").map(|field| self.rules(field, &policy_name, &lists));
+        self.unused(&lists);
         let (mut policy_model, place) = named?;
         let has_default = policy.is_some_and(|field| match field.value.get_ref() {
             DeValue::Table(table) => table.contains_key("default"),

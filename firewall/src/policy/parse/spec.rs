@@ -1,9 +1,13 @@
 //! The command line's SPEC: one matcher in one word, `country:CN`.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use super::super::diagnostic::quoted;
-use super::super::model::Destinations;
-use super::nearest;
+use super::super::model::{Destinations, List};
+use super::super::source::Files;
 use super::values::{self, Complaint, complaint};
+use super::{list, nearest};
 use crate::intel::organisations::Organisations;
 
 /// What is wrong with a SPEC, and what to write instead.
@@ -18,16 +22,21 @@ pub struct SpecError {
 
 const KINDS: &[&str] = &["country", "org", "as", "net", "domain", "list"];
 
-/// The destinations of `country:CN`, `org:baidu`, `as:37963` or `net:10.0.0.0/8`.
-///
-/// # Errors
-///
-/// When it is none of these; `domain:` and `list:` cannot be enforced yet and are refused.
-pub fn parse_spec(text: &str, organisations: &Organisations) -> Result<Destinations, SpecError> {
-    parse(text, organisations).map_err(|Complaint { message, hint }| SpecError { message, hint })
+/// See [`super::super::parse_spec`]; lists are read from `files`.
+pub fn parse_spec(
+    text: &str,
+    organisations: &Organisations,
+    files: &dyn Files,
+) -> Result<Destinations, SpecError> {
+    let parsed = parse(text, organisations, files);
+    parsed.map_err(|Complaint { message, hint }| SpecError { message, hint })
 }
 
-fn parse(text: &str, organisations: &Organisations) -> Result<Destinations, Complaint> {
+fn parse(
+    text: &str,
+    organisations: &Organisations,
+    files: &dyn Files,
+) -> Result<Destinations, Complaint> {
     let none = Destinations::default();
     let Some((kind, value)) = text.split_once(':') else {
         return complaint(format!("{} is not a matcher", quoted(text)), bare(text, organisations));
@@ -50,10 +59,15 @@ fn parse(text: &str, organisations: &Organisations) -> Result<Destinations, Comp
         }
         "net" => Ok(Destinations { networks: vec![values::network(value)?], ..none }),
         "domain" => {
-            values::domain(value)?;
-            not_yet("`domain:`")
+            let domain = values::domain(value).map_err(|mut complaint| {
+                if complaint.hint.contains("`networks`") {
+                    complaint.hint = format!("did you mean {}?", quoted(&format!("net:{value}")));
+                }
+                complaint
+            })?;
+            Ok(Destinations { domains: vec![domain], ..none })
         }
-        "list" => not_yet("`list:`"),
+        "list" => Ok(Destinations { lists: vec![Arc::new(read_list(value, files)?)], ..none }),
         _ => {
             let meant = match kind {
                 "geo" | "jurisdiction" | "jurisdictions" | "countries" | "cc" => Some("country"),
@@ -79,13 +93,30 @@ fn parse(text: &str, organisations: &Organisations) -> Result<Destinations, Comp
     }
 }
 
-const FORM: &str = "write `country:CN`, `org:baidu`, `as:37963` or `net:10.0.0.0/8`";
+const FORM: &str = "write `country:CN`, `org:baidu`, `as:37963`, `net:10.0.0.0/8`, \
+                    `domain:hm.baidu.com` or `list:FILE`";
 
-fn not_yet(what: &str) -> Result<Destinations, Complaint> {
-    complaint(
-        format!("this version cannot enforce {what} yet"),
-        "use `country:`, `org:`, `as:` or `net:`",
-    )
+/// The list in a file, in whatever format its content tells.
+fn read_list(path: &str, files: &dyn Files) -> Result<List, Complaint> {
+    if path.is_empty() {
+        return complaint("`list:` names no file", "write `list:FILE`, as `list:/etc/hosts.deny`");
+    }
+    let path_of = Path::new(path);
+    let bytes = match files.read(path_of) {
+        Ok(bytes) => bytes,
+        Err(why) => {
+            return complaint(
+                format!("the list {} cannot be read: {why}", quoted(path)),
+                "write the path of a list's file; a path starts at the current folder",
+            );
+        }
+    };
+    list::parse(path, path_of, None, &bytes).map_err(|mut complaint| {
+        complaint.hint = "`list:` tells the format by the content: for this one, write a policy \
+                          with a `[list.NAME]` and its `format`"
+            .to_owned();
+        complaint
+    })
 }
 
 /// What somebody meant who wrote no kind.
@@ -99,6 +130,8 @@ fn bare(text: &str, organisations: &Organisations) -> String {
         format!("did you mean `country:{upper}`?")
     } else if values::asn(&upper).is_ok() {
         format!("did you mean `as:{}`?", &upper[2..])
+    } else if text.contains('.') && values::domain(text).is_ok() {
+        format!("did you mean {}?", quoted(&format!("domain:{text}")))
     } else {
         FORM.to_owned()
     }

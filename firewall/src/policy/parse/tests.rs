@@ -1,6 +1,7 @@
 mod mistakes;
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -9,7 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::intel::country::Country;
 use crate::policy::source::Origin;
-use crate::policy::{Action, Default, Destinations, Ports, Rule, SHIPPED};
+use crate::policy::{Action, Default, Destinations, Domain, Ports, Rule, SHIPPED};
 use mistakes::{with_rule, with_to};
 
 fn organisations() -> Organisations {
@@ -20,8 +21,29 @@ fn source(name: &str, text: &str) -> Source {
     Source { origin: Origin::File(name.into()), content: Content::Text(Arc::from(text)) }
 }
 
+/// The files that lists of these tests can name.
+struct Shelf;
+
+impl Files for Shelf {
+    fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
+        match path.to_str() {
+            Some("sub/hosts.txt") => Ok(b"# Comment\n0.0.0.0 ads.x\n0.0.0.0 localhost\n".to_vec()),
+            Some("sub/nets.txt") => Ok(b"192.0.2.0/24\n".to_vec()),
+            Some("empty.txt") => Ok(b"# Nothing yet.\n".to_vec()),
+            Some("unusable.txt") => Ok(b"##.ad\n/x/\n".to_vec()),
+            Some("binary") => Ok(b"\x7fELF\0\xff".to_vec()),
+            Some("broken.lsrules") => Ok(b"{\n  \"rules\": [\n}".to_vec()),
+            _ => Err("No such file or directory (os error 2)".to_owned()),
+        }
+    }
+}
+
 fn check(text: &str) -> (Vec<Policy>, Diagnostics) {
-    load(&[source("p.toml", text)], &organisations())
+    load(&[source("p.toml", text)], &organisations(), &Shelf)
+}
+
+fn domain(text: &str) -> Domain {
+    Domain::parse(text).unwrap()
 }
 
 fn records(diagnostics: &Diagnostics) -> String {
@@ -103,6 +125,45 @@ fn a_sound_policy_becomes_its_model() {
         ],
     };
     assert_eq!(policies, [wanted]);
+}
+
+#[test]
+fn names_and_lists_become_their_models() {
+    let text = r#"
+[policy]
+name = "p"
+
+[[rule]]
+name = "r"
+action = "drop"
+to = { domains = ["Baidu.com.", "=hm.bücher.example"], lists = ["own", "file"], except.lists = ["own"] }
+
+[list.own]
+domains = ["*.volces.com"]
+networks = ["192.0.2.0/24"]
+
+[list.file]
+file = "hosts.txt"
+format = "hosts"
+sha256 = "df8b947f4e8126d609f58dec1c94c4c9d93afa9088b7d27f288c16c81c64de34"
+"#;
+    let (policies, diagnostics) = load(&[source("sub/p.toml", text)], &organisations(), &Shelf);
+    assert_eq!(diagnostics.render(false), "");
+    let to = policies[0].rules[0].to.as_ref().unwrap();
+    assert_eq!(to.domains, [domain("baidu.com"), domain("=hm.xn--bcher-kva.example")]);
+    let [own, file] = &to.lists[..] else { panic!("{to:?}") };
+    assert_eq!(own.find("a.volces.com"), Some(domain("*.volces.com")));
+    assert_eq!((own.networks.len(), own.report.entries, own.report.format), (1, 2, None));
+    assert_eq!((file.name.as_str(), &file.source), ("file", &Some("sub/hosts.txt".into())));
+    assert_eq!((file.report.entries, file.report.skipped()), (1, 1));
+    // One list in memory, however often it is named.
+    assert!(Arc::ptr_eq(own, &to.except.as_ref().unwrap().lists[0]));
+    let names: Vec<_> = diagnostics.lists().map(|(_, list)| list.name.as_str()).collect();
+    assert_eq!(names, ["file", "own"]);
+
+    let shipped = Source { origin: Origin::Shipped("p"), content: Content::Text(text.into()) };
+    let (_, diagnostics) = load(&[shipped], &organisations(), &Shelf);
+    assert!(diagnostics.render(false).contains("a shipped policy has no folder"));
 }
 
 #[test]
@@ -207,6 +268,7 @@ fn all_mistakes_of_all_files_come_in_one_go() {
             source("h.toml", "[policy]\n"),
         ],
         &organisations(),
+        &Shelf,
     );
     assert!(policies.is_empty());
     assert_eq!((diagnostics.policies(), diagnostics.rules()), (4, 3));
@@ -298,20 +360,24 @@ fn every_shipped_policy_is_sound() {
             assert!(policies[0].description.contains(part), "{name}: {part}");
         }
     }
-    let (policies, diagnostics) = load(&Source::all_shipped(), &organisations());
+    let (policies, diagnostics) = load(&Source::all_shipped(), &organisations(), &Shelf);
     assert_eq!(diagnostics.render(false), "");
     assert_eq!(policies.len(), SHIPPED.len());
 }
 
 #[test]
 fn specs() {
-    let spec = |text| parse_spec(text, &organisations());
+    let spec = |text| parse_spec(text, &organisations(), &Shelf);
     assert_eq!(spec("country:CN").unwrap().jurisdictions, [Country::from_code("CN").unwrap()]);
     assert_eq!(spec("org:baidu").unwrap().organisations, ["baidu"]);
     assert_eq!(spec("as:37963").unwrap().asns, [37963]);
     assert_eq!(spec("as:AS37963").unwrap().asns, [37963]);
     assert_eq!(spec("net:10.0.0.0/8").unwrap().networks, ["10.0.0.0/8".parse().unwrap()]);
     assert_eq!(spec("net:2001:db8::1").unwrap().networks, ["2001:db8::1/128".parse().unwrap()]);
+    assert_eq!(spec("domain:=HM.baidu.com").unwrap().domains, [domain("=hm.baidu.com")]);
+    let listed = spec("list:sub/hosts.txt").unwrap().lists;
+    assert_eq!((listed.len(), listed[0].name.as_str()), (1, "sub/hosts.txt"));
+    assert!(listed[0].find("ads.x").is_some() && listed[0].find("b.ads.x").is_none());
     let cases = [
         ("country:cn", "there is no country `cn`", "`CN`"),
         ("country:", "there is no country ``", "`CN`"),
@@ -320,9 +386,16 @@ fn specs() {
         ("as:0", "AS 0 is reserved: nobody announces addresses with it", "AS1"),
         ("as:x", "`x` is not an AS number", "AS1"),
         ("net:10.0.0.1/8", "`10.0.0.1/8` has bits set behind its prefix", "`10.0.0.0/8`"),
-        ("domain:hm.baidu.com", "this version cannot enforce `domain:` yet", "`net:`"),
+        ("domain:1.2.3.4", "`1.2.3.4` is an address", "`net:1.2.3.4`"),
         ("domain:http://x.y/", "`http://x.y/` is not a domain", "`x.y`"),
-        ("list:/etc/x", "this version cannot enforce `list:` yet", "`net:`"),
+        (
+            "list:/etc/x",
+            "the list `/etc/x` cannot be read: No such file or directory (os error 2)",
+            "current folder",
+        ),
+        ("list:binary", "the list cannot be read: nothing in it tells its format", "`format`"),
+        ("list:", "`list:` names no file", "`list:FILE`"),
+        ("hm.baidu.com", "`hm.baidu.com` is not a matcher", "`domain:hm.baidu.com`"),
         ("counry:CN", "there is no matcher `counry:`", "`country:CN`"),
         ("asn:1", "there is no matcher `asn:`", "`as:1`"),
         ("ip:1.2.3.4", "there is no matcher `ip:`", "`net:1.2.3.4`"),
@@ -345,7 +418,7 @@ fn specs() {
 /// What must hold whatever stands in a file.
 fn assert_survives(content: Content) {
     let source = Source { origin: Origin::File("x.toml".into()), content };
-    let (policies, diagnostics) = load(&[source], &organisations());
+    let (policies, diagnostics) = load(&[source], &organisations(), &Shelf);
     assert_eq!(policies.is_empty(), diagnostics.has_errors());
     let shown = diagnostics.render(false);
     assert!(shown.matches("x.toml:").count() >= diagnostics.errors(), "{shown}");
@@ -398,9 +471,9 @@ proptest! {
             let text = with_rule(&format!("{key} = [{}]", toml::Value::from(word.as_str())));
             assert_survives(Content::Text(Arc::from(text)));
         }
-        let _ = parse_spec(&word, &organisations());
+        let _ = parse_spec(&word, &organisations(), &Shelf);
         for kind in ["country", "org", "as", "net", "domain", "list"] {
-            let _ = parse_spec(&format!("{kind}:{word}"), &organisations());
+            let _ = parse_spec(&format!("{kind}:{word}"), &organisations(), &Shelf);
         }
     }
 }

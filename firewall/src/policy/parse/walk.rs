@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::ops::Range;
+use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::super::diagnostic::{Diagnostic, Diagnostics, FileId, Place, Severity, quoted};
+use super::super::source::Files;
 use super::nearest;
 use super::values::Complaint;
 use crate::intel::organisations::Organisations;
@@ -16,6 +18,9 @@ use crate::intel::organisations::Organisations;
 pub(super) struct Walker<'a> {
     pub file: FileId,
     pub organisations: &'a Organisations,
+    pub files: &'a dyn Files,
+    /// What paths in the file start at; none in a shipped one.
+    pub folder: Option<&'a Path>,
     pub diagnostics: &'a mut Diagnostics,
     /// Where TOML itself is broken, sorted. What stands there, and what seems to be missing
     /// elsewhere, is guesswork of the recovering parser and not reported a second time.

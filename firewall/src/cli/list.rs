@@ -1,0 +1,265 @@
+//! `firewall list`: what stands in lists.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::check::{count, print_findings};
+use super::set;
+use crate::config::Config;
+use crate::lists::{self, Example, Format, Report, Skipped};
+use crate::policy::source::{Disk, Files as _, NotFound, Source};
+use crate::policy::{self, DomainSet, List};
+
+/// Shows lists of domains and networks.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Says what lists have: entries, duplicates, and what in them is not used and why
+    Show(Show),
+}
+
+#[derive(Debug, clap::Args)]
+struct Show {
+    /// Files of lists, and policies (*.toml, folders of them, names of shipped ones), of which the
+    /// lists are shown [default: those of /etc/firewall/policies.d]
+    #[arg(value_name = "FILE|POLICY")]
+    of: Vec<String>,
+    /// The format of the files [default: the one that the content of each tells]
+    #[arg(long, value_parser = format)]
+    format: Option<Format>,
+    /// Print one JSON object a list
+    #[arg(long, conflicts_with = "names")]
+    json: bool,
+    /// Print the entries, one a line, as policies write them; `@@` before exceptions
+    #[arg(long)]
+    names: bool,
+}
+
+/// The format of a word of the command line.
+///
+/// # Errors
+///
+/// When there is none of this word.
+pub fn format(word: &str) -> Result<Format, String> {
+    Format::from_word(word).ok_or_else(|| {
+        let all = Format::ALL.map(Format::word).join(", ");
+        format!("there is no such format; one of {all}")
+    })
+}
+
+/// Runs `firewall list`.
+///
+/// # Errors
+///
+/// When standard output or standard error cannot be written to.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Show(show) => show.run(),
+    }
+}
+
+/// A list with the policy's file that it stands in.
+struct Found {
+    policy: Option<String>,
+    list: List,
+}
+
+impl Show {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let mut found = Vec::new();
+        let mut sound = true;
+        let of = match self.of.is_empty() {
+            true => vec![super::check::POLICIES.to_owned()],
+            false => self.of,
+        };
+        for name in &of {
+            match read(name, self.format)? {
+                Ok(lists) => found.extend(lists),
+                Err(Failure::Usage(message)) => {
+                    eprintln!("error: {message}");
+                    return Ok(ExitCode::from(super::USAGE));
+                }
+                Err(Failure::Invalid(message)) => {
+                    if !message.is_empty() {
+                        eprintln!("error: {message}");
+                    }
+                    sound = false;
+                }
+            }
+        }
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        for (index, Found { policy, list }) in found.iter().enumerate() {
+            if self.json {
+                serde_json::to_writer(&mut out, &Shown::of(policy.as_deref(), list))?;
+                out.write_all(b"\n")?;
+            } else if self.names {
+                names(&mut out, list)?;
+            } else {
+                if index > 0 {
+                    out.write_all(b"\n")?;
+                }
+                write_report(&mut out, policy.as_deref(), list)?;
+            }
+        }
+        out.flush()?;
+        if found.is_empty() && sound {
+            eprintln!("there are no lists in {}", of.join(", "));
+        }
+        Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+enum Failure {
+    Usage(String),
+    /// Empty if it was said already.
+    Invalid(String),
+}
+
+/// The list in a file, or those of a policy.
+fn read(name: &str, format: Option<Format>) -> anyhow::Result<Result<Vec<Found>, Failure>> {
+    let path = Path::new(name);
+    let is_file = path.is_file() && path.extension().is_none_or(|extension| extension != "toml");
+    if is_file {
+        return Ok(read_file(name, path, format));
+    }
+    let sources = match path.is_dir() {
+        true => Source::at(path),
+        false => Source::find(name),
+    };
+    let sources = match sources {
+        Ok(sources) => sources,
+        Err(NotFound::Name { name, .. }) => {
+            return Ok(Err(Failure::Usage(format!(
+                "there is neither a file nor a shipped policy `{}`",
+                name.replace(char::is_control, "?")
+            ))));
+        }
+        Err(error) => return Ok(Err(Failure::Usage(error.to_string()))),
+    };
+    let organisations = set::organisations(&Config::load(None)?)?;
+    let (_, diagnostics) = policy::load(&sources, &organisations);
+    if diagnostics.has_errors() {
+        print_findings(&diagnostics)?;
+        return Ok(Err(Failure::Invalid(String::new())));
+    }
+    let lists = diagnostics.lists();
+    let found =
+        |(file, list): (&str, &List)| Found { policy: Some(file.to_owned()), list: list.clone() };
+    Ok(Ok(lists.map(found).collect()))
+}
+
+fn read_file(name: &str, path: &Path, format: Option<Format>) -> Result<Vec<Found>, Failure> {
+    let bytes = Disk
+        .read(path)
+        .map_err(|why| Failure::Invalid(format!("the list {name} cannot be read: {why}")))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lists::Parsed { domains, exceptions, networks, report } = lists::parse(format, &text)
+        .map_err(|error| {
+            let hint = "`--format` says which one it is";
+            let hint = match error {
+                lists::Error::Undetected => format!("\n\nhint: {hint}"),
+                lists::Error::Json { .. } => String::new(),
+            };
+            Failure::Invalid(format!("the list {name} cannot be read: {error}{hint}"))
+        })?;
+    let source = Some(path.to_owned());
+    let list = List { name: name.to_owned(), domains, exceptions, networks, report, source };
+    Ok(vec![Found { policy: None, list }])
+}
+
+/// What `--json` prints of a list; the keys are stable.
+#[derive(Serialize)]
+struct Shown<'a> {
+    list: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    names: usize,
+    exceptions: usize,
+    networks: usize,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+impl<'a> Shown<'a> {
+    fn of(policy: Option<&'a str>, list: &'a List) -> Self {
+        Self {
+            list: &list.name,
+            policy,
+            file: list.source.as_ref().map(|path| path.display().to_string()),
+            names: list.domains.len(),
+            exceptions: list.exceptions.len(),
+            networks: list.networks.len(),
+            report: &list.report,
+        }
+    }
+}
+
+fn names(out: &mut impl Write, list: &List) -> io::Result<()> {
+    let mut set = |mark: &str, set: &DomainSet| {
+        set.iter().try_for_each(|(name, scope)| writeln!(out, "{mark}{}{name}", scope.mark()))
+    };
+    set("", &list.domains)?;
+    set("@@", &list.exceptions)?;
+    list.networks.iter().try_for_each(|network| writeln!(out, "{network}"))
+}
+
+/// What a list has, for people.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn write_report(out: &mut impl Write, policy: Option<&str>, list: &List) -> io::Result<()> {
+    let mut title = match policy {
+        Some(policy) => format!("list `{}` of {policy}", list.name),
+        None => list.name.clone(),
+    };
+    if let (Some(path), Some(_)) = (&list.source, policy) {
+        title += &format!(", {}", path.display());
+    }
+    if let Some(format) = list.report.format {
+        title += &format!(" ({})", format.word());
+    }
+    // A path must not be able to steer the terminal.
+    writeln!(out, "{}", title.replace(char::is_control, "?"))?;
+    let mut parts = vec![count(list.domains.len(), "name", "names")];
+    if !list.exceptions.is_empty() {
+        parts.push(count(list.exceptions.len(), "exception", "exceptions"));
+    }
+    if !list.networks.is_empty() {
+        parts.push(count(list.networks.len(), "network", "networks"));
+    }
+    writeln!(
+        out,
+        "  {} ({}), {}, {} skipped",
+        count(list.report.entries, "entry", "entries"),
+        parts.join(", "),
+        count(list.report.duplicates, "duplicate", "duplicates"),
+        list.report.skipped(),
+    )?;
+    write_skipped(out, &list.report.skipped)
+}
+
+/// What is not used of a list and why, for people.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn write_skipped(out: &mut impl Write, skipped: &[Skipped]) -> io::Result<()> {
+    for Skipped { reason, count, examples } in skipped {
+        writeln!(out, "  {count} skipped as {}: {}", reason.word(), reason.explanation())?;
+        for Example { line, text } in examples {
+            writeln!(out, "    line {line}: {}", text.replace(char::is_control, "?"))?;
+        }
+    }
+    Ok(())
+}
