@@ -131,8 +131,9 @@ impl Outcome {
         Cell::leaf((self.verdict as u32) << 29 | self.decision)
     }
 
+    /// Reads it from a leaf, or the fault in its place.
     #[inline(always)]
-    const fn from_leaf(cell: Cell) -> Result<Self, Fault> {
+    pub const fn from_leaf(cell: Cell) -> Result<Self, Fault> {
         match Verdict::from_wire((cell.0 >> 29) as u8) {
             Some(verdict) => Ok(Self { decision: cell.0 & MAX_DECISIONS, verdict }),
             None if cell.0 == PORT_HIDDEN.0 => Err(Fault::PortHidden),
@@ -169,6 +170,22 @@ pub trait Tables {
     #[inline(always)]
     fn leaf(&self, rows: u32, row: u32, destination: &Destination) -> Cell {
         row_leaf(self, rows, row, destination)
+    }
+
+    /// The leaf of an address that is known by a name, or the fault in its place.
+    #[inline(always)]
+    fn named(
+        &self,
+        header: &Header,
+        app: u32,
+        place: &Place,
+        destination: &Destination,
+        named: &Named,
+    ) -> Cell
+    where
+        Self: Sized,
+    {
+        decide_leaf(self, header, app, place, destination, named)
     }
 
     /// The entry of the name table for a suffix.
@@ -226,6 +243,7 @@ impl NameRecord {
 }
 
 /// Where an address stands in the tables.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The destination class of the address; 0 if the tables are damaged.
@@ -396,7 +414,7 @@ pub fn weigh(
         if !holds {
             continue;
         }
-        let leaf = decide_leaf(tables, header, app, place, destination, &named);
+        let leaf = tables.named(header, app, place, destination, &named);
         let passes = |leaf: Cell| matches!(verdict_of(leaf), 1 | 2);
         let differs = weighed.names != 0 && passes(leaf) != passes(weighed.leaf);
         let stands = if weighed.names == 0 {
@@ -415,7 +433,7 @@ pub fn weigh(
     }
     if weighed.names == 0 {
         let nobody = Named { classes: [0; CANDIDATES], trusted: 0 };
-        weighed.leaf = decide_leaf(tables, header, app, place, destination, &nobody);
+        weighed.leaf = tables.named(header, app, place, destination, &nobody);
     }
     weighed
 }
@@ -449,7 +467,8 @@ fn name_group(tables: &impl Tables, header: &Header, app: u32, class: u32, trust
 /// unset, which the kernel's verifier forbids to look at.
 const NOTHING: Cell = Cell::leaf(0);
 const PORT_HIDDEN: Cell = Cell::leaf(1);
-const DAMAGED: Cell = Cell::leaf(2);
+/// Some table is not what it should be.
+pub const DAMAGED: Cell = Cell::leaf(2);
 
 #[inline(always)]
 const fn verdict_of(leaf: Cell) -> u32 {

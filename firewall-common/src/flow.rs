@@ -165,6 +165,12 @@ pub fn fingerprint(seed: impl Fn(usize) -> u64, generation: u32, to: &Destinatio
         (port as u64) << 8 | protocol as u64,
         generation as u64,
     ];
+    fingerprint_words(seed, words)
+}
+
+/// As [`fingerprint`], of any six numbers of 32 bits.
+#[inline(always)]
+pub fn fingerprint_words(seed: impl Fn(usize) -> u64, words: [u64; 6]) -> u64 {
     let mut upper = seed(0);
     let mut lower = seed(1);
     for (index, word) in words.into_iter().enumerate() {

@@ -9,6 +9,7 @@ use crate::{
     event::Identity,
     flow::Address,
     name::Text,
+    parse::{dns::MESSAGE, payload::Payload},
 };
 
 /// Version of everything that is pinned or crosses the ring buffer.
@@ -161,16 +162,35 @@ pub struct SocketState {
     /// Of [`socket`].
     pub flags: u32,
     /// The verdict that holds for later packets too: the destination's
-    /// [`crate::flow::fingerprint`] with the [`crate::verdict::Verdict`] in its low two bits, or 0.
+    /// [`crate::flow::fingerprint`] with the [`crate::verdict::Verdict`] in its low two bits, which
+    /// are 0 for a flow whose payload is to be looked at; or 0.
     ///
     /// One word, so that it is read and written whole: two threads that send on one socket to two
     /// destinations must never make a verdict of the one hold for the other.
     pub kept: u64,
     /// Where the socket is in the kernel's memory, as a number.
     pub socket: u64,
+    /// What the destination is known by.
+    pub known: Known,
     /// Who made or last connected the socket.
     pub identity: Identity,
 }
+
+/// The name that a flow's destination is known by.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The name, a key of the map of names; 0 if there is none.
+    pub name: u64,
+    /// [`crate::verdict::Via`], 0 without a name.
+    pub via: u32,
+    /// [`crate::verdict::Confidence`], 0 without a name, and [`ENCRYPTED_HELLO`].
+    pub confidence: u32,
+}
+
+/// Bit of [`Known::confidence`]: the ClientHello has an encrypted one inside, so the name is the
+/// outer one's.
+pub const ENCRYPTED_HELLO: u32 = 0x100;
 
 /// Bits of [`SocketState::flags`].
 pub mod socket {
@@ -181,6 +201,8 @@ pub mod socket {
     /// The app has called `connect()` on it, so it is no accepted connection: TCP lets two ends
     /// open at once, and one socket connect to itself.
     pub const CONNECTED: u32 = 4;
+    /// Its first payload is still to show a name; until then its packets pass unrecorded.
+    pub const WAITS: u32 = 8;
 }
 
 /// Addresses whose names are kept, the least recently used out first.
@@ -198,14 +220,11 @@ pub const MAX_WAIT: u32 = 60;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AnswerKey {
-    /// The app, by a secret hash of its identity; [`SHARED`] for what holds for every app.
+    /// The app, by a secret hash of its identity.
     pub app: u64,
     /// The address.
     pub address: Address,
 }
-
-/// The app of names that resolvers of this machine have learned.
-pub const SHARED: u64 = 0;
 
 /// The names of an address for one app.
 #[repr(C)]
@@ -217,6 +236,10 @@ pub struct Answers {
     pub generation: u32,
     /// Until when there were more names than fit, in seconds of the boot-time clock.
     pub more_until: u32,
+    /// Bits by the place in `names`: more than one name was kept there.
+    pub several: u32,
+    /// Zero.
+    pub _pad: u32,
 }
 
 /// A name of an address.
@@ -231,26 +254,15 @@ pub struct Answer {
     pub until: u32,
 }
 
-/// What an answer is tied to: the socket, the server and the transaction.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct QuestionKey {
-    /// Socket cookie.
-    pub cookie: u64,
-    /// The server's address.
-    pub server: Address,
-    /// The server's port.
-    pub port: u16,
-    /// Number of the transaction, as it is on the wire.
-    pub id: u16,
-    /// IANA protocol number.
-    pub protocol: u32,
-}
-
 /// A question that waits for its answer.
+///
+/// They are kept in places that their hashes lead to, so a new one can take the place of an old one.
+/// Two programs can write to one place at a time; the check tells what comes of that from a question.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Question {
+    /// Over all of this and all that the answer is tied to: socket, server and transaction.
+    pub check: u64,
     /// The name, by its hash.
     pub name: u64,
     /// The app that asked, as of [`AnswerKey::app`].
@@ -263,6 +275,44 @@ pub struct Question {
     pub trusted: u32,
     /// The generation that judged it.
     pub generation: u32,
+}
+
+/// Pieces of memory that programs on one CPU read messages in at a time.
+pub const SCRATCHES: u32 = 4;
+
+/// Addresses that are taken from one answer.
+pub const MAX_ADDRESSES: usize = 32;
+
+/// A stream of DNS messages (RFC 1035 section 4.2.2), as far as it has come.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Stream {
+    /// The sequence number that comes next.
+    pub next: u32,
+    /// 1 after the first byte.
+    pub started: u32,
+    /// Bytes of the message and of its length before it that have come.
+    pub have: u32,
+    /// The message's length, when its two bytes are there.
+    pub length: u32,
+    /// Bytes of the message that are in memory.
+    pub read: u32,
+    /// 1 if nothing more is let through.
+    pub closed: u32,
+    /// The message as far as it fits.
+    pub message: [u8; MESSAGE],
+}
+
+/// What is known of a TCP flow's payload.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct PayloadState {
+    /// The sequence number that comes next.
+    pub next: u32,
+    /// 1 after the first byte.
+    pub started: u32,
+    /// What was read.
+    pub payload: Payload,
 }
 
 /// Names of a CNAME chain that are kept.
@@ -411,15 +461,15 @@ counters! {
 const _: () = {
     assert!(size_of::<Header>() == 64 + 16 + 2 * DNS_PORTS + 24 * RESOLVERS);
     assert!(size_of::<Resolver>() == 24);
-    assert!(size_of::<SocketState>() == 80 + size_of::<Identity>());
-    assert!(core::mem::offset_of!(SocketState, identity) == 80);
+    assert!(size_of::<SocketState>() == 96 + size_of::<Identity>());
+    assert!(core::mem::offset_of!(SocketState, identity) == 96);
     assert!(size_of::<ExecutablePath>() == NAME_BYTES * PATH_NAMES + 8);
     assert!(size_of::<Offsets>() == 64);
     assert!(size_of::<FileId>() == 16);
     assert!(size_of::<Answer>() == 32);
-    assert!(size_of::<Answers>() == 32 * NAMES + 8);
+    assert!(size_of::<Answers>() == 32 * NAMES + 16);
     assert!(size_of::<AnswerKey>() == 24);
-    assert!(size_of::<QuestionKey>() == 32);
-    assert!(size_of::<Question>() == 32);
+    assert!(size_of::<Question>() == 40);
+    assert!(size_of::<Stream>() == 24 + MESSAGE);
     assert!(size_of::<NameText>() == size_of::<Text>() + 8 * CHAIN);
 };

@@ -89,14 +89,12 @@ wire_enum! {
 wire_enum! {
     /// How a name was learned.
     Via {
-        /// The app asked for it, or was answered.
+        /// The app asked for it.
         Dns = 1, "dns";
-        /// A resolver of this machine was answered.
-        Resolver = 2, "resolver";
         /// TLS ClientHello.
-        Tls = 3, "tls";
+        Tls = 2, "tls";
         /// HTTP/1 request.
-        Http = 4, "http";
+        Http = 3, "http";
     }
 }
 

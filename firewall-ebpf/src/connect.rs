@@ -9,16 +9,18 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use firewall_common::{
-    event::app,
+    event::{Identity, app},
     flow::{Address, Destination, TCP},
-    layout::{Counter, SocketState, socket as socket_flags},
-    verdict::Hook,
+    layout::{Active, Counter, Header, SocketState, socket as socket_flags},
+    verdict::{Hook, Reason, Verdict},
 };
 
 use crate::{
     identity,
     maps::count,
-    socket::{self, Origin},
+    names::{self, DNS},
+    policy::{self, Judgement},
+    socket::{self, Keep, Origin},
 };
 
 /// `IPPROTO_MPTCP`, which is TCP on the wire.
@@ -30,7 +32,7 @@ pub fn v4(ctx: &SockAddrContext, hook: Hook) -> i32 {
     let addr: *mut bpf_sock_addr = ctx.sock_addr;
     // SAFETY: reading a context member.
     let ip = unsafe { (*addr).user_ip4 };
-    judge(ctx, hook, Address::v4(u32::from_be(ip)), |destination| destination)
+    judge(ctx, hook, Address::v4(u32::from_be(ip)))
 }
 
 /// 1 lets the call go on, 0 fails it.
@@ -46,21 +48,11 @@ pub fn v6(ctx: &SockAddrContext, hook: Hook) -> i32 {
             (&raw const (*addr).user_ip6[3]).read_volatile(),
         ]
     };
-    // A copy, so that what the matcher finds out of the address is not known of it afterwards: the
-    // verifier would follow every kind of address through all that comes after.
-    judge(ctx, hook, Address::v6(words), |destination| Destination {
-        address: destination.address.forget(),
-        ..destination
-    })
+    judge(ctx, hook, Address::v6(words))
 }
 
 #[inline(always)]
-fn judge(
-    ctx: &SockAddrContext,
-    hook: Hook,
-    address: Address,
-    judged: impl FnOnce(Destination) -> Destination,
-) -> i32 {
+fn judge(ctx: &SockAddrContext, hook: Hook, address: Address) -> i32 {
     let addr: *mut bpf_sock_addr = ctx.sock_addr;
     // SAFETY: reading context members.
     let (port, protocol, sk): (u32, u32, *mut bpf_sock) =
@@ -70,19 +62,43 @@ fn judge(
         if firewall_common::flow::has_ports(protocol) { u16::from_be(port as u16) } else { 0 };
     let destination =
         Destination { address: address.destination(), port, protocol, port_hidden: 0 };
-    let (generation, settings, errno, judgement) = socket::judge(&judged(destination));
     let state = if sk.is_null() { None } else { socket::state(sk.cast()) };
-    match state {
+    let mut identity = Identity::default();
+    let state = match state {
         Some(state) => {
             charge(state, sk);
             state.flags = (state.flags & !socket_flags::INBOUND) | socket_flags::CONNECTED;
-            // Not cached: the first packet is judged again, and recorded with its source.
-            let origin = Origin { hook, src: Address::default(), src_port: 0, cacheable: false };
-            let ctx = addr.cast();
-            socket::settle(state, ctx, generation, settings, &destination, &origin, judgement);
+            identity = state.identity;
+            Some(state)
         }
-        // The verdict stands all the same; only the record and the cache are missing.
-        None => count(Counter::NoState),
+        // The verdict stands all the same; only the record, the names and the cache are missing.
+        None => {
+            count(Counter::NoState);
+            None
+        }
+    };
+    let active = policy::active();
+    let (settings, errno, judgement) = match policy::header(active) {
+        Some(header) => {
+            let judgement = decide(active, header, names::app(&identity), &destination);
+            (header.flags, header.errno, judgement.forget())
+        }
+        None => (socket::NO_SETTINGS, 0, policy::no_policy()),
+    };
+    if let Some(state) = state {
+        // Not kept: the first packet is judged again, and recorded with its source.
+        let origin =
+            Origin { hook, src: Address::default(), src_port: 0, keep: Keep::Nothing };
+        let ctx = addr.cast();
+        socket::settle(
+            state,
+            ctx,
+            active.generation(),
+            settings,
+            &destination,
+            &origin,
+            judgement,
+        );
     }
     if judgement.passes() {
         return 1;
@@ -92,6 +108,24 @@ fn judge(
         unsafe { bpf_set_retval(errno) };
     }
     0
+}
+
+/// What is known before the first packet.
+#[inline(always)]
+fn decide(active: Active, header: &Header, app: u64, to: &Destination) -> Judgement {
+    // Question by question.
+    if names::service(header, to.port) == DNS && names::is_trusted(header, to) {
+        return Judgement::without_decision(Verdict::Allow, Reason::Default);
+    }
+    let judged = policy::judge(active, header, app, to);
+    if !judged.differ {
+        return judged.judgement;
+    }
+    if to.protocol == TCP {
+        // What it sends first decides.
+        return Judgement::without_decision(Verdict::Allow, Reason::Ambiguous);
+    }
+    policy::ambiguous(header, judged.judgement)
 }
 
 /// Charges the flow to who is current, or, where that is the kernel joining a subflow to an MPTCP

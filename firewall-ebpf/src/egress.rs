@@ -1,29 +1,28 @@
 //! Every packet of a local socket on its way out: the authority that nothing gets around.
 
-use core::mem::MaybeUninit;
-
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},
     helpers::generated::{
-        bpf_get_socket_uid, bpf_sk_fullsock, bpf_skb_cgroup_id, bpf_skb_load_bytes,
-        bpf_skc_to_mptcp_sock,
+        bpf_get_socket_uid, bpf_sk_fullsock, bpf_skb_cgroup_id, bpf_skc_to_mptcp_sock,
     },
     programs::SkBuffContext,
 };
 use firewall_common::{
     event::app,
-    flow::{Destination, TCP, fingerprint},
+    flow::{Destination, TCP, UDP, fingerprint},
     forget::forget,
-    layout::{Active, Counter, SocketState, flags, socket as socket_flags},
-    parse::{Bytes, ip},
+    layout::{Active, Counter, Header, SocketState, flags, socket as socket_flags},
+    parse::ip,
     verdict::{Hook, Reason, Verdict},
 };
 
 use crate::{
     emit, identity,
-    maps::{self, OFFSETS, count},
+    maps::{self, JUMPS, Jump, OFFSETS, count},
+    names::{self, DNS},
+    packet::{self, Skb},
     policy::{self, Judgement},
-    socket::{self, Origin},
+    socket::{self, Keep, Origin},
 };
 
 /// Lets the packet go on.
@@ -31,28 +30,11 @@ pub const PASS: i32 = 1;
 /// Drops the packet; the sender gets EPERM.
 pub const DROP: i32 = 0;
 /// Drops the packet; the sender is not told and sends it again.
-const DROP_SILENTLY: i32 = 2;
+pub const DROP_SILENTLY: i32 = 2;
 
 const SOCK_STREAM: u32 = 1;
 const SOCK_RAW: u32 = 3;
 const TCP_LISTEN: u32 = 10;
-
-/// A packet, read by copying: its bytes need not be in one piece.
-struct Skb(*mut __sk_buff);
-
-impl Bytes for Skb {
-    #[inline(always)]
-    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        // Not zeroed first: of more than a few bytes that is a loop, and costs more than reading.
-        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
-        // SAFETY: the helper writes `N` bytes or fails.
-        let result = unsafe {
-            bpf_skb_load_bytes(self.0.cast(), offset, bytes.as_mut_ptr().cast(), N as u32)
-        };
-        // SAFETY: it did not fail.
-        if result == 0 { Some(unsafe { bytes.assume_init() }) } else { None }
-    }
-}
 
 /// Judges a packet. `rewrite` is for measurements: it sees every packet that was not decided yet.
 #[inline(always)]
@@ -75,6 +57,7 @@ pub fn judge(ctx: &SkBuffContext, rewrite: impl FnOnce(&mut ip::Packet, &mut Soc
             return DROP;
         }
         ALLOW | AUDIT => return PASS,
+        INSPECT => return inspect(ctx),
         _ => {}
     }
     // SAFETY: `sk` is not null, or it would have no state.
@@ -84,40 +67,47 @@ pub fn judge(ctx: &SkBuffContext, rewrite: impl FnOnce(&mut ip::Packet, &mut Soc
         // state. Fails closed.
         return DROP_SILENTLY;
     }
-    undecided(skb, active, sk, state, rewrite)
+    match undecided(skb, active, sk, state, rewrite) {
+        LOOK => inspect(ctx),
+        decided => decided,
+    }
 }
 
-/// The packet, if it is one whose flow can be told by its first bytes and they are in one piece.
+/// In place of what the program returns: the payload is to be looked at.
+const LOOK: i32 = 4;
+
+/// Goes on with the program that looks at payloads.
 #[inline(always)]
-fn plain(skb: *mut __sk_buff) -> Option<ip::Packet> {
-    // SAFETY: reading context members; both are packet pointers to the verifier.
-    let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
-    if data + size_of::<[u32; 6]>() > end {
-        return None;
-    }
-    // SAFETY: the bounds were just compared. The kernel aligns IP headers to words where the
-    // processor needs that (`NET_IP_ALIGN`); by bytes, an address would be a dozen instructions.
-    ip::plain(unsafe { &*(data as *const [u32; 6]) }, || {
-        if data + size_of::<[u32; 11]>() > end {
-            return None;
-        }
-        // SAFETY: as above.
-        Some(unsafe { &*(data as *const [u32; 11]) })
-    })
+fn inspect(ctx: &SkBuffContext) -> i32 {
+    // SAFETY: nothing here is left undone.
+    unsafe { JUMPS.tail_call(ctx, Jump::Inspect as u32) };
+    // Fails closed: without that program nobody knows what the packet asks for.
+    count(Counter::NoPolicy);
+    DROP_SILENTLY
 }
 
 const ALLOW: u64 = Verdict::Allow as u64;
 const AUDIT: u64 = Verdict::Audit as u64;
 const DENY: u64 = Verdict::Deny as u64;
+/// The payload is looked at.
+const INSPECT: u64 = 0;
+/// Nothing is kept.
+const NOTHING: u64 = 4;
 
-/// The verdict that is kept for where the packet goes, or 0.
+/// What is kept for where the packet goes.
 #[inline(always)]
 fn kept_verdict(skb: *mut __sk_buff, active: Active, state: &SocketState) -> u64 {
-    let Some(packet) = plain(skb) else { return 0 };
+    let Some(packet) = packet::plain(skb) else { return NOTHING };
     let fingerprint = fingerprint(maps::seed, active.generation(), &packet.destination);
     // SAFETY: a plain read; volatile, so that it is one read of the whole word.
     let kept = unsafe { (&raw const state.kept).read_volatile() };
-    if kept & !3 == fingerprint { kept & 3 } else { 0 }
+    if kept & !3 != fingerprint {
+        return NOTHING;
+    }
+    if kept & 3 == INSPECT {
+        packet::hand_over(skb, &packet);
+    }
+    kept & 3
 }
 
 /// A packet whose flow has no verdict of the running generation.
@@ -135,7 +125,7 @@ fn undecided(
     let control = forget(state.flags & socket_flags::CONTROL) != 0;
     let header = policy::header(active);
     let settings = header.map_or(socket::NO_SETTINGS, |header| header.flags);
-    let plain = plain(skb);
+    let plain = packet::plain(skb);
     let is_plain = forget(u32::from(plain.is_some())) != 0;
     let (mut packet, error) = match is_plain {
         true => (plain.unwrap_or_default().forget(), None),
@@ -160,7 +150,7 @@ fn undecided(
     // 1. The kernel's own control packets: neighbour discovery, resets, errors.
     // 2. Replies on a connection that came from outside.
     // 3. What cannot be read.
-    // 4. The generation.
+    // 4. The generation, and behind it the payload.
     let judgement = if control {
         count(Counter::Kernel);
         Judgement::without_decision(Verdict::Allow, Reason::Kernel)
@@ -171,7 +161,16 @@ fn undecided(
         match header {
             None => policy::no_policy(),
             Some(header) if unreadable => policy::unparsable(header),
-            Some(header) => policy::judge(active, header, &destination),
+            Some(header) => {
+                let (judgement, look) = decide(active, header, state, &destination);
+                if look {
+                    let generation = forget(active.generation());
+                    socket::wait(state, generation, header.flags, &packet, judgement.forget());
+                    packet::hand_over(skb, &packet);
+                    return LOOK;
+                }
+                judgement
+            }
         }
     }
     .forget();
@@ -179,7 +178,7 @@ fn undecided(
         hook: Hook::Packet,
         src: packet.src,
         src_port: packet.src_port,
-        cacheable: !unreadable && packet.plain != 0,
+        keep: if !unreadable && packet.plain != 0 { Keep::Verdict } else { Keep::Nothing },
     };
     socket::settle(
         state,
@@ -191,6 +190,32 @@ fn undecided(
         judgement,
     );
     if judgement.passes() { PASS } else { DROP }
+}
+
+/// Decides by address and the names it is known by; and whether the payload has a say.
+#[inline(always)]
+fn decide(
+    active: Active,
+    header: &Header,
+    state: &SocketState,
+    to: &Destination,
+) -> (Judgement, bool) {
+    let is_tcp = to.protocol == TCP;
+    let service = if is_tcp || to.protocol == UDP { names::service(header, to.port) } else { 0 };
+    if service == DNS && names::is_trusted(header, to) {
+        // Question by question.
+        return (Judgement::without_decision(Verdict::Allow, Reason::Default), true);
+    }
+    let judged = policy::judge(active, header, names::app(&state.identity), to);
+    let look = match service {
+        names::NO_DNS => is_tcp && header.name_lines != 0,
+        names::MULTICAST => header.name_lines != 0,
+        _ => true,
+    };
+    if judged.differ && !(is_tcp && service == names::NO_DNS) {
+        return (policy::ambiguous(header, judged.judgement), false);
+    }
+    (judged.judgement, look && (judged.differ || judged.judgement.passes()))
 }
 
 /// Whether what a TCP socket sends is a reply: a listener's SYN-ACK, or an accepted connection.

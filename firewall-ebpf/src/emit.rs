@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
 use firewall_common::{
     event::FlowEvent,
-    layout::{Counter, SocketState},
+    layout::{Counter, ENCRYPTED_HELLO, SocketState},
 };
 
 use crate::maps::{EVENTS, count};
@@ -62,11 +62,11 @@ fn event(state: &SocketState, ctx: *mut c_void, time: u64, times: u32) {
         generation: state.generation,
         decision: state.decision,
         count: times,
-        via: 0,
-        confidence: 0,
-        encrypted_hello: 0,
+        via: state.known.via as u8,
+        confidence: state.known.confidence as u8,
+        encrypted_hello: u8::from(state.known.confidence & ENCRYPTED_HELLO != 0),
         _pad: 0,
-        name: 0,
+        name: state.known.name,
         identity: state.identity,
     });
     entry.submit(0);

@@ -9,17 +9,25 @@
 //! A verdict is computed before anything is written about it, so a full ring buffer loses events
 //! and never opens or closes the gate.
 #![no_std]
+#![feature(asm_experimental_arch)]
 
+pub mod answers;
 pub mod connect;
+pub mod dns;
 pub mod egress;
 pub mod emit;
 pub mod exec;
 pub mod identity;
+pub mod inspect;
 pub mod maps;
+pub mod names;
+pub mod packet;
 pub mod payload;
 pub mod policy;
+pub mod scratch;
 pub mod socket;
 pub mod sockopt;
+pub mod stream;
 
 /// Required in an eBPF program's object, where nothing can be printed and nothing unwinds.
 #[macro_export]

@@ -11,7 +11,7 @@ use aya_ebpf::{
     },
 };
 use firewall_common::verdict::Hook;
-use firewall_ebpf::{connect, egress as packet, exec, socket, sockopt};
+use firewall_ebpf::{answers, connect, egress as packet, exec, inspect, socket, sockopt};
 
 firewall_ebpf::object!();
 
@@ -40,9 +40,23 @@ pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
 }
 
 /// Every packet of a local socket.
+// A jump out of a function would leave the verifier without knowing what is returned.
 #[cgroup_skb(egress)]
+#[inline(always)]
 pub fn egress(ctx: SkBuffContext) -> i32 {
     packet::judge(&ctx, |_, _| {})
+}
+
+/// The payload of a packet that the program above does not decide about alone.
+#[cgroup_skb(egress)]
+pub fn payload(ctx: SkBuffContext) -> i32 {
+    inspect::inspect(&ctx)
+}
+
+/// Every packet for a local socket.
+#[cgroup_skb(ingress)]
+pub fn ingress(ctx: SkBuffContext) -> i32 {
+    answers::arrived(&ctx)
 }
 
 /// `socket()`.

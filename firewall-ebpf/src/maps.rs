@@ -4,15 +4,18 @@ use aya_ebpf::{
     Global,
     btf_maps::{self, ArrayOfMaps, SkStorage},
     macros::{btf_map, map},
-    maps::{Array, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
 use firewall_common::{
-    evaluate::BLOCK,
-    flow::SEEDS,
+    evaluate::{BLOCK, Named},
+    flow::{Address, SEEDS},
     layout::{
-        Active, Counter, ExecutablePath, FileId, Header, INNER_MAP, MAX_EXECUTABLES, Offsets,
-        RING_BYTES, SLOTS, SocketState, TEMPLATE_BLOCKS,
+        Active, AnswerKey, Answers, Counter, ExecutablePath, FileId, Header, INNER_MAP,
+        MAX_ADDRESSES, MAX_ANSWERS, MAX_EXECUTABLES, MAX_NAMES, MAX_PENDING, NameText, Offsets,
+        PayloadState, Question, RING_BYTES, SCRATCHES, SLOTS, SocketState, Stream, TEMPLATE_BLOCKS,
     },
+    name_table::Suffixes,
+    parse::dns::MESSAGE,
 };
 
 /// One generation's blocks.
@@ -33,6 +36,105 @@ pub static BLOCKS: ArrayOfMaps<Blocks, { SLOTS as usize }> = ArrayOfMaps::new();
 /// What is kept with a socket.
 #[btf_map]
 pub static SOCKETS: SkStorage<SocketState> = SkStorage::new();
+
+/// Further programs of the egress hook, by [`Jump`].
+#[map]
+pub static JUMPS: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// Index of a program in [`JUMPS`].
+pub enum Jump {
+    /// Looks at the payload of a flow.
+    Inspect = 0,
+}
+
+/// Questions that wait for an answer.
+#[map]
+pub static QUESTIONS: Array<Question> = Array::with_max_entries(MAX_PENDING, 0);
+
+/// The names of addresses.
+#[map]
+pub static ANSWERS: LruHashMap<AnswerKey, Answers> = LruHashMap::with_max_entries(MAX_ANSWERS, 0);
+
+/// Names as text, by their hash.
+#[map]
+pub static NAMES: LruHashMap<u64, NameText> = LruHashMap::with_max_entries(MAX_NAMES, 0);
+
+/// What a socket has sent of a DNS message over TCP.
+#[btf_map]
+pub static ASKED: SkStorage<Stream> = SkStorage::new();
+
+/// What a socket has received of a DNS message over TCP.
+#[btf_map]
+pub static ANSWERED: SkStorage<Stream> = SkStorage::new();
+
+/// What a socket has sent first.
+#[btf_map]
+pub static PAYLOADS: SkStorage<PayloadState> = SkStorage::new();
+
+/// Where messages are read.
+#[map]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SCRATCHES, 0);
+
+/// An address of an answer.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Led {
+    /// The address.
+    pub to: Address,
+    /// How long it holds, in seconds.
+    pub lifetime: u64,
+}
+
+/// What a program needs to read a DNS message and to say what comes of it.
+#[repr(C)]
+pub struct Scratch {
+    /// 1 while a program has it.
+    pub busy: u64,
+    /// The generation's slot.
+    pub slot: u32,
+    /// The generation.
+    pub generation: u32,
+    /// Socket cookie.
+    pub cookie: u64,
+    /// The app.
+    pub app: u64,
+    /// The server.
+    pub server: Address,
+    /// Port of the server.
+    pub port: u32,
+    /// IANA protocol number.
+    pub protocol: u32,
+    /// Whether the server is a trusted resolver.
+    pub trusted: u32,
+    /// Bytes of the message.
+    pub len: u32,
+    /// How many addresses the answer has.
+    pub addresses: u32,
+    /// How many names its chain has.
+    pub aliases: u32,
+    /// Zero, or more names than fit.
+    pub more: u32,
+    /// Seconds of the boot-time clock.
+    pub now: u32,
+    /// The name asked for, by its hash.
+    pub name: u64,
+    /// What rules know of it.
+    pub named: Named,
+    /// Zero.
+    pub _pad: u32,
+    /// The name asked for.
+    pub asked: NameText,
+    /// Another name.
+    pub alias: NameText,
+    /// Of the name that was read last.
+    pub suffixes: Suffixes,
+    /// What is written for an address of which nothing was known.
+    pub fresh: Answers,
+    /// What the answer leads to.
+    pub led: [Led; MAX_ADDRESSES],
+    /// The message.
+    pub message: [u8; MESSAGE],
+}
 
 /// What user space is told.
 #[map]

@@ -1,35 +1,15 @@
 //! The server name in what a TCP client sends first.
 
-use core::{ffi::c_void, mem::MaybeUninit};
+use core::ffi::c_void;
 
-use aya_ebpf::{
-    bindings::__sk_buff,
-    helpers::generated::{bpf_loop, bpf_skb_load_bytes},
-};
-use firewall_common::parse::{
-    Bytes,
-    payload::{MAX_PAYLOAD, Payload, answer},
-};
+use aya_ebpf::helpers::generated::bpf_loop;
+use firewall_common::parse::payload::{MAX_PAYLOAD, Payload, answer};
 
-/// A packet, read by copying: its bytes need not be in one piece.
-struct Skb(*mut __sk_buff);
-
-impl Bytes for Skb {
-    #[inline(always)]
-    fn read<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
-        // SAFETY: the helper writes `N` bytes or fails.
-        let result = unsafe {
-            bpf_skb_load_bytes(self.0.cast(), offset, bytes.as_mut_ptr().cast(), N as u32)
-        };
-        // SAFETY: it did not fail.
-        if result == 0 { Some(unsafe { bytes.assume_init() }) } else { None }
-    }
-}
+use crate::packet::Skb;
 
 /// What one call of the loop's body leaves to the next.
 struct Walk {
-    skb: *mut __sk_buff,
+    skb: Skb,
     state: *mut Payload,
     at: u32,
     end: u32,
@@ -41,7 +21,7 @@ struct Walk {
 ///
 /// `state` is in the memory of a map, or the verifier follows what is in it.
 #[inline(always)]
-pub fn feed(skb: *mut __sk_buff, state: &mut Payload, offset: u32, end: u32) -> u32 {
+pub fn feed(skb: Skb, state: &mut Payload, offset: u32, end: u32) -> u32 {
     let mut walk = Walk { skb, state, at: offset, end, answer: answer::MORE };
     // A step takes a byte at least, and no more bytes are read than this; one step says so.
     let steps = end.saturating_sub(offset).min(MAX_PAYLOAD + 1);
@@ -56,6 +36,6 @@ extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
     let walk = unsafe { &mut *walk };
     // SAFETY: as above.
     let state = unsafe { &mut *walk.state };
-    walk.answer = state.step(&Skb(walk.skb), &mut walk.at, walk.end);
+    walk.answer = state.step(&walk.skb, &mut walk.at, walk.end);
     i64::from(walk.answer != answer::MORE)
 }

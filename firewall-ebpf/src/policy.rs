@@ -2,15 +2,18 @@
 
 use aya_ebpf::btf_maps::ArrayOfMaps;
 use firewall_common::{
-    evaluate::{BLOCK, Cell, Fault, Named, Tables, evaluate},
+    evaluate::{self, BLOCK, CANDIDATES, Cell, Fault, DAMAGED, NAMES, Named, Outcome, Place, Tables, weigh},
     flow::{Address, Destination},
     forget::forget,
-    layout::{Active, Counter, Header, SLOTS, flags},
+    layout::{Active, Counter, Header, Known, SLOTS, flags},
     name_table::Packed,
-    verdict::{Reason, Verdict},
+    verdict::{Confidence, Reason, Verdict, Via},
 };
 
-use crate::maps::{ACTIVE, BLOCKS, Blocks, HEADERS, count};
+use crate::{
+    maps::{ACTIVE, BLOCKS, Blocks, HEADERS, count},
+    names,
+};
 
 /// Every app is in this class until policies can tell them apart.
 const ANY_APP: u32 = 0;
@@ -24,12 +27,15 @@ pub struct Judgement {
     pub reason: u8,
     /// The decision it rests on; 0 if none was reached.
     pub decision: u32,
+    /// What the destination is known by.
+    pub known: Known,
 }
 
 impl Judgement {
     /// One that no decision of the generation stands behind.
     pub const fn without_decision(verdict: Verdict, reason: Reason) -> Self {
-        Self { verdict: verdict as u8, reason: reason as u8, decision: 0 }
+        let known = Known { name: 0, via: 0, confidence: 0 };
+        Self { verdict: verdict as u8, reason: reason as u8, decision: 0, known }
     }
 
     /// Whether the packet or call goes on.
@@ -44,6 +50,11 @@ impl Judgement {
             verdict: forget(u32::from(self.verdict)) as u8,
             reason: forget(u32::from(self.reason)) as u8,
             decision: forget(self.decision),
+            known: Known {
+                name: self.known.name,
+                via: forget(self.known.via),
+                confidence: forget(self.known.confidence),
+            },
         }
     }
 }
@@ -53,7 +64,8 @@ impl Judgement {
 /// Each step is a global function: the verifier goes through it once, knowing nothing of its
 /// arguments, and takes its result for any number.
 pub struct Generation {
-    slot: u32,
+    /// Where its tables are.
+    pub slot: u32,
 }
 
 impl Tables for Generation {
@@ -75,8 +87,46 @@ impl Tables for Generation {
     }
 
     #[inline(always)]
+    fn named(
+        &self,
+        _: &Header,
+        app: u32,
+        place: &Place,
+        destination: &Destination,
+        named: &Named,
+    ) -> Cell {
+        let request = Request {
+            slot: self.slot,
+            app,
+            place: *place,
+            named: *named,
+            destination: *destination,
+        };
+        Cell(named_leaf(&request))
+    }
+
+    #[inline(always)]
     fn entry(&self, _: &Header, hash: u64) -> Packed {
         Packed(name_entry(self.slot, hash))
+    }
+
+}
+
+/// The same without a function for all that is known of an address.
+struct Steps {
+    slot: u32,
+}
+
+impl Tables for Steps {
+    #[inline(always)]
+    fn block(&self, index: u32) -> Option<&[u32; BLOCK]> {
+        blocks(self.slot)?.get(index)
+    }
+
+    #[inline(always)]
+    fn leaf(&self, rows: u32, row: u32, to: &Destination) -> Cell {
+        let to = u64::from(to.port_hidden) << 24 | u64::from(to.protocol) << 16 | u64::from(to.port);
+        Cell(row_leaf(self.slot, rows, row, to))
     }
 
     #[inline(always)]
@@ -123,6 +173,27 @@ extern "C" fn row_leaf(slot: u32, rows: u32, row: u32, to: u64) -> u32 {
     Plain(blocks).leaf(rows, row, &destination).0
 }
 
+/// What [`named_leaf`] is asked.
+#[repr(C)]
+struct Request {
+    slot: u32,
+    app: u32,
+    place: Place,
+    named: Named,
+    destination: Destination,
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn named_leaf(request: *const Request) -> u32 {
+    // SAFETY: a pointer to the caller's stack, or null as far as the verifier knows.
+    let Some(request) = (unsafe { request.as_ref() }) else { return DAMAGED.0 };
+    let Some(header) = HEADERS.get(request.slot) else { return DAMAGED.0 };
+    let steps = Steps { slot: request.slot };
+    let Request { app, place, named, destination, .. } = request;
+    steps.named(header, *app, place, destination, named).0
+}
+
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn name_entry(slot: u32, hash: u64) -> u64 {
@@ -159,26 +230,137 @@ pub fn header(active: Active) -> Option<&'static Header> {
     HEADERS.get(active.slot())
 }
 
+/// What a destination gets by its address and the names it is known by.
+#[derive(Clone, Copy)]
+pub struct Judged {
+    /// Where the names get different verdicts, that of one that is denied.
+    pub judgement: Judgement,
+    /// Whether they do.
+    pub differ: bool,
+}
+
+/// What [`weigh_address`] is asked, and what it answers.
+#[repr(C)]
+struct Weighing {
+    app: u64,
+    destination: Destination,
+    slot: u32,
+    generation: u32,
+    /// 1 if the payload shows a name of `class`.
+    shown: u32,
+    class: u32,
+    known: Known,
+    leaf: u32,
+    differ: u32,
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn weigh_address(weighing: *mut Weighing) -> u32 {
+    // SAFETY: a pointer to the caller's stack, or null as far as the verifier knows.
+    let Some(weighing) = (unsafe { weighing.as_mut() }) else { return 0 };
+    weighing.leaf = DAMAGED.0;
+    let Some(header) = HEADERS.get(weighing.slot) else { return 0 };
+    let to = weighing.destination;
+    let (shown, class) = (weighing.shown != 0, weighing.class);
+    let tables = Generation { slot: weighing.slot };
+    let place = evaluate::place(&tables, header, to.address);
+    let answers = names::of(weighing.app, to.address, weighing.generation);
+    let now = if answers.is_some() { names::now() } else { 0 };
+    // Names that rules cannot tell apart are as good as one.
+    let weighed = weigh(&tables, header, ANY_APP, &place, &to, |index| match answers {
+        Some(answers) => {
+            let answer = &answers.names[index];
+            let meant = !shown || answer.named.classes[0] == class;
+            (meant && answer.until > now, answer.named)
+        }
+        None => (false, Named { classes: [0; CANDIDATES], trusted: 0 }),
+    });
+    if shown && weighed.names == 0 {
+        let named = Named { classes: [class, 0, 0, 0], trusted: 0 };
+        weighing.leaf = tables.named(header, ANY_APP, &place, &to, &named).0;
+        return 0;
+    }
+    weighing.leaf = weighed.leaf.0;
+    weighing.differ = weighed.differ;
+    if let Some(answers) = answers
+        && weighed.names != 0
+        && let Some(answer) = answers.names.get(weighed.which as usize)
+    {
+        let more = answers.more_until > now;
+        let several =
+            weighed.names > 1 || more || answers.several >> (weighed.which & 3) & 1 != 0;
+        let confidence = if several { Confidence::Ambiguous } else { Confidence::Unique };
+        weighing.known = Known {
+            name: answer.name,
+            via: Via::Dns as u32,
+            confidence: confidence as u32,
+        };
+        weighing.differ |= u32::from(more);
+    }
+    0
+}
+
+#[inline(always)]
+fn weighed(active: Active, app: u64, to: &Destination, shown: u32, class: u32) -> Weighing {
+    let mut weighing = Weighing {
+        app,
+        destination: *to,
+        slot: active.slot(),
+        generation: active.generation(),
+        shown,
+        class,
+        known: Known { name: 0, via: 0, confidence: 0 },
+        leaf: 0,
+        differ: 0,
+    };
+    weigh_address(&raw mut weighing);
+    weighing
+}
+
 /// Decides about a destination.
 #[inline(always)]
-pub fn judge(active: Active, header: &Header, destination: &Destination) -> Judgement {
-    match try_judge(active, header, destination) {
-        Ok(judgement) => judgement,
+pub fn judge(active: Active, header: &Header, app: u64, to: &Destination) -> Judged {
+    let weighing = weighed(active, app, to, 0, 0);
+    let judgement = of_leaf(header, Cell(weighing.leaf));
+    Judged {
+        judgement: Judgement { known: weighing.known, ..judgement },
+        differ: weighing.differ != 0,
+    }
+}
+
+/// Decides about a destination whose payload shows a name of `class`.
+#[inline(always)]
+pub fn judge_shown(
+    active: Active,
+    header: &Header,
+    app: u64,
+    to: &Destination,
+    class: u32,
+) -> Judgement {
+    of_leaf(header, Cell(weighed(active, app, to, 1, class).leaf))
+}
+
+/// The judgement that a leaf stands for.
+#[inline(always)]
+fn of_leaf(header: &Header, leaf: Cell) -> Judgement {
+    let known = Known { name: 0, via: 0, confidence: 0 };
+    match Outcome::from_leaf(leaf) {
+        Ok(Outcome { verdict, decision }) => {
+            Judgement { verdict: verdict as u8, reason: 0, decision, known }
+        }
         Err(Fault::PortHidden) => unparsable(header),
         // Fails closed: without tables there is no telling what is denied.
         Err(Fault::Damaged) => no_policy(),
     }
 }
 
+/// For what is known by names that get different verdicts, and shows none.
 #[inline(always)]
-fn try_judge(
-    active: Active,
-    header: &Header,
-    destination: &Destination,
-) -> Result<Judgement, Fault> {
-    let tables = Generation { slot: active.slot() };
-    let outcome = evaluate(&tables, header, ANY_APP, destination, &Named::default())?;
-    Ok(Judgement { verdict: outcome.verdict as u8, reason: 0, decision: outcome.decision })
+pub fn ambiguous(header: &Header, denied: Judgement) -> Judgement {
+    let verdict =
+        if header.flags & flags::AMBIGUOUS_ALLOW != 0 { Verdict::Allow } else { Verdict::Deny };
+    Judgement { verdict: verdict as u8, reason: Reason::Ambiguous as u8, ..denied }
 }
 
 /// For what cannot be read far enough to be judged: fails closed unless configured otherwise.

@@ -8,15 +8,16 @@ use aya_ebpf::{
     programs::{SockContext, SockOpsContext},
 };
 use firewall_common::{
-    flow::{Address, Destination, fingerprint},
+    flow::{Address, Destination, TCP, fingerprint},
     layout::{Counter, SocketState, flags, socket},
+    parse::ip::Packet,
     verdict::{Hook, Verdict},
 };
 
 use crate::{
     emit, identity,
     maps::{self, SOCKETS, count},
-    policy::{self, Judgement},
+    policy::Judgement,
 };
 
 /// The state of a socket, made if there is none yet.
@@ -52,8 +53,26 @@ pub struct Origin {
     pub src: Address,
     /// Source port.
     pub src_port: u16,
-    /// Whether later packets may be let through on this verdict.
-    pub cacheable: bool,
+    /// What holds for later packets.
+    pub keep: Keep,
+}
+
+/// What holds for later packets of a flow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// Nothing: each is judged anew.
+    Nothing,
+    /// The verdict.
+    Verdict,
+    /// That their payload is looked at.
+    Inspect,
+}
+
+/// Whether a verdict is recorded.
+#[inline(always)]
+pub fn is_recorded(settings: u32, judgement: &Judgement) -> bool {
+    judgement.verdict != Verdict::Allow as u8
+        || (settings & flags::RECORD_ALLOW != 0 && judgement.decision != 0)
 }
 
 /// Writes a judgement into the socket's state, and records it where a record is due. `ctx` is the
@@ -75,7 +94,8 @@ pub fn settle(
         && state.protocol == destination.protocol
         && state.verdict == judgement.verdict
         && state.decision == judgement.decision
-        && state.reason == judgement.reason;
+        && state.reason == judgement.reason
+        && state.known.name == judgement.known.name;
     if !same {
         emit::flush(state, ctx);
         state.recorded_at = 0;
@@ -85,14 +105,17 @@ pub fn settle(
         state.verdict = judgement.verdict;
         state.decision = judgement.decision;
         state.reason = judgement.reason;
+        state.known = judgement.known;
         state.hook = origin.hook as u8;
         // Whether or not the verdict is kept: the record names it.
         state.generation = generation;
     }
     state.src = origin.src;
     state.src_port = origin.src_port;
-    let kept = if origin.cacheable && generation != 0 {
-        fingerprint(maps::seed, generation, destination) | u64::from(judgement.verdict)
+    state.flags &= !socket::WAITS;
+    let kept = if origin.keep != Keep::Nothing && generation != 0 {
+        let verdict = if origin.keep == Keep::Verdict { judgement.verdict } else { 0 };
+        fingerprint(maps::seed, generation, destination) | u64::from(verdict)
     } else {
         0
     };
@@ -110,9 +133,43 @@ pub fn settle(
         (true, true) => Counter::Audit,
         (true, false) => Counter::Allow,
     });
-    let due = audit || (settings & flags::RECORD_ALLOW != 0 && judgement.decision != 0);
-    if !passes || (due && state.recorded_at == 0) {
+    if !passes || (is_recorded(settings, &judgement) && state.recorded_at == 0) {
         emit::record(state, ctx);
+    }
+}
+
+/// Notes a flow that passes until its payload has been looked at.
+#[inline(always)]
+pub fn wait(
+    state: &mut SocketState,
+    generation: u32,
+    settings: u32,
+    packet: &Packet,
+    judgement: Judgement,
+) {
+    let destination = &packet.destination;
+    if packet.plain != 0 && generation != 0 {
+        let kept = fingerprint(maps::seed, generation, destination);
+        // SAFETY: a plain write; volatile, so that it is one write of the whole word.
+        unsafe { (&raw mut state.kept).write_volatile(kept) };
+    }
+    // Datagrams are judged each, and so recorded each.
+    if destination.protocol != TCP {
+        return;
+    }
+    state.src = packet.src;
+    state.src_port = packet.src_port;
+    state.dst = destination.address;
+    state.dst_port = destination.port;
+    state.protocol = destination.protocol;
+    state.verdict = judgement.verdict;
+    state.decision = judgement.decision;
+    state.reason = judgement.reason;
+    state.known = judgement.known;
+    state.hook = Hook::Packet as u8;
+    state.generation = generation;
+    if is_recorded(settings, &judgement) && state.recorded_at == 0 {
+        state.flags |= socket::WAITS;
     }
 }
 
@@ -129,6 +186,12 @@ pub fn created(ctx: &SockContext) {
 #[inline(always)]
 pub fn released(ctx: &SockContext) {
     if let Some(state) = existing_state(ctx.sock.cast()) {
+        if state.flags & socket::WAITS != 0 {
+            // It has never said a word: what its address gets is all there is to tell.
+            state.flags &= !socket::WAITS;
+            count(Counter::Allow);
+            emit::record(state, ctx.sock.cast());
+        }
         emit::flush(state, ctx.sock.cast());
     }
 }
@@ -158,17 +221,3 @@ pub fn established(ctx: &SockOpsContext) {
 /// The settings that hold without a generation: none.
 pub const NO_SETTINGS: u32 = 0;
 
-/// Judges a destination by the running generation.
-#[inline(always)]
-pub fn judge(destination: &Destination) -> (u32, u32, i32, Judgement) {
-    let active = policy::active();
-    match policy::header(active) {
-        Some(header) => (
-            active.generation(),
-            header.flags,
-            header.errno,
-            policy::judge(active, header, destination).forget(),
-        ),
-        None => (0, NO_SETTINGS, 0, policy::no_policy()),
-    }
-}

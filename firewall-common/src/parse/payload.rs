@@ -165,8 +165,15 @@ impl Payload {
         self.answer()
     }
 
+    /// Whether the answer was given.
     #[inline(always)]
-    fn answer(&self) -> u32 {
+    pub fn is_done(&self) -> bool {
+        self.state == DONE
+    }
+
+    /// The answer that was given.
+    #[inline(always)]
+    pub fn answer(&self) -> u32 {
         if self.flags & flags::FOUND == 0 { answer::NO_NAME } else { answer::NAME }
     }
 

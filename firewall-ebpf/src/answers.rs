@@ -1,0 +1,374 @@
+//! Answers to questions for names, on their way in: what they tell of addresses is in the maps
+//! before the app sees it.
+
+use aya_ebpf::{bindings::bpf_sock, helpers::generated::bpf_sk_fullsock, programs::SkBuffContext};
+use firewall_common::{
+    evaluate::NAMES as KEPT,
+    flow::{Address, TCP, UDP},
+    layout::{
+        Answer, AnswerKey, CHAIN, Counter, MAX_ADDRESSES, MAX_WAIT, MIN_LIFETIME,
+    },
+    parse::{
+        dns::{HEADER, Message, parameter, record},
+        ip,
+    },
+};
+
+use crate::{
+    dns::{self, MALFORMED, NOTHING},
+    maps::{ANSWERED, ANSWERS, HEADERS, Led, NAMES, Scratch, count},
+    names::{self, DNS, which},
+    packet::{self, Skb},
+    policy, scratch, socket,
+    stream::{self, EARLY, Way},
+};
+
+/// Lets the packet in.
+const PASS: i32 = 1;
+/// Drops the packet, which is sent again.
+const DROP: i32 = 0;
+
+/// Records of one answer that are read.
+const MAX_RECORDS: u32 = 40;
+
+/// Service parameters of one record that are read.
+const MAX_PARAMETERS: u32 = 8;
+
+/// Address hints of one parameter that are read.
+const MAX_HINTS: u32 = 8;
+
+/// A packet on its way in. Never refuses one, but a segment of DNS over TCP that comes before the
+/// one it follows.
+#[inline(always)]
+pub fn arrived(ctx: &SkBuffContext) -> i32 {
+    let skb = Skb(ctx.skb.skb);
+    let Some(packet) = packet::plain(skb.0) else { return PASS };
+    let protocol = packet.destination.protocol;
+    if protocol != UDP && protocol != TCP {
+        return PASS;
+    }
+    let active = policy::active();
+    let Some(header) = policy::header(active) else { return PASS };
+    if names::service(header, packet.src_port) != DNS {
+        return PASS;
+    }
+    // SAFETY: reading a context member.
+    let sk: *mut bpf_sock = unsafe { (*skb.0).__bindgen_anon_2.sk };
+    if sk.is_null() {
+        return PASS;
+    }
+    // SAFETY: `sk` is not null.
+    let sk = unsafe { bpf_sk_fullsock(sk) };
+    if sk.is_null() {
+        return PASS;
+    }
+    let Some(state) = socket::existing_state(sk.cast()) else { return PASS };
+    let Some(taken) = scratch::take() else {
+        count(Counter::NoScratch);
+        return DROP;
+    };
+    // The server is where it comes from.
+    let mut from = packet;
+    from.destination.address = packet.src;
+    from.destination.port = packet.src_port;
+    dns::prepare(taken.index, skb, active, header, state, &from);
+    let result = if protocol == UDP {
+        let offset = packet.transport.wrapping_add(8);
+        match scratch::get(taken.index) {
+            Some(scratch) if offset < skb.len() => {
+                let len = skb.len().wrapping_sub(offset);
+                scratch.len = skb.copy(offset, len, &mut scratch.message, 0);
+                learn(taken.index)
+            }
+            _ => NOTHING,
+        }
+    } else {
+        answered_in_stream(taken.index, skb, sk, &packet)
+    };
+    scratch::give_back(taken);
+    if result == EARLY { DROP } else { PASS }
+}
+
+#[inline(always)]
+fn answered_in_stream(index: u32, skb: Skb, sk: *mut bpf_sock, packet: &ip::Packet) -> u32 {
+    let Some(segment) = packet::segment(skb, packet.transport) else { return NOTHING };
+    if segment.len == 0 {
+        return NOTHING;
+    }
+    let Some(stream) = stream::of(&ANSWERED, sk.cast()) else {
+        count(Counter::NoState);
+        return EARLY;
+    };
+    stream::feed(index, skb, stream, &segment, Way::In)
+}
+
+/// Takes what the message in scratch memory tells, if it answers a question that waits for it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn learn(index: u32) -> u32 {
+    let mut at = believed(index);
+    if at == MALFORMED {
+        count(Counter::MalformedDns);
+        return MALFORMED;
+    }
+    if at == NOTHING {
+        count(Counter::UnaskedAnswers);
+        return NOTHING;
+    }
+    count(Counter::Answers);
+    for left in 0..MAX_RECORDS {
+        at = read_record(index, at, left);
+        if at < HEADER {
+            break;
+        }
+    }
+    if at == MALFORMED {
+        // What was read before that was asked for all the same.
+        count(Counter::MalformedDns);
+    }
+    names::keep_name(index, 1);
+    for address in 0..MAX_ADDRESSES as u32 {
+        if keep(index, address) == 0 {
+            break;
+        }
+    }
+    NOTHING
+}
+
+/// Whether the message answers a question that waits: where its records begin, or [`NOTHING`] or
+/// [`MALFORMED`], which are less than any such place.
+#[inline(always)]
+fn believed(index: u32) -> u32 {
+    let Some(scratch) = scratch::get(index) else { return NOTHING };
+    let message = Message { bytes: &scratch.message, len: scratch.len };
+    let Some(start) = message.header() else { return MALFORMED };
+    if !start.answer || start.questions != 1 {
+        return NOTHING;
+    }
+    let id = start.id;
+    let end = names::dns_name(index, HEADER, which::ASKED);
+    if end == 0 {
+        return MALFORMED;
+    }
+    names::name_class(index, which::ASKED);
+    let Some(scratch) = scratch::get(index) else { return NOTHING };
+    let Some(header) = HEADERS.get(scratch.slot) else { return NOTHING };
+    scratch.name = scratch.suffixes.whole;
+    let Some(question) = names::answered(header, scratch, id) else { return NOTHING };
+    if question.generation != scratch.generation
+        || scratch.now.wrapping_sub(question.asked) > MAX_WAIT
+    {
+        return NOTHING;
+    }
+    scratch.app = question.app;
+    scratch.named.classes = [question.class, 0, 0, 0];
+    scratch.named.trusted = question.trusted;
+    scratch.addresses = 0;
+    scratch.aliases = 0;
+    scratch.more = 0;
+    scratch.asked.chain = [0; CHAIN];
+    end.wrapping_add(4)
+}
+
+/// Reads the record at `at`, number `record` of the message: where the next one begins, or
+/// [`NOTHING`] at the end or [`MALFORMED`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn read_record(index: u32, at: u32, number: u32) -> u32 {
+    let Some(scratch) = scratch::get(index) else { return NOTHING };
+    let message = Message { bytes: &scratch.message, len: scratch.len };
+    if number >= u32::from(message.u16(6)) {
+        return NOTHING;
+    }
+    let len = scratch.len;
+    let fixed = names::dns_skip(index, at);
+    let data = fixed.wrapping_add(10);
+    if fixed == 0 || data > len {
+        return MALFORMED;
+    }
+    let kind = message.u16(fixed);
+    let lifetime = message.u32(fixed.wrapping_add(4));
+    let size = u32::from(message.u16(fixed.wrapping_add(8)));
+    let next = data.wrapping_add(size);
+    if next > len {
+        return MALFORMED;
+    }
+    match kind {
+        record::A if size == 4 => lead_v4(index, data, lifetime),
+        record::AAAA if size == 16 => lead_v6(index, data, lifetime),
+        record::CNAME => alias(index, data),
+        record::SVCB | record::HTTPS => service(index, data, next, lifetime),
+        _ => 0,
+    };
+    next
+}
+
+/// Takes the name at `at` as one that the name asked for is an alias of.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn alias(index: u32, at: u32) -> u32 {
+    let end = names::dns_name(index, at, which::ALIAS);
+    if end == 0 {
+        count(Counter::MalformedDns);
+        return 0;
+    }
+    let class = names::name_class(index, which::ALIAS);
+    let Some(scratch) = scratch::get(index) else { return 0 };
+    // The root stands for the name itself (RFC 9460 section 2.5).
+    if scratch.alias.text.len == 0 {
+        return end;
+    }
+    if !names::add_candidate(&mut scratch.named, class) {
+        scratch.more = 1;
+    }
+    let place = scratch.aliases;
+    if let Some(to) = scratch.asked.chain.get_mut(place as usize) {
+        *to = scratch.suffixes.whole;
+        scratch.aliases = place.wrapping_add(1);
+        let name = scratch.suffixes.whole;
+        scratch.alias.chain = [0; CHAIN];
+        if NAMES.insert(&name, &scratch.alias, 0).is_err() {
+            count(Counter::NoName);
+        }
+    }
+    end
+}
+
+/// Reads a service binding (RFC 9460 section 2.2).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn service(index: u32, at: u32, end: u32, lifetime: u32) -> u32 {
+    let mut at = alias(index, at.wrapping_add(2));
+    if at == 0 {
+        return 0;
+    }
+    for _ in 0..MAX_PARAMETERS {
+        let value = at.wrapping_add(4);
+        if value > end {
+            break;
+        }
+        let Some(scratch) = scratch::get(index) else { return 0 };
+        let message = Message { bytes: &scratch.message, len: scratch.len };
+        let key = message.u16(at);
+        let size = u32::from(message.u16(at.wrapping_add(2)));
+        at = value.wrapping_add(size);
+        if at > end {
+            count(Counter::MalformedDns);
+            break;
+        }
+        let step = match key {
+            parameter::IPV4_HINT => 4,
+            parameter::IPV6_HINT => 16,
+            _ => continue,
+        };
+        for hint in 0..MAX_HINTS {
+            let from = value.wrapping_add(hint.wrapping_mul(step));
+            if from.wrapping_add(step) > at {
+                break;
+            }
+            if step == 4 { lead_v4(index, from, lifetime) } else { lead_v6(index, from, lifetime) };
+        }
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lead_v4(index: u32, at: u32, lifetime: u32) -> u32 {
+    let Some(scratch) = scratch::get(index) else { return 0 };
+    let message = Message { bytes: &scratch.message, len: scratch.len };
+    lead(scratch, Address::v4(message.u32(at)), lifetime)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lead_v6(index: u32, at: u32, lifetime: u32) -> u32 {
+    let Some(scratch) = scratch::get(index) else { return 0 };
+    let message = Message { bytes: &scratch.message, len: scratch.len };
+    let word = |offset: u32| message.u32(at.wrapping_add(offset)).to_be();
+    lead(scratch, Address::v6([word(0), word(4), word(8), word(12)]), lifetime)
+}
+
+/// Takes an address that the answer leads to.
+#[inline(always)]
+fn lead(scratch: &mut Scratch, to: Address, lifetime: u32) -> u32 {
+    let place = scratch.addresses;
+    match scratch.led.get_mut(place as usize) {
+        Some(led) => {
+            *led = Led { to, lifetime: u64::from(lifetime) };
+            scratch.addresses = place.wrapping_add(1);
+        }
+        None => count(Counter::NoName),
+    }
+    0
+}
+
+/// Ties an address of the answer to the name asked for; 0 if there is no such address.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn keep(index: u32, address: u32) -> u32 {
+    let Some(scratch) = scratch::get(index) else { return 0 };
+    if address >= scratch.addresses {
+        return 0;
+    }
+    let Some(led) = scratch.led.get(address as usize) else { return 0 };
+    // RFC 2181 section 8: a time to live with its highest bit set is none.
+    let lifetime = led.lifetime as u32;
+    let lifetime = if lifetime > i32::MAX as u32 { 0 } else { lifetime };
+    let lifetime = if lifetime < MIN_LIFETIME { MIN_LIFETIME } else { lifetime };
+    let until = scratch.now.wrapping_add(lifetime);
+    let key = AnswerKey { app: scratch.app, address: led.to.destination() };
+    let named = scratch.named;
+    let answer = Answer { name: scratch.name, named, until };
+    let now = scratch.now;
+    if let Some(there) = ANSWERS.get_ptr_mut(&key) {
+        // SAFETY: the entry is not freed while the program runs.
+        let there = unsafe { &mut *there };
+        if there.generation == scratch.generation {
+            // Its own place, or a free one, or that of the one that ends first.
+            let mut place = 0;
+            let mut rank = u32::MAX;
+            for index in 0..KEPT {
+                let one = &there.names[index];
+                let this = if one.until != 0 && one.named == named {
+                    0
+                } else if one.until <= now {
+                    1
+                } else {
+                    one.until
+                };
+                if this < rank {
+                    rank = this;
+                    place = index;
+                }
+            }
+            if rank > 1 {
+                there.more_until = until;
+            }
+            if scratch.more != 0 {
+                there.more_until = until;
+            }
+            if let Some(to) = there.names.get_mut(place) {
+                let longer = if rank == 0 && to.until > until { to.until } else { until };
+                if rank == 0 && to.name != answer.name {
+                    there.several |= 1 << place;
+                } else if rank != 0 {
+                    there.several &= !(1 << place);
+                }
+                to.name = answer.name;
+                to.named = named;
+                to.until = longer;
+            }
+            return 1;
+        }
+    }
+    scratch.fresh.names = [Answer::default(); KEPT];
+    scratch.fresh.names[0] = answer;
+    scratch.fresh.generation = scratch.generation;
+    scratch.fresh.several = 0;
+    scratch.fresh.more_until = if scratch.more != 0 { until } else { 0 };
+    if ANSWERS.insert(&key, &scratch.fresh, 0).is_err() {
+        count(Counter::NoName);
+    }
+    1
+}

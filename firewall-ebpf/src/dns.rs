@@ -1,0 +1,166 @@
+//! Questions for names, in datagrams and in streams.
+
+use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
+use firewall_common::{
+    evaluate::{self, DAMAGED, Outcome},
+    layout::{Active, Header, SocketState},
+    parse::{
+        dns::{HEADER, Message},
+        ip,
+    },
+    verdict::Verdict,
+};
+
+use crate::{
+    maps::HEADERS,
+    names::{self, MULTICAST, which},
+    packet::Skb,
+    policy::Generation,
+    scratch,
+};
+
+/// In place of an outcome's leaf: the message cannot be read.
+pub const MALFORMED: u32 = 3;
+
+/// In place of an outcome's leaf: there is nothing to judge.
+pub const NOTHING: u32 = 4;
+
+/// Questions of one message that are judged; more are malformed.
+const MAX_QUESTIONS: u32 = 8;
+
+/// Messages in one packet that are judged; more are malformed.
+const MAX_DATAGRAMS: u32 = 16;
+
+/// Puts into scratch memory what messages of a packet are judged by.
+#[inline(always)]
+pub fn prepare(
+    index: u32,
+    skb: Skb,
+    active: Active,
+    header: &Header,
+    state: &SocketState,
+    packet: &ip::Packet,
+) {
+    let Some(scratch) = scratch::get(index) else { return };
+    scratch.slot = active.slot();
+    scratch.generation = active.generation();
+    // SAFETY: the helper takes the context of this program type.
+    scratch.cookie = unsafe { bpf_get_socket_cookie(skb.context()) };
+    scratch.app = names::app(&state.identity);
+    scratch.server = packet.destination.address;
+    scratch.port = u32::from(packet.destination.port);
+    scratch.protocol = u32::from(packet.destination.protocol);
+    scratch.trusted = u32::from(names::is_trusted(header, &packet.destination));
+    scratch.now = names::now();
+    scratch.name = 0;
+}
+
+/// Judges the questions of the message in scratch memory: the leaf of the first that is denied, or
+/// of the one whose rule comes first, or what stands in its place.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn judge_questions(index: u32, service: u32) -> u32 {
+    let Some(scratch) = scratch::get(index) else { return MALFORMED };
+    let Some(header) = HEADERS.get(scratch.slot) else { return DAMAGED.0 };
+    let tables = Generation { slot: scratch.slot };
+    let message = Message { bytes: &scratch.message, len: scratch.len };
+    let len = scratch.len;
+    let Some(start) = message.header() else { return MALFORMED };
+    if start.answer {
+        return if service == MULTICAST { NOTHING } else { MALFORMED };
+    }
+    let questions = u32::from(start.questions);
+    let id = start.id;
+    if questions > MAX_QUESTIONS {
+        return MALFORMED;
+    }
+    let mut result = NOTHING;
+    let mut at = HEADER;
+    for question in 0..MAX_QUESTIONS {
+        if question >= questions {
+            break;
+        }
+        let end = dns_end(index, at);
+        if end == 0 || end > len {
+            return MALFORMED;
+        }
+        at = end;
+        let class = names::name_class(index, which::ASKED);
+        let Some(scratch) = scratch::get(index) else { return MALFORMED };
+        scratch.name = scratch.suffixes.whole;
+        if service == MULTICAST && class == 0 {
+            continue;
+        }
+        let leaf = leaf(evaluate::question(&tables, header, 0, class));
+        if leaf >> 29 != Verdict::Allow as u32 && leaf >> 29 != Verdict::Audit as u32 {
+            return leaf;
+        }
+        if service != MULTICAST {
+            names::ask(header, scratch, id, class);
+        }
+        if result == NOTHING || leaf & evaluate::MAX_DECISIONS < result & evaluate::MAX_DECISIONS {
+            result = leaf;
+        }
+    }
+    if questions == 0 && service != MULTICAST {
+        // A cookie alone (RFC 7873 section 5.4): a question for no name.
+        return leaf(evaluate::question(&tables, header, 0, 0));
+    }
+    result
+}
+
+#[inline(always)]
+fn leaf(outcome: Result<Outcome, evaluate::Fault>) -> u32 {
+    match outcome {
+        Ok(outcome) => outcome.cell().0,
+        Err(_) => DAMAGED.0,
+    }
+}
+
+/// The end of the question at `at`, whose name is then in the memory; 0 if it is malformed.
+#[inline(always)]
+fn dns_end(index: u32, at: u32) -> u32 {
+    match names::dns_name(index, at, which::ASKED) {
+        0 => 0,
+        // Type and class.
+        end => end.wrapping_add(4),
+    }
+}
+
+/// Of two results the one that stands: what is denied or cannot be read.
+#[inline(always)]
+pub fn worse(one: u32, other: u32) -> u32 {
+    let passes = |leaf: u32| {
+        leaf == NOTHING
+            || leaf >> 29 == Verdict::Allow as u32
+            || leaf >> 29 == Verdict::Audit as u32
+    };
+    if !passes(one) || other == NOTHING { one } else { other }
+}
+
+/// Judges the datagrams of a UDP packet, of which there can be several (`UDP_SEGMENT`).
+#[inline(always)]
+pub fn datagrams(index: u32, skb: Skb, packet: &ip::Packet, service: u32) -> u32 {
+    let mut offset = packet.transport.wrapping_add(8);
+    let end = skb.len();
+    // SAFETY: reading context members.
+    let (segments, size) = unsafe { ((*skb.0).gso_segs, (*skb.0).gso_size) };
+    let stride = if segments > 1 && size != 0 { size } else { u32::MAX };
+    let mut result = NOTHING;
+    if offset >= end {
+        return MALFORMED;
+    }
+    for _ in 0..MAX_DATAGRAMS {
+        if offset >= end {
+            return result;
+        }
+        let left = end.wrapping_sub(offset);
+        let len = if left < stride { left } else { stride };
+        let Some(scratch) = scratch::get(index) else { return MALFORMED };
+        scratch.len = skb.copy(offset, len, &mut scratch.message, 0);
+        result = worse(result, judge_questions(index, service));
+        offset = offset.wrapping_add(len);
+    }
+    if offset >= end { result } else { MALFORMED }
+}
+

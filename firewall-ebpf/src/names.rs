@@ -1,0 +1,225 @@
+//! Names of DNS messages in scratch memory, and the names that addresses are known by.
+//!
+//! What is done with a message is in global functions, which the verifier goes through once each.
+//! Memory is passed between them by its number in [`crate::maps::SCRATCH`].
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use firewall_common::{
+    evaluate::{CANDIDATES, Named},
+    event::Identity,
+    flow::{Address, Destination, fingerprint_words},
+    layout::{Answers, AnswerKey, Counter, Header, MAX_PENDING, Question},
+    name_table::Keys,
+    parse::dns::Message,
+};
+
+use crate::{
+    maps::{self, ANSWERS, HEADERS, NAMES, QUESTIONS, Scratch, count},
+    policy::Generation,
+    scratch,
+};
+
+/// Which of the names in scratch memory.
+pub mod which {
+    /// [`crate::maps::Scratch::asked`]
+    pub const ASKED: u32 = 0;
+    /// [`crate::maps::Scratch::alias`]
+    pub const ALIAS: u32 = 1;
+}
+
+/// Seconds of the boot-time clock; never 0.
+#[inline(always)]
+pub fn now() -> u32 {
+    // SAFETY: the helper has no preconditions.
+    (unsafe { bpf_ktime_get_boot_ns() } / 1_000_000_000) as u32 + 1
+}
+
+/// The app that an identity stands for: a secret hash, so that nobody finds two executables that
+/// fall together.
+#[inline(always)]
+pub fn app(identity: &Identity) -> u64 {
+    let file = &identity.executable;
+    fingerprint_words(
+        maps::seed,
+        [
+            file.inode & 0xffff_ffff,
+            file.inode >> 32,
+            u64::from(file.device),
+            identity.cgroup & 0xffff_ffff,
+            identity.cgroup >> 32,
+            u64::from(identity.uid),
+        ],
+    )
+}
+
+/// The names that an app knows an address by; those that no longer hold among them.
+#[inline(always)]
+pub fn of(app: u64, address: Address, generation: u32) -> Option<&'static Answers> {
+    let key = AnswerKey { app, address };
+    // SAFETY: the entry is not freed while the program runs. It can be written or given to another
+    // key meanwhile, which makes names of one moment those of the next.
+    let answers = unsafe { ANSWERS.get(&key) }?;
+    (answers.generation == generation).then_some(answers)
+}
+
+#[inline(always)]
+fn message(scratch: &Scratch) -> Message<'_> {
+    Message { bytes: &scratch.message, len: scratch.len }
+}
+
+/// Reads the name at `at` of the message: the offset of what comes after it, or 0 if it is
+/// malformed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn dns_name(index: u32, at: u32, which: u32) -> u32 {
+    let Some(scratch) = scratch::get(index) else { return 0 };
+    let message = Message { bytes: &scratch.message, len: scratch.len };
+    let name = if which == which::ASKED { &mut scratch.asked } else { &mut scratch.alias };
+    message.name(at, &mut name.text)
+}
+
+/// The offset of what comes after the name at `at` of the message, or 0 if it is malformed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn dns_skip(index: u32, at: u32) -> u32 {
+    match scratch::get(index) {
+        Some(scratch) => message(scratch).skip_name(at),
+        None => 0,
+    }
+}
+
+/// The class of a name that was read; its hashes are then in the memory.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn name_class(index: u32, which: u32) -> u32 {
+    let Some(scratch) = scratch::get(index) else { return 0 };
+    let Some(header) = HEADERS.get(scratch.slot) else { return 0 };
+    let name = if which == which::ASKED { &scratch.asked } else { &scratch.alias };
+    scratch.suffixes.fill(header.name_keys, &name.text);
+    scratch.suffixes.class(&Generation { slot: scratch.slot }, header)
+}
+
+/// Keeps the text of the name asked for, with the names it is an alias of if `chain` is not 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn keep_name(index: u32, chain: u32) -> u32 {
+    let Some(scratch) = scratch::get(index) else { return 0 };
+    // An answer has told more of it.
+    // SAFETY: only whether there is one.
+    if chain == 0 && unsafe { NAMES.get(&scratch.name) }.is_some() {
+        return 0;
+    }
+    if NAMES.insert(&scratch.name, &scratch.asked, 0).is_err() {
+        count(Counter::NoName);
+    }
+    0
+}
+
+/// Where a question is kept, and the check over it and all that it is tied to.
+#[inline(always)]
+fn tie(keys: Keys, scratch: &Scratch, id: u16, question: &Question) -> (u32, u64) {
+    let mix = |state: u64, word: u64| {
+        let state = (state ^ word).wrapping_mul(keys.factor);
+        state ^ state >> 32
+    };
+    let transaction =
+        u64::from(id) << 48 | u64::from(scratch.port & 0xffff) << 32 | u64::from(scratch.protocol);
+    let mut state = mix(keys.seed, scratch.cookie);
+    state = mix(state, scratch.server.high);
+    state = mix(state, scratch.server.low);
+    state = mix(state, transaction);
+    let place = (keys.finish(state) >> 32) as u32 % MAX_PENDING;
+    state = mix(state, question.name);
+    state = mix(state, question.app);
+    state = mix(state, u64::from(question.class) << 32 | u64::from(question.asked));
+    state = mix(state, u64::from(question.trusted) << 32 | u64::from(question.generation));
+    (place, keys.finish(state))
+}
+
+/// Notes that the name in the memory is asked for.
+#[inline(always)]
+pub fn ask(header: &Header, scratch: &Scratch, id: u16, class: u32) {
+    let mut question = Question {
+        check: 0,
+        name: scratch.name,
+        app: scratch.app,
+        class,
+        asked: scratch.now,
+        trusted: scratch.trusted,
+        generation: scratch.generation,
+    };
+    let (place, check) = tie(header.name_keys, scratch, id, &question);
+    question.check = check;
+    if let Some(to) = QUESTIONS.get_ptr_mut(place) {
+        // SAFETY: the pointer is valid as long as the map; who writes at the same time makes it a
+        // question whose check is wrong.
+        unsafe { to.write(question) };
+    }
+}
+
+/// The question that a message answers, taken away so that it is answered once.
+#[inline(always)]
+pub fn answered(header: &Header, scratch: &Scratch, id: u16) -> Option<Question> {
+    let (place, _) = tie(header.name_keys, scratch, id, &Question::default());
+    let kept = QUESTIONS.get_ptr_mut(place)?;
+    // SAFETY: as in `ask`.
+    let question = unsafe { kept.read() };
+    let (_, check) = tie(header.name_keys, scratch, id, &question);
+    if check != question.check || question.name != scratch.name {
+        return None;
+    }
+    // SAFETY: as in `ask`.
+    unsafe { (*kept).check = 0 };
+    Some(question)
+}
+
+/// Adds what rules know of one more name to a name's own.
+#[inline(always)]
+pub fn add_candidate(named: &mut Named, class: u32) -> bool {
+    for place in 0..CANDIDATES {
+        let there = named.classes[place];
+        if there == class || class == 0 {
+            return true;
+        }
+        if there == 0 {
+            named.classes[place] = class;
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether a port of a server is one for questions: [`NO_DNS`], [`DNS`] or [`MULTICAST`].
+#[inline(always)]
+pub fn service(header: &Header, port: u16) -> u32 {
+    if port == 53 {
+        return DNS;
+    }
+    for further in header.dns_ports {
+        if further != 0 && further == port {
+            return DNS;
+        }
+    }
+    if matches!(port, 5353 | 5355) { MULTICAST } else { NO_DNS }
+}
+
+/// Another service.
+pub const NO_DNS: u32 = 0;
+/// DNS.
+pub const DNS: u32 = 1;
+/// mDNS (RFC 6762) or LLMNR (RFC 4795): seen, and judged only by rules that match the name.
+pub const MULTICAST: u32 = 2;
+
+/// Whether a server's answers can support an allow.
+#[inline(always)]
+pub fn is_trusted(header: &Header, server: &Destination) -> bool {
+    for resolver in &header.resolvers {
+        if resolver.port == u32::from(server.port)
+            && resolver.port != 0
+            && resolver.address == server.address
+        {
+            return true;
+        }
+    }
+    false
+}

@@ -1,0 +1,154 @@
+//! DNS over TCP (RFC 1035 section 4.2.2): messages put together from what segments have of them.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::BPF_SK_STORAGE_GET_F_CREATE,
+    btf_maps::SkStorage,
+    helpers::generated::{bpf_loop, bpf_sk_storage_get},
+};
+use firewall_common::{layout::Stream, parse::dns};
+
+use crate::{
+    answers,
+    dns::{MALFORMED, NOTHING, judge_questions, worse},
+    names::DNS,
+    packet::{Segment, Skb},
+    scratch,
+};
+
+/// Pieces of one packet that are looked at; more, and the packet is malformed.
+const STEPS: u32 = 64;
+
+/// Which way a stream goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Questions.
+    Out = 0,
+    /// Answers.
+    In = 1,
+}
+
+/// In place of an outcome's leaf: the segment comes too early, and is to come again.
+pub const EARLY: u32 = 5;
+
+/// Bytes of a message with questions; longer ones are malformed.
+const MAX_QUESTION_BYTES: u32 = 2048;
+
+/// What one call of the loop's body leaves to the next.
+struct Walk {
+    skb: Skb,
+    stream: *mut Stream,
+    at: u32,
+    end: u32,
+    index: u32,
+    result: u32,
+    way: u32,
+    _pad: u32,
+}
+
+/// What is kept of a socket's stream, made if there is nothing yet.
+#[inline(always)]
+pub fn of<T>(map: &'static SkStorage<T>, sk: *mut c_void) -> Option<&'static mut T> {
+    let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+    // SAFETY: `sk` is a full socket; the storage outlives the program, and the segments of one TCP
+    // socket go through its hooks one after the other.
+    unsafe {
+        bpf_sk_storage_get(
+            (&raw const *map).cast_mut().cast(),
+            sk,
+            core::ptr::null_mut(),
+            flags,
+        )
+        .cast::<T>()
+        .as_mut()
+    }
+}
+
+/// Takes in a segment, and says what comes of the messages that it makes whole.
+#[inline(always)]
+pub fn feed(index: u32, skb: Skb, stream: &mut Stream, segment: &Segment, way: Way) -> u32 {
+    if stream.closed != 0 {
+        return MALFORMED;
+    }
+    if segment.len == 0 {
+        return NOTHING;
+    }
+    if stream.started == 0 {
+        stream.started = 1;
+        stream.next = segment.sequence;
+    }
+    let known = stream.next.wrapping_sub(segment.sequence);
+    if known > 1 << 31 {
+        return EARLY;
+    }
+    if known >= segment.len {
+        return NOTHING;
+    }
+    let end = segment.offset.wrapping_add(segment.len);
+    stream.next = segment.sequence.wrapping_add(segment.len);
+    let mut walk = Walk {
+        skb,
+        stream,
+        at: segment.offset.wrapping_add(known),
+        end,
+        index,
+        result: NOTHING,
+        way: way as u32,
+        _pad: 0,
+    };
+    // SAFETY: the context outlives the call, and the callback takes it for what it is.
+    unsafe { bpf_loop(STEPS, step as *mut c_void, (&raw mut walk).cast(), 0) };
+    if walk.at != end { worse(walk.result, MALFORMED) } else { walk.result }
+}
+
+/// Takes a byte of the length or a piece of the message. Returns whether the loop is to end.
+extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
+    // SAFETY: `feed` lends both for the time of the loop.
+    let walk = unsafe { &mut *walk };
+    // SAFETY: as above.
+    let stream = unsafe { &mut *walk.stream };
+    if walk.at >= walk.end {
+        return 1;
+    }
+    if stream.have < 2 {
+        let [byte] = firewall_common::parse::Bytes::read(&walk.skb, walk.at).unwrap_or([0]);
+        stream.length = (stream.length << 8 | u32::from(byte)) & 0xffff;
+        stream.have += 1;
+        walk.at += 1;
+        stream.read = 0;
+        let long = walk.way == Way::Out as u32 && stream.length > MAX_QUESTION_BYTES;
+        if stream.have == 2 && (stream.length < dns::HEADER || long) {
+            walk.result = MALFORMED;
+            return 1;
+        }
+        return 0;
+    }
+    let body = stream.have - 2;
+    let mut piece = stream.length.saturating_sub(body).min(walk.end - walk.at);
+    if stream.read == body {
+        let copied = walk.skb.copy(walk.at, piece, &mut stream.message, body);
+        stream.read += copied;
+        if copied != 0 {
+            piece = copied;
+        }
+    }
+    stream.have += piece;
+    walk.at += piece;
+    if stream.have - 2 < stream.length {
+        return 0;
+    }
+    if let Some(scratch) = scratch::get(walk.index) {
+        scratch.message = stream.message;
+        scratch.len = stream.read;
+    }
+    stream.have = 0;
+    stream.length = 0;
+    let result = if walk.way == Way::Out as u32 {
+        judge_questions(walk.index, DNS)
+    } else {
+        answers::learn(walk.index)
+    };
+    walk.result = worse(walk.result, result);
+    0
+}
