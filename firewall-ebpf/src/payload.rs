@@ -6,9 +6,12 @@ use aya_ebpf::{
     bindings::__sk_buff,
     helpers::generated::{bpf_loop, bpf_skb_load_bytes},
 };
-use firewall_common::parse::{
-    Bytes,
-    payload::{MAX_PAYLOAD, Payload, answer},
+use firewall_common::{
+    forget::forget,
+    parse::{
+        Bytes,
+        payload::{MAX_PAYLOAD, Payload, answer},
+    },
 };
 
 /// A packet, read by copying: its bytes need not be in one piece.
@@ -56,6 +59,10 @@ extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
     let walk = unsafe { &mut *walk };
     // SAFETY: as above.
     let state = unsafe { &mut *walk.state };
-    walk.answer = state.step(&Skb(walk.skb), &mut walk.at, walk.end);
+    // Or the verifier follows every answer and every place through the next step.
+    let mut at = forget(walk.at);
+    let answer = state.step(&Skb(walk.skb), &mut at, walk.end);
+    walk.at = forget(at);
+    walk.answer = forget(answer);
     i64::from(walk.answer != answer::MORE)
 }
