@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use firewall_common::{
-    event::{Identity, app},
+    event,
     flow::{Address, Destination, TCP},
     layout::{Active, Counter, Header, SocketState, socket as socket_flags},
     verdict::{Hook, Reason, Verdict},
@@ -63,12 +63,12 @@ fn judge(ctx: &SockAddrContext, hook: Hook, address: Address) -> i32 {
     let destination =
         Destination { address: address.destination(), port, protocol, port_hidden: 0 };
     let state = if sk.is_null() { None } else { socket::state(sk.cast()) };
-    let mut identity = Identity::default();
+    let mut app = 0;
     let state = match state {
         Some(state) => {
             charge(state, sk);
             state.flags = (state.flags & !socket_flags::INBOUND) | socket_flags::CONNECTED;
-            identity = state.identity;
+            app = names::app(&state.identity);
             Some(state)
         }
         // The verdict stands all the same; only the record, the names and the cache are missing.
@@ -80,7 +80,7 @@ fn judge(ctx: &SockAddrContext, hook: Hook, address: Address) -> i32 {
     let active = policy::active();
     let (settings, errno, judgement) = match policy::header(active) {
         Some(header) => {
-            let judgement = decide(active, header, names::app(&identity), &destination);
+            let judgement = decide(active, header, app, &destination);
             (header.flags, header.errno, judgement.forget())
         }
         None => (socket::NO_SETTINGS, 0, policy::no_policy()),
@@ -133,7 +133,7 @@ fn decide(active: Active, header: &Header, app: u64, to: &Destination) -> Judgem
 #[inline(always)]
 fn charge(state: &mut SocketState, sk: *mut bpf_sock) {
     identity::charge_current(&mut state.identity);
-    if state.identity.kind != app::KERNEL {
+    if state.identity.kind != event::app::KERNEL {
         return;
     }
     // SAFETY: the helper returns null for any socket but an MPTCP subflow.

@@ -3,7 +3,10 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_loop;
-use firewall_common::parse::payload::{MAX_PAYLOAD, Payload, answer};
+use firewall_common::{
+    forget::forget,
+    parse::payload::{MAX_PAYLOAD, Payload, answer},
+};
 
 use crate::packet::Skb;
 
@@ -36,6 +39,10 @@ extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
     let walk = unsafe { &mut *walk };
     // SAFETY: as above.
     let state = unsafe { &mut *walk.state };
-    walk.answer = state.step(&walk.skb, &mut walk.at, walk.end);
+    // Or the verifier follows every answer and every place through the next step.
+    let mut at = forget(walk.at);
+    let answer = state.step(&walk.skb, &mut at, walk.end);
+    walk.at = forget(at);
+    walk.answer = forget(answer);
     i64::from(walk.answer != answer::MORE)
 }

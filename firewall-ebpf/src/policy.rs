@@ -2,7 +2,7 @@
 
 use aya_ebpf::btf_maps::ArrayOfMaps;
 use firewall_common::{
-    evaluate::{self, BLOCK, CANDIDATES, Cell, Fault, DAMAGED, NAMES, Named, Outcome, Place, Tables, weigh},
+    evaluate::{self, BLOCK, Cell, Fault, DAMAGED, NAMES, Named, Outcome, Place, Tables, weigh},
     flow::{Address, Destination},
     forget::forget,
     layout::{Active, Counter, Header, Known, SLOTS, flags},
@@ -239,94 +239,93 @@ pub struct Judged {
     pub differ: bool,
 }
 
-/// What [`weigh_address`] is asked, and what it answers.
-#[repr(C)]
-struct Weighing {
-    app: u64,
-    destination: Destination,
-    slot: u32,
-    generation: u32,
-    /// 1 if the payload shows a name of `class`.
-    shown: u32,
-    class: u32,
-    known: Known,
-    leaf: u32,
-    differ: u32,
+/// Numbers of [`weigh_address`] beside the address: the destination's protocol and port, and the
+/// class of a name that the payload shows.
+mod ask {
+    /// Bit: the port is hidden.
+    pub const PORT_HIDDEN: u64 = 1 << 24;
+    /// Bit: the payload shows a name.
+    pub const SHOWN: u64 = 1 << 25;
+    /// Where the class of that name begins.
+    pub const CLASS: u32 = 32;
+}
+
+/// Bits of what [`weigh_address`] answers, above the leaf.
+mod answer {
+    /// Names get different verdicts.
+    pub const DIFFER: u64 = 1 << 32;
+    /// The name is not the only one.
+    pub const SEVERAL: u64 = 1 << 33;
+    /// Where the place of the name begins, counted from 1.
+    pub const WHICH: u32 = 34;
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn weigh_address(weighing: *mut Weighing) -> u32 {
-    // SAFETY: a pointer to the caller's stack, or null as far as the verifier knows.
-    let Some(weighing) = (unsafe { weighing.as_mut() }) else { return 0 };
-    weighing.leaf = DAMAGED.0;
-    let Some(header) = HEADERS.get(weighing.slot) else { return 0 };
-    let to = weighing.destination;
-    let (shown, class) = (weighing.shown != 0, weighing.class);
-    let tables = Generation { slot: weighing.slot };
-    let place = evaluate::place(&tables, header, to.address);
-    let answers = names::of(weighing.app, to.address, weighing.generation);
-    let now = if answers.is_some() { names::now() } else { 0 };
-    // Names that rules cannot tell apart are as good as one.
-    let weighed = weigh(&tables, header, ANY_APP, &place, &to, |index| match answers {
-        Some(answers) => {
-            let answer = &answers.names[index];
-            let meant = !shown || answer.named.classes[0] == class;
-            (meant && answer.until > now, answer.named)
-        }
-        None => (false, Named { classes: [0; CANDIDATES], trusted: 0 }),
-    });
-    if shown && weighed.names == 0 {
+extern "C" fn weigh_address(active: u64, app: u64, high: u64, low: u64, asked: u64) -> u64 {
+    let active = Active(active);
+    let Some(header) = HEADERS.get(active.slot()) else { return u64::from(DAMAGED.0) };
+    let address = Address { high, low };
+    let to = Destination {
+        address,
+        port: asked as u16,
+        protocol: (asked >> 16) as u8,
+        port_hidden: u8::from(asked & ask::PORT_HIDDEN != 0),
+    };
+    let shown = asked & ask::SHOWN != 0;
+    let class = (asked >> ask::CLASS) as u32;
+    let tables = Generation { slot: active.slot() };
+    let place = evaluate::place(&tables, header, address);
+    let Some(answers) = names::of(app, address, active.generation()) else {
         let named = Named { classes: [class, 0, 0, 0], trusted: 0 };
-        weighing.leaf = tables.named(header, ANY_APP, &place, &to, &named).0;
-        return 0;
+        return u64::from(tables.named(header, ANY_APP, &place, &to, &named).0);
+    };
+    let now = names::now();
+    // Names that rules cannot tell apart are as good as one.
+    let weighed = weigh(&tables, header, ANY_APP, &place, &to, |index| {
+        let answer = &answers.names[index];
+        let meant = !shown || answer.named.classes[0] == class;
+        (meant && answer.until > now, answer.named)
+    });
+    if weighed.names == 0 {
+        let named = Named { classes: [class, 0, 0, 0], trusted: 0 };
+        return u64::from(tables.named(header, ANY_APP, &place, &to, &named).0);
     }
-    weighing.leaf = weighed.leaf.0;
-    weighing.differ = weighed.differ;
-    if let Some(answers) = answers
-        && weighed.names != 0
-        && let Some(answer) = answers.names.get(weighed.which as usize)
-    {
-        let more = answers.more_until > now;
-        let several =
-            weighed.names > 1 || more || answers.several >> (weighed.which & 3) & 1 != 0;
-        let confidence = if several { Confidence::Ambiguous } else { Confidence::Unique };
-        weighing.known = Known {
-            name: answer.name,
-            via: Via::Dns as u32,
-            confidence: confidence as u32,
-        };
-        weighing.differ |= u32::from(more);
-    }
-    0
+    let more = answers.more_until > now;
+    let several = weighed.names > 1 || more || answers.several >> (weighed.which & 3) & 1 != 0;
+    let differ = weighed.differ != 0 || more;
+    u64::from(weighed.leaf.0)
+        | if differ { answer::DIFFER } else { 0 }
+        | if several { answer::SEVERAL } else { 0 }
+        | u64::from((weighed.which & 3) + 1) << answer::WHICH
 }
 
 #[inline(always)]
-fn weighed(active: Active, app: u64, to: &Destination, shown: u32, class: u32) -> Weighing {
-    let mut weighing = Weighing {
-        app,
-        destination: *to,
-        slot: active.slot(),
-        generation: active.generation(),
-        shown,
-        class,
-        known: Known { name: 0, via: 0, confidence: 0 },
-        leaf: 0,
-        differ: 0,
-    };
-    weigh_address(&raw mut weighing);
-    weighing
+fn ask(to: &Destination) -> u64 {
+    let hidden = if to.port_hidden != 0 { ask::PORT_HIDDEN } else { 0 };
+    u64::from(to.port) | u64::from(to.protocol) << 16 | hidden
 }
 
 /// Decides about a destination.
 #[inline(always)]
 pub fn judge(active: Active, header: &Header, app: u64, to: &Destination) -> Judged {
-    let weighing = weighed(active, app, to, 0, 0);
-    let judgement = of_leaf(header, Cell(weighing.leaf));
-    Judged {
-        judgement: Judgement { known: weighing.known, ..judgement },
-        differ: weighing.differ != 0,
+    let Address { high, low } = to.address;
+    let answer = weigh_address(active.0, app, high, low, ask(to));
+    let mut judgement = of_leaf(header, Cell(answer as u32));
+    let which = (answer >> answer::WHICH) as usize;
+    if which != 0
+        && let Some(answers) = names::of(app, to.address, active.generation())
+    {
+        judgement.known = Known {
+            name: answers.names[(which - 1) % NAMES].name,
+            via: Via::Dns as u32,
+            confidence: match answer & answer::SEVERAL {
+                0 => Confidence::Unique as u32,
+                _ => Confidence::Ambiguous as u32,
+            },
+        };
     }
+    Judged { judgement, differ: answer & answer::DIFFER != 0 }
 }
 
 /// Decides about a destination whose payload shows a name of `class`.
@@ -338,7 +337,9 @@ pub fn judge_shown(
     to: &Destination,
     class: u32,
 ) -> Judgement {
-    of_leaf(header, Cell(weighed(active, app, to, 1, class).leaf))
+    let Address { high, low } = to.address;
+    let asked = ask(to) | ask::SHOWN | u64::from(class) << ask::CLASS;
+    of_leaf(header, Cell(weigh_address(active.0, app, high, low, asked) as u32))
 }
 
 /// The judgement that a leaf stands for.

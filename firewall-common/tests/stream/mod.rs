@@ -1,4 +1,8 @@
-//! A stream, read by the parser in pieces.
+//! A stream, read by the parser in pieces and by a slow one for comparison.
+#![allow(dead_code, reason = "each test uses a part, and so do the fuzz targets")]
+
+pub mod http;
+pub mod tls;
 
 use firewall_common::parse::payload::{Payload, answer, flags};
 
@@ -73,4 +77,25 @@ pub fn is_name(name: &[u8], complete: bool) -> bool {
         Some((last, [])) if last.is_empty() && name.is_empty() => !complete,
         _ => stripped.len() <= if complete { 253 } else { 254 } && labels.iter().all(is_label),
     }
+}
+
+/// The slow parsers' answer.
+pub fn slow(bytes: &[u8]) -> Read {
+    match bytes.first() {
+        None => Read::More,
+        Some(22) => tls::read(bytes),
+        Some(b'A'..=b'Z' | b'a'..=b'z' | b'\r' | b'\n') => http::read(bytes),
+        Some(_) => Read::NoName(0),
+    }
+}
+
+/// Whether all parsers agree, however the stream is cut: for fuzzing.
+pub fn check(bytes: &[u8]) {
+    let want = slow(bytes);
+    assert_eq!(whole(bytes), want, "in one piece: {}", bytes.escape_ascii());
+    let single: Vec<usize> = (1..bytes.len()).collect();
+    assert_eq!(read(bytes, &single).0, want, "single bytes: {}", bytes.escape_ascii());
+    let half = bytes.iter().fold(bytes.len(), |sum, byte| sum + usize::from(*byte));
+    let cut = half % (bytes.len() + 1);
+    assert_eq!(read(bytes, &[cut]).0, want, "cut at {cut}: {}", bytes.escape_ascii());
 }

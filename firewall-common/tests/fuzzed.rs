@@ -1,0 +1,21 @@
+//! What fuzzing found, once more.
+#![expect(clippy::unwrap_used, reason = "tests panic")]
+
+mod stream;
+
+use std::{fs, path::Path};
+
+#[test]
+fn regressions() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/regressions");
+    let mut seen = 0;
+    for target in ["tls", "http"] {
+        for file in fs::read_dir(folder.join(target)).unwrap() {
+            let path = file.unwrap().path();
+            println!("{}", path.display());
+            stream::check(&fs::read(path).unwrap());
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "no files in {}", folder.display());
+}
