@@ -317,13 +317,15 @@ fn decide_leaf(
     destination: &Destination,
     named: &Named,
 ) -> Cell {
+    let [a, b, c, d] = named.classes;
     let mut group = 0;
     if header.name_groups > 1 {
-        for class in named.classes {
-            if class != 0 && group == 0 {
-                group = name_group(tables, header, app, class, named.trusted);
-            }
-        }
+        // The first candidate that takes something out, from the name asked for on.
+        let of = |group: u32, class: u32| match (group, class) {
+            (0, 1..) => name_group(tables, header, app, class, named.trusted),
+            _ => group,
+        };
+        group = of(of(of(of(group, a), b), c), d);
     }
     let outer = of_class(tables, header, app, place.class, group, destination, named);
     if place.inner == 0 {
@@ -355,9 +357,9 @@ fn of_class(
     if header.address_groups > 1 {
         address_group = tables.word(header.address_group_of, class);
     }
-    for name_class in named.classes {
+    let by_name = |leaf: Cell, name_class: u32| {
         if name_class == 0 {
-            continue;
+            return leaf;
         }
         if name_class >= header.name_classes || address_group >= header.address_groups {
             return DAMAGED;
@@ -366,10 +368,14 @@ fn of_class(
         let row = row.wrapping_mul(header.address_groups).wrapping_add(address_group);
         let row = row.wrapping_mul(2).wrapping_add(named.trusted & 1);
         let by_name = tables.leaf(header.name_rows, row, destination);
-        if by_name != NOTHING {
-            leaf = first(leaf, by_name);
-        }
-    }
+        if by_name == NOTHING { leaf } else { first(leaf, by_name) }
+    };
+    // One by one: the kernel's verifier would follow an array through a loop, in memory.
+    let [a, b, c, d] = named.classes;
+    leaf = by_name(leaf, a);
+    leaf = by_name(leaf, b);
+    leaf = by_name(leaf, c);
+    leaf = by_name(leaf, d);
     leaf
 }
 
@@ -400,13 +406,13 @@ impl Weighed {
 /// Decides about an address by each of the names that it is known by; by the address alone if there
 /// is none. `name` says what is known of the name with an index, and whether it still holds.
 #[inline(always)]
-pub fn weigh(
+pub fn weigh<'a>(
     tables: &impl Tables,
     header: &Header,
     app: u32,
     place: &Place,
     destination: &Destination,
-    name: impl Fn(usize) -> (bool, Named),
+    name: impl Fn(usize) -> (bool, &'a Named),
 ) -> Weighed {
     let mut weighed = Weighed { leaf: NOTHING, which: NAMES as u32, names: 0, differ: 0 };
     for index in 0..NAMES {
@@ -414,7 +420,7 @@ pub fn weigh(
         if !holds {
             continue;
         }
-        let leaf = tables.named(header, app, place, destination, &named);
+        let leaf = tables.named(header, app, place, destination, named);
         let passes = |leaf: Cell| matches!(verdict_of(leaf), 1 | 2);
         let differs = weighed.names != 0 && passes(leaf) != passes(weighed.leaf);
         let stands = if weighed.names == 0 {
@@ -438,22 +444,18 @@ pub fn weigh(
     weighed
 }
 
-/// Decides about a question for a name of `class`, by the rules that match names.
+/// Decides about a question for a name of `class`, by the rules that match names: an outcome's leaf
+/// or the fault in its place.
 #[inline(always)]
-pub fn question(
-    tables: &impl Tables,
-    header: &Header,
-    app: u32,
-    class: u32,
-) -> Result<Outcome, Fault> {
+pub fn question(tables: &impl Tables, header: &Header, app: u32, class: u32) -> Cell {
     if class == 0 {
-        return Outcome::from_leaf(Cell(header.question));
+        return Cell(header.question);
     }
     if class >= header.name_classes {
-        return Err(Fault::Damaged);
+        return DAMAGED;
     }
     let record = app.wrapping_mul(header.name_classes).wrapping_add(class);
-    Outcome::from_leaf(Cell(tables.word(header.name_records, record.wrapping_mul(RECORD as u32))))
+    Cell(tables.word(header.name_records, record.wrapping_mul(RECORD as u32)))
 }
 
 #[inline(always)]

@@ -193,8 +193,9 @@ impl Suffixes {
                 break;
             }
             let byte = name.bytes[len.wrapping_sub(1).wrapping_sub(index) as usize & 255];
+            // Or the verifier follows each number of labels through what is left of the name.
+            labels = forget(labels);
             if byte == b'.' {
-                labels = forget(labels);
                 self.hashes[labels as usize % MAX_LABELS] = keys.finish(state);
                 labels = labels.wrapping_add(1);
                 // More labels than any entry has: the last place is for the whole name.

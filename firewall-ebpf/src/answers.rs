@@ -5,6 +5,7 @@ use aya_ebpf::{bindings::bpf_sock, helpers::generated::bpf_sk_fullsock, programs
 use firewall_common::{
     evaluate::NAMES as KEPT,
     flow::{Address, TCP, UDP},
+    forget::forget,
     layout::{
         Answer, AnswerKey, CHAIN, Counter, MAX_ADDRESSES, MAX_WAIT, MIN_LIFETIME,
     },
@@ -117,7 +118,7 @@ pub extern "C" fn learn(index: u32) -> u32 {
     }
     count(Counter::Answers);
     for left in 0..MAX_RECORDS {
-        at = read_record(index, at, left);
+        at = forget(read_record(index, at, left));
         if at < HEADER {
             break;
         }
@@ -222,8 +223,8 @@ pub extern "C" fn alias(index: u32, at: u32) -> u32 {
         scratch.more = 1;
     }
     let place = scratch.aliases;
-    if let Some(to) = scratch.asked.chain.get_mut(place as usize) {
-        *to = scratch.suffixes.whole;
+    if place < CHAIN as u32 {
+        scratch.asked.chain[forget(place) as usize % CHAIN] = scratch.suffixes.whole;
         scratch.aliases = place.wrapping_add(1);
         let name = scratch.suffixes.whole;
         scratch.alias.chain = [0; CHAIN];
@@ -293,13 +294,12 @@ extern "C" fn lead_v6(index: u32, at: u32, lifetime: u32) -> u32 {
 #[inline(always)]
 fn lead(scratch: &mut Scratch, to: Address, lifetime: u32) -> u32 {
     let place = scratch.addresses;
-    match scratch.led.get_mut(place as usize) {
-        Some(led) => {
-            *led = Led { to, lifetime: u64::from(lifetime) };
-            scratch.addresses = place.wrapping_add(1);
-        }
-        None => count(Counter::NoName),
+    if place >= MAX_ADDRESSES as u32 {
+        count(Counter::NoName);
+        return 0;
     }
+    scratch.led[forget(place) as usize % MAX_ADDRESSES] = Led { to, lifetime: u64::from(lifetime) };
+    scratch.addresses = place.wrapping_add(1);
     0
 }
 
@@ -311,7 +311,7 @@ pub extern "C" fn keep(index: u32, address: u32) -> u32 {
     if address >= scratch.addresses {
         return 0;
     }
-    let Some(led) = scratch.led.get(address as usize) else { return 0 };
+    let led = &scratch.led[forget(address) as usize % MAX_ADDRESSES];
     // RFC 2181 section 8: a time to live with its highest bit set is none.
     let lifetime = led.lifetime as u32;
     let lifetime = if lifetime > i32::MAX as u32 { 0 } else { lifetime };
@@ -348,7 +348,8 @@ pub extern "C" fn keep(index: u32, address: u32) -> u32 {
             if scratch.more != 0 {
                 there.more_until = until;
             }
-            if let Some(to) = there.names.get_mut(place) {
+            {
+                let to = &mut there.names[forget(place as u32) as usize % KEPT];
                 let longer = if rank == 0 && to.until > until { to.until } else { until };
                 if rank == 0 && to.name != answer.name {
                     there.several |= 1 << place;

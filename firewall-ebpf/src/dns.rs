@@ -2,7 +2,8 @@
 
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use firewall_common::{
-    evaluate::{self, DAMAGED, Outcome},
+    evaluate::{self, DAMAGED},
+    forget::forget,
     layout::{Active, Header, SocketState},
     parse::{
         dns::{HEADER, Message},
@@ -61,80 +62,97 @@ pub fn prepare(
 #[inline(never)]
 pub extern "C" fn judge_questions(index: u32, service: u32) -> u32 {
     let Some(scratch) = scratch::get(index) else { return MALFORMED };
-    let Some(header) = HEADERS.get(scratch.slot) else { return DAMAGED.0 };
-    let tables = Generation { slot: scratch.slot };
     let message = Message { bytes: &scratch.message, len: scratch.len };
-    let len = scratch.len;
     let Some(start) = message.header() else { return MALFORMED };
     if start.answer {
         return if service == MULTICAST { NOTHING } else { MALFORMED };
     }
     let questions = u32::from(start.questions);
-    let id = start.id;
     if questions > MAX_QUESTIONS {
         return MALFORMED;
+    }
+    if questions == 0 {
+        // A cookie alone (RFC 7873 section 5.4): a question for no name.
+        return if service == MULTICAST { NOTHING } else { question_leaf(index, 0) };
     }
     let mut result = NOTHING;
     let mut at = HEADER;
     for question in 0..MAX_QUESTIONS {
+        result = forget(result);
+        at = forget(at);
         if question >= questions {
             break;
         }
-        let end = dns_end(index, at);
-        if end == 0 || end > len {
+        at = judge_question(index, at, service);
+        if at == 0 {
             return MALFORMED;
         }
-        at = end;
-        let class = names::name_class(index, which::ASKED);
-        let Some(scratch) = scratch::get(index) else { return MALFORMED };
-        scratch.name = scratch.suffixes.whole;
-        if service == MULTICAST && class == 0 {
-            continue;
-        }
-        let leaf = leaf(evaluate::question(&tables, header, 0, class));
-        if leaf >> 29 != Verdict::Allow as u32 && leaf >> 29 != Verdict::Audit as u32 {
+        let leaf = judged(index);
+        if !passes(leaf) {
             return leaf;
-        }
-        if service != MULTICAST {
-            names::ask(header, scratch, id, class);
         }
         if result == NOTHING || leaf & evaluate::MAX_DECISIONS < result & evaluate::MAX_DECISIONS {
             result = leaf;
         }
     }
-    if questions == 0 && service != MULTICAST {
-        // A cookie alone (RFC 7873 section 5.4): a question for no name.
-        return leaf(evaluate::question(&tables, header, 0, 0));
-    }
     result
 }
 
-#[inline(always)]
-fn leaf(outcome: Result<Outcome, evaluate::Fault>) -> u32 {
-    match outcome {
-        Ok(outcome) => outcome.cell().0,
-        Err(_) => DAMAGED.0,
-    }
-}
-
-/// The end of the question at `at`, whose name is then in the memory; 0 if it is malformed.
-#[inline(always)]
-fn dns_end(index: u32, at: u32) -> u32 {
-    match names::dns_name(index, at, which::ASKED) {
-        0 => 0,
+/// Judges the question at `at`: where it ends, or 0 if it is malformed. What comes of it is
+/// [`judged`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_question(index: u32, at: u32, service: u32) -> u32 {
+    let end = match names::dns_name(index, at, which::ASKED) {
+        0 => return 0,
         // Type and class.
         end => end.wrapping_add(4),
+    };
+    let class = names::name_class(index, which::ASKED);
+    let leaf = question_leaf(index, class);
+    let Some(scratch) = scratch::get(index) else { return 0 };
+    if end > scratch.len {
+        return 0;
     }
+    scratch.name = scratch.suffixes.whole;
+    if service == MULTICAST {
+        scratch.judged = if class == 0 { NOTHING } else { leaf };
+        return end;
+    }
+    scratch.judged = leaf;
+    let Some(header) = HEADERS.get(scratch.slot) else { return 0 };
+    if passes(leaf) {
+        let id = Message { bytes: &scratch.message, len: scratch.len }.u16(0);
+        names::ask(header, scratch, id, class);
+    }
+    end
+}
+
+#[inline(always)]
+fn judged(index: u32) -> u32 {
+    scratch::get(index).map_or(DAMAGED.0, |scratch| scratch.judged)
+}
+
+/// The leaf of a question for a name of `class`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn question_leaf(index: u32, class: u32) -> u32 {
+    let Some(scratch) = scratch::get(index) else { return DAMAGED.0 };
+    let Some(header) = HEADERS.get(scratch.slot) else { return DAMAGED.0 };
+    evaluate::question(&Generation { slot: scratch.slot }, header, 0, class).0
+}
+
+/// Whether what was judged goes on.
+#[inline(always)]
+pub const fn passes(leaf: u32) -> bool {
+    leaf == NOTHING
+        || leaf >> 29 == Verdict::Allow as u32
+        || leaf >> 29 == Verdict::Audit as u32
 }
 
 /// Of two results the one that stands: what is denied or cannot be read.
 #[inline(always)]
 pub fn worse(one: u32, other: u32) -> u32 {
-    let passes = |leaf: u32| {
-        leaf == NOTHING
-            || leaf >> 29 == Verdict::Allow as u32
-            || leaf >> 29 == Verdict::Audit as u32
-    };
     if !passes(one) || other == NOTHING { one } else { other }
 }
 
@@ -151,6 +169,9 @@ pub fn datagrams(index: u32, skb: Skb, packet: &ip::Packet, service: u32) -> u32
         return MALFORMED;
     }
     for _ in 0..MAX_DATAGRAMS {
+        // Or the verifier follows each result through the next datagram.
+        result = forget(result);
+        offset = forget(offset);
         if offset >= end {
             return result;
         }

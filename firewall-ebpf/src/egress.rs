@@ -201,7 +201,7 @@ fn decide(
     to: &Destination,
 ) -> (Judgement, bool) {
     let is_tcp = to.protocol == TCP;
-    let service = if is_tcp || to.protocol == UDP { names::service(header, to.port) } else { 0 };
+    let service = if is_tcp || to.protocol == UDP { forget(names::service(header, to.port)) } else { 0 };
     if service == DNS && names::is_trusted(header, to) {
         // Question by question.
         return (Judgement::without_decision(Verdict::Allow, Reason::Default), true);
@@ -233,7 +233,7 @@ fn is_inbound(sk: *mut bpf_sock, state: &SocketState) -> bool {
 ///
 /// Those are raw sockets: ICMP, neighbour discovery and MLD, TCP resets. Other sockets that the
 /// kernel opens carry data for somebody (NFS, SMC, RxRPC), so they are judged.
-#[inline(always)]
+#[inline(never)]
 fn identify(skb: *mut __sk_buff, sk: *mut bpf_sock, state: &mut SocketState) {
     // A subflow of an MPTCP connection is the kernel's socket too, but it sends for the app that
     // made the connection.

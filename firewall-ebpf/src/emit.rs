@@ -41,7 +41,8 @@ pub fn flush(state: &mut SocketState, ctx: *mut c_void) {
     }
 }
 
-#[inline(always)]
+// Not inlined: the callers' stacks are small.
+#[inline(never)]
 fn event(state: &SocketState, ctx: *mut c_void, time: u64, times: u32) {
     let Some(mut entry) = EVENTS.reserve::<FlowEvent>(0) else {
         count(Counter::LostEvents);

@@ -5,7 +5,7 @@ use aya_ebpf::{
     bindings::bpf_sock, helpers::generated::bpf_sk_fullsock, programs::SkBuffContext,
 };
 use firewall_common::{
-    evaluate::DAMAGED,
+    evaluate::Cell,
     flow::TCP,
     forget::forget,
     layout::{Active, Counter, Header, Known, SocketState, ENCRYPTED_HELLO},
@@ -48,8 +48,9 @@ pub fn inspect(ctx: &SkBuffContext) -> i32 {
     let Some(state) = socket::existing_state(sk.cast()) else { return DROP_SILENTLY };
     let Some(header) = policy::header(active) else { return DROP_SILENTLY };
     let Some(packet) = packet::handed_over(skb.0) else { return DROP_SILENTLY };
+    let packet = packet.forget();
 
-    let service = names::service(header, packet.destination.port);
+    let service = forget(names::service(header, packet.destination.port));
     if packet.destination.protocol == TCP && service != DNS {
         return judge_payload(skb, active, header, sk, state, &packet);
     }
@@ -63,6 +64,7 @@ pub fn inspect(ctx: &SkBuffContext) -> i32 {
     } else {
         dns::datagrams(taken.index, skb, &packet, service)
     };
+    let result = forget(result);
     let passed = settle_questions(taken.index, skb, active, header, state, &packet, service, result);
     scratch::give_back(taken);
     passed
@@ -79,15 +81,10 @@ fn questions_in_stream(index: u32, skb: Skb, sk: *mut bpf_sock, packet: &ip::Pac
         return EARLY;
     };
     let result = stream::feed(index, skb, stream, &segment, Way::Out);
-    if result != NOTHING && result != EARLY && !passes(result) {
+    if result != EARLY && !dns::passes(result) {
         stream.closed = 1;
     }
     result
-}
-
-#[inline(always)]
-const fn passes(leaf: u32) -> bool {
-    leaf >> 29 == Verdict::Allow as u32 || leaf >> 29 == Verdict::Audit as u32
 }
 
 /// Turns what was judged of a packet with questions into its verdict.
@@ -116,15 +113,13 @@ fn settle_questions(
             return PASS;
         }
         if header.name_lines == 0 {
-            outcome(header.question)
+            policy::of_leaf(header, Cell(header.question))
         } else {
             policy::unparsable(header)
         }
-    } else if result == DAMAGED.0 {
-        policy::no_policy()
     } else {
         count(Counter::Questions);
-        outcome(result)
+        policy::of_leaf(header, Cell(result))
     };
     let name = match scratch::get(index) {
         Some(scratch) if result != MALFORMED => scratch.name,
@@ -155,17 +150,6 @@ fn settle_questions(
         judgement,
     );
     if judgement.passes() { PASS } else { DROP }
-}
-
-/// The judgement of a leaf that is an outcome.
-#[inline(always)]
-fn outcome(leaf: u32) -> Judgement {
-    Judgement {
-        verdict: (leaf >> 29) as u8,
-        reason: 0,
-        decision: leaf & firewall_common::evaluate::MAX_DECISIONS,
-        known: Known { name: 0, via: 0, confidence: 0 },
-    }
 }
 
 /// What a TCP client sends first.

@@ -120,8 +120,8 @@ pub struct Scratch {
     pub name: u64,
     /// What rules know of it.
     pub named: Named,
-    /// Zero.
-    pub _pad: u32,
+    /// What came of the question that was judged last.
+    pub judged: u32,
     /// The name asked for.
     pub asked: NameText,
     /// Another name.

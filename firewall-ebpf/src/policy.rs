@@ -95,14 +95,20 @@ impl Tables for Generation {
         destination: &Destination,
         named: &Named,
     ) -> Cell {
-        let request = Request {
-            slot: self.slot,
+        let pair = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+        let [a, b, c, d] = named.classes;
+        let bits = self.slot
+            | (named.trusted & 1) << 8
+            | (place.inner_counts & 1) << 9
+            | u32::from(destination.port_hidden) << 10;
+        let to = u32::from(destination.protocol) << 16 | u32::from(destination.port);
+        Cell(named_leaf(
+            pair(bits, to),
+            pair(place.class, place.inner),
+            pair(a, b),
+            pair(c, d),
             app,
-            place: *place,
-            named: *named,
-            destination: *destination,
-        };
-        Cell(named_leaf(&request))
+        ))
     }
 
     #[inline(always)]
@@ -173,25 +179,27 @@ extern "C" fn row_leaf(slot: u32, rows: u32, row: u32, to: u64) -> u32 {
     Plain(blocks).leaf(rows, row, &destination).0
 }
 
-/// What [`named_leaf`] is asked.
-#[repr(C)]
-struct Request {
-    slot: u32,
-    app: u32,
-    place: Place,
-    named: Named,
-    destination: Destination,
-}
-
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn named_leaf(request: *const Request) -> u32 {
-    // SAFETY: a pointer to the caller's stack, or null as far as the verifier knows.
-    let Some(request) = (unsafe { request.as_ref() }) else { return DAMAGED.0 };
-    let Some(header) = HEADERS.get(request.slot) else { return DAMAGED.0 };
-    let steps = Steps { slot: request.slot };
-    let Request { app, place, named, destination, .. } = request;
-    steps.named(header, *app, place, destination, named).0
+extern "C" fn named_leaf(head: u64, places: u64, first: u64, second: u64, app: u32) -> u32 {
+    let slot = head as u32 & 0xff;
+    let Some(header) = HEADERS.get(slot) else { return DAMAGED.0 };
+    let place = Place {
+        class: places as u32,
+        inner: (places >> 32) as u32,
+        inner_counts: (head >> 9) as u32 & 1,
+    };
+    let named = Named {
+        classes: [first as u32, (first >> 32) as u32, second as u32, (second >> 32) as u32],
+        trusted: (head >> 8) as u32 & 1,
+    };
+    let destination = Destination {
+        address: Address::default(),
+        port: (head >> 32) as u16,
+        protocol: (head >> 48) as u8,
+        port_hidden: (head >> 10) as u8 & 1,
+    };
+    Steps { slot }.named(header, app, &place, &destination, &named).0
 }
 
 #[unsafe(no_mangle)]
@@ -285,7 +293,7 @@ extern "C" fn weigh_address(active: u64, app: u64, high: u64, low: u64, asked: u
     let weighed = weigh(&tables, header, ANY_APP, &place, &to, |index| {
         let answer = &answers.names[index];
         let meant = !shown || answer.named.classes[0] == class;
-        (meant && answer.until > now, answer.named)
+        (meant && answer.until > now, &answer.named)
     });
     if weighed.names == 0 {
         let named = Named { classes: [class, 0, 0, 0], trusted: 0 };
@@ -344,7 +352,7 @@ pub fn judge_shown(
 
 /// The judgement that a leaf stands for.
 #[inline(always)]
-fn of_leaf(header: &Header, leaf: Cell) -> Judgement {
+pub fn of_leaf(header: &Header, leaf: Cell) -> Judgement {
     let known = Known { name: 0, via: 0, confidence: 0 };
     match Outcome::from_leaf(leaf) {
         Ok(Outcome { verdict, decision }) => {

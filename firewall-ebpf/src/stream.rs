@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::{
     bindings::BPF_SK_STORAGE_GET_F_CREATE,
     btf_maps::SkStorage,
-    helpers::generated::{bpf_loop, bpf_sk_storage_get},
+    helpers::generated::{bpf_loop, bpf_probe_read_kernel, bpf_sk_storage_get},
 };
 use firewall_common::{layout::Stream, parse::dns};
 
@@ -139,7 +139,14 @@ extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
         return 0;
     }
     if let Some(scratch) = scratch::get(walk.index) {
-        scratch.message = stream.message;
+        // SAFETY: both have that many bytes. By a helper, because the compiler would make a loop of it.
+        unsafe {
+            bpf_probe_read_kernel(
+                scratch.message.as_mut_ptr().cast(),
+                dns::MESSAGE as u32,
+                stream.message.as_ptr().cast(),
+            );
+        }
         scratch.len = stream.read;
     }
     stream.have = 0;

@@ -99,8 +99,8 @@ impl Message<'_> {
     pub fn name(&self, at: u32, name: &mut Text) -> u32 {
         let mut position = at;
         // Where the name that is being read begins, and what comes after the first one.
-        let mut begin = at;
-        let mut after = 0;
+        let mut begin = forget(at);
+        let mut after = forget(0);
         let mut left = 0;
         let mut len = 0;
         for _ in 0..STEPS {
@@ -133,12 +133,10 @@ impl Message<'_> {
                     return 0;
                 }
                 let target = u32::from(byte & 0x3f) << 8 | u32::from(self.byte(position));
-                if after == 0 {
-                    after = position.wrapping_add(1);
-                }
                 if target >= begin || target < HEADER {
                     return 0;
                 }
+                after = forget(if after == 0 { position.wrapping_add(1) } else { after });
                 begin = forget(target);
                 position = begin;
             } else {
