@@ -192,7 +192,16 @@ fn geo_lookup_unwraps() {
 #[test]
 fn completions_and_manual_name_every_command() {
     let commands = [
-        "run", "check", "explain", "policy", "list", "import", "geo", "doctor", "completions", "man",
+        "run",
+        "check",
+        "explain",
+        "policy",
+        "list",
+        "import",
+        "geo",
+        "doctor",
+        "completions",
+        "man",
     ];
     for shell in ["bash", "zsh", "fish"] {
         let (status, out, _) = firewall(&["completions", shell]);

@@ -94,7 +94,8 @@ fn an_import_is_a_sound_policy() {
     insta::assert_snapshot!("import_nothing", import(&["hosts", "empty.txt"]));
     for words in [&["adblock", "easy.txt"][..], &["opensnitch", "rules"]] {
         let shown = import(words);
-        let policy = shown.split_once("-- stdout\n").unwrap().1.split_once("-- stderr\n").unwrap().0;
+        let policy =
+            shown.split_once("-- stdout\n").unwrap().1.split_once("-- stderr\n").unwrap().0;
         fs::write(folder.path().join("imported.toml"), policy).expect("writing");
         let checked = firewall(folder.path(), &["check", "imported.toml"]);
         assert!(checked.contains("status: 0") && checked.contains("0 warnings"), "{checked}");

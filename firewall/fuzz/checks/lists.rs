@@ -30,7 +30,12 @@ pub fn check(format: Format, bytes: &[u8]) {
         assert!(skipped.count > 0 && !skipped.examples.is_empty());
         assert!(skipped.examples.len() <= skipped.count);
         lost += skipped.count;
-        assert!(skipped.examples.iter().all(|example| (1..=text.lines().count()).contains(&example.line)));
+        assert!(
+            skipped
+                .examples
+                .iter()
+                .all(|example| (1..=text.lines().count()).contains(&example.line))
+        );
     }
     // The white space that ends a line is that of ASCII, and a byte order mark is none of it.
     let whole = text.strip_prefix('\u{feff}').unwrap_or(&text);
