@@ -101,3 +101,17 @@ fn an_import_is_a_sound_policy() {
         assert!(checked.contains("status: 0") && checked.contains("0 warnings"), "{checked}");
     }
 }
+
+#[test]
+fn the_networks_of_a_list_decide_and_are_evidence() {
+    let folder = folder(&[("p.toml", POLICY), ("lists/easy.txt", ADBLOCK)]);
+    let explain = |words: &[&str]| firewall(folder.path(), &[&["explain"], words].concat());
+    let shown = explain(&["--policy", "p.toml", "192.0.2.7"]);
+    assert!(shown.contains("-- stdout\ndeny 192.0.2.7:443/tcp\n"), "{shown}");
+    assert!(shown.contains("list:own=192.0.2.0/24"), "{shown}");
+    assert!(shown.contains("list:easy=192.0.2.7/32"), "{shown}");
+    let shown = explain(&["--policy", "p.toml", "198.51.100.1"]);
+    assert!(shown.contains("-- stdout\nallow"), "{shown}");
+    let shown = explain(&["--deny", "list:lists/easy.txt", "192.0.2.7"]);
+    assert!(shown.contains("list:lists/easy.txt=192.0.2.7/32"), "{shown}");
+}
