@@ -95,8 +95,12 @@ fn wrong_usage_is_2_and_says_what_to_write() {
         (&["explain", "--policy", "no-such", "1.2.3.4"], "no-such"),
         (&["explain", "--deny", "country:XX", "1.2.3.4"], "XX"),
         (&["explain", "--deny", "contry:CN", "1.2.3.4"], "did you mean `country:CN`?"),
-        (&["explain", "--deny", "domain:example.com", "1.2.3.4"], "domain:"),
-        (&["explain", "--deny", "list:/tmp/x", "1.2.3.4"], "list:"),
+        (&["explain", "--deny", "domain:1.2.3.4", "1.2.3.4"], "did you mean `net:1.2.3.4`?"),
+        (&["explain", "--deny", "list:/none/x", "1.2.3.4"], "the list `/none/x` cannot be read"),
+        (&["import", "nonsense", "/etc/hosts"], "opensnitch"),
+        (&["import", "hosts", "/none/x"], "/none/x"),
+        (&["list", "show", "/none/x"], "/none/x"),
+        (&["list", "show", "--format", "nonsense", "/etc/hosts"], "there is no such format"),
         (&["explain"], "Usage"),
         (&["no-such-command"], "no-such-command"),
         (&["check", "--no-such-option"], "--no-such-option"),
@@ -187,7 +191,18 @@ fn geo_lookup_unwraps() {
 
 #[test]
 fn completions_and_manual_name_every_command() {
-    let commands = ["run", "check", "explain", "policy", "geo", "doctor", "completions", "man"];
+    let commands = [
+        "run",
+        "check",
+        "explain",
+        "policy",
+        "list",
+        "import",
+        "geo",
+        "doctor",
+        "completions",
+        "man",
+    ];
     for shell in ["bash", "zsh", "fish"] {
         let (status, out, _) = firewall(&["completions", shell]);
         assert_eq!(status, 0);

@@ -9,6 +9,7 @@ use super::check::count;
 use super::list::{format, write_skipped};
 use crate::lists::import::{self, Imported};
 use crate::lists::{Format, Reason};
+use crate::policy::diagnostic::printable;
 use crate::policy::source::{Disk, Files as _};
 
 /// Prints a policy made from a list or from the rules of another firewall.
@@ -124,7 +125,7 @@ fn account(out: &mut impl Write, imported: &Imported) -> io::Result<()> {
             reason.explanation()
         )?;
         for name in names {
-            writeln!(out, "    {}", name.replace(char::is_control, "?"))?;
+            writeln!(out, "    {}", printable(name))?;
         }
     }
     Ok(())

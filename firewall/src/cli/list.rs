@@ -10,6 +10,7 @@ use super::check::{count, print_findings};
 use super::set;
 use crate::config::Config;
 use crate::lists::{self, Example, Format, Report, Skipped};
+use crate::policy::diagnostic::printable;
 use crate::policy::source::{Disk, Files as _, NotFound, Source};
 use crate::policy::{self, DomainSet, List};
 
@@ -139,7 +140,7 @@ fn read(name: &str, format: Option<Format>) -> anyhow::Result<Result<Vec<Found>,
         Err(NotFound::Name { name, .. }) => {
             return Ok(Err(Failure::Usage(format!(
                 "there is neither a file nor a shipped policy `{}`",
-                name.replace(char::is_control, "?")
+                printable(&name)
             ))));
         }
         Err(error) => return Ok(Err(Failure::Usage(error.to_string()))),
@@ -229,8 +230,7 @@ pub fn write_report(out: &mut impl Write, policy: Option<&str>, list: &List) -> 
     if let Some(format) = list.report.format {
         title += &format!(" ({})", format.word());
     }
-    // A path must not be able to steer the terminal.
-    writeln!(out, "{}", title.replace(char::is_control, "?"))?;
+    writeln!(out, "{}", printable(&title))?;
     let mut parts = vec![count(list.domains.len(), "name", "names")];
     if !list.exceptions.is_empty() {
         parts.push(count(list.exceptions.len(), "exception", "exceptions"));
@@ -258,7 +258,7 @@ pub fn write_skipped(out: &mut impl Write, skipped: &[Skipped]) -> io::Result<()
     for Skipped { reason, count, examples } in skipped {
         writeln!(out, "  {count} skipped as {}: {}", reason.word(), reason.explanation())?;
         for Example { line, text } in examples {
-            writeln!(out, "    line {line}: {}", text.replace(char::is_control, "?"))?;
+            writeln!(out, "    line {line}: {}", printable(text))?;
         }
     }
     Ok(())

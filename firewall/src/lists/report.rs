@@ -69,7 +69,7 @@ impl Format {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
-    /// It is no name, address or network where one should be.
+    /// It is not in the form that its format asks for, or no name, address or network.
     Malformed,
     /// A network has bits behind its prefix.
     BitsBehindPrefix,
@@ -135,7 +135,7 @@ impl Reason {
     /// What it means, for people.
     pub const fn explanation(self) -> &'static str {
         match self {
-            Self::Malformed => "not a name, an address or a network",
+            Self::Malformed => "not in the form that should stand there",
             Self::BitsBehindPrefix => "a network with bits behind its prefix",
             Self::LocalName => "a name of the machine itself",
             Self::Cosmetic => "hides parts of pages",

@@ -368,6 +368,12 @@ fn is_harmful(c: char) -> bool {
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
+/// `text` on one line, with nothing in it that a terminal would obey or that would hide what
+/// stands there.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if is_harmful(c) { '?' } else { c }).collect()
+}
+
 /// `text` in backquotes, cut short where it is long, and safe to print.
 pub(super) fn quoted(text: &str) -> String {
     const LONGEST: usize = 60;

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 
 use super::report::Reason;
 use super::{Error, Format, Parsed, Report};
+use crate::policy::diagnostic::printable;
 use crate::policy::{Action, Domain, DomainSet};
 
 pub use opensnitch::opensnitch;
@@ -73,7 +74,7 @@ struct Draft {
 impl Draft {
     fn new(origin: &str, stem: &str, what: &str) -> Self {
         let stem = name(stem, "imported");
-        let origin = origin.replace(char::is_control, "?");
+        let origin = printable(origin);
         let head = format!(
             "# Made from {origin} by `firewall import`.\n\n[policy]\nname        = \"{stem}\"\n\
              description = {}\n",
@@ -174,7 +175,7 @@ impl Draft {
         self.rules += "\n# Not enforced: this version has no rules per app.\n";
         for line in text.lines() {
             // A value with a line break must not end the comment.
-            self.rules += &format!("# {}\n", line.replace(char::is_control, "?"));
+            self.rules += &format!("# {}\n", printable(line));
         }
         self.leave_out(Reason::App, name);
     }

@@ -111,12 +111,19 @@ fn read_list(path: &str, files: &dyn Files) -> Result<List, Complaint> {
             );
         }
     };
-    list::parse(path, path_of, None, &bytes).map_err(|mut complaint| {
+    let list = list::parse(path, path_of, None, &bytes).map_err(|mut complaint| {
         complaint.hint = "`list:` tells the format by the content: for this one, write a policy \
                           with a `[list.NAME]` and its `format`"
             .to_owned();
         complaint
-    })
+    })?;
+    match list.report.entries {
+        0 => complaint(
+            format!("the list {} has no entries", quoted(path)),
+            "`firewall list show` says what became of its lines",
+        ),
+        _ => Ok(list),
+    }
 }
 
 /// What somebody meant who wrote no kind.

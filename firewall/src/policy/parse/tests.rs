@@ -394,6 +394,7 @@ fn specs() {
             "current folder",
         ),
         ("list:binary", "the list cannot be read: nothing in it tells its format", "`format`"),
+        ("list:empty.txt", "the list `empty.txt` has no entries", "`firewall list show`"),
         ("list:", "`list:` names no file", "`list:FILE`"),
         ("hm.baidu.com", "`hm.baidu.com` is not a matcher", "`domain:hm.baidu.com`"),
         ("counry:CN", "there is no matcher `counry:`", "`country:CN`"),
