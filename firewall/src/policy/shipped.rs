@@ -10,12 +10,23 @@ macro_rules! shipped {
 pub const SHIPPED: &[(&str, &str)] = shipped! {
     "alibaba"
     "baidu"
+    "baidu-tongji"
     "bytedance"
+    "bytedance-telemetry"
     "cn-jurisdiction"
+    "deepseek"
+    "deepseek-telemetry"
     "hk-jurisdiction"
     "huawei-cloud"
     "local-only"
     "ru-jurisdiction"
     "tencent"
+    "tiktok-telemetry"
+    "volcengine-telemetry"
     "watch-everything"
+    "web-analytics"
 };
+
+#[cfg(test)]
+#[path = "shipped_tests.rs"]
+mod tests;

@@ -1,0 +1,392 @@
+use std::collections::BTreeSet;
+
+use crate::intel::organisations::Organisations;
+use crate::policy::source::Source;
+use crate::policy::{Action, Destinations, Domain, Policy, Rule, Scope, load};
+
+fn policy(name: &str) -> Policy {
+    let source = Source::shipped(name).unwrap();
+    let (mut policies, findings) = load(&[source], &Organisations::embedded().unwrap());
+    assert_eq!(findings.render(false), "", "{name}");
+    policies.pop().unwrap()
+}
+
+fn matches(to: &Destinations, name: &str) -> bool {
+    let listed = || to.lists.iter().any(|list| list.find(name).is_some());
+    to.domains.iter().any(|domain| domain.matches(name)) || listed()
+}
+
+/// The first rule that matches by the name alone.
+fn decides<'p>(policy: &'p Policy, name: &str) -> Option<&'p Rule> {
+    let means = |to: &Destinations| {
+        matches(to, name) && !to.except.as_ref().is_some_and(|except| matches(except, name))
+    };
+    policy.rules.iter().find(|rule| rule.to.as_ref().is_none_or(means))
+}
+
+/// All entries of a policy's rules.
+fn entries(policy: &Policy) -> Vec<Domain> {
+    let mut entries = Vec::new();
+    for to in policy.rules.iter().filter_map(|rule| rule.to.as_ref()) {
+        entries.extend(to.domains.iter().cloned());
+        for list in &to.lists {
+            let listed = list.domains.iter();
+            entries.extend(listed.map(|(name, scope)| Domain { name: name.to_owned(), scope }));
+        }
+    }
+    entries
+}
+
+/// By policy and rule: what has to be denied. A name after `~` stands for all names under it too.
+const DENIED: &[(&str, &str, &[&str])] = &[
+    (
+        "baidu-tongji",
+        "tongji",
+        &["hm.baidu.com", "hm.e.shifen.com", "hmcdn.baidu.com", "hmma.baidu.com"],
+    ),
+    ("baidu-tongji", "console", &["tongji.baidu.com"]),
+    ("baidu-tongji", "unverified", &["~bdtjrcv.com"]),
+    (
+        "volcengine-telemetry",
+        "applog",
+        &[
+            "gator.volces.com",
+            "gator.uba.ap-southeast-1.volces.com",
+            "tab.volces.com",
+            "vephonemon.volces.com",
+            "vegamemon.volces.com",
+            "lf3-data.volccdn.com",
+            "~volceapplog.com",
+            "mcs.ctobsnssdk.com",
+            "mcs.tobsnssdk.com",
+            "mcs.itobsnssdk.com",
+            "~datarangers.com",
+            "~datarangers.com.cn",
+        ],
+    ),
+    (
+        "volcengine-telemetry",
+        "apmplus",
+        &["apmplus.volces.com", "apmplus.ap-southeast-1.volces.com", "apm.volccdn.com"],
+    ),
+    (
+        "bytedance-telemetry",
+        "applog",
+        &[
+            "mcs.zijieapi.com",
+            "mon.zijieapi.com",
+            "log.zijieapi.com",
+            "mcs.snssdk.com",
+            "log.snssdk.com",
+            "extlog.snssdk.com",
+            "bds.snssdk.com",
+            "mon.snssdk.com",
+            "applog.snssdk.com",
+            "analytics.snssdk.com",
+            "xlog.snssdk.com",
+            "tobapplog.snssdk.com",
+            "toblog.snssdk.com",
+            "log.byteoversea.com",
+            "mon.byteoversea.com",
+            "sgali-mcs.byteoversea.com",
+            "maliva-mcs.byteoversea.com",
+            "vaali-mcs.byteoversea.com",
+            "xlog.byteoversea.com",
+            "rtlog.byteoversea.com",
+            "mcs.byteoversea.net",
+            "mcs-sg.byted.org",
+            "mcs.tiktok-row.net",
+            "~ibytedapm.com",
+            "~bytedapm.com",
+        ],
+    ),
+    (
+        "bytedance-telemetry",
+        "device-risk",
+        &[
+            "mssdk.snssdk.com",
+            "mssdk.bytedance.com",
+            "mssdk-bu.bytedance.com",
+            "mssdk-sg.byteoversea.com",
+            "mssdk-va.byteoversea.com",
+        ],
+    ),
+    ("bytedance-telemetry", "mixed-host", &["i.snssdk.com"]),
+    (
+        "tiktok-telemetry",
+        "logs",
+        &[
+            "analytics.tiktok.com",
+            "analytics-sg.tiktok.com",
+            "mcs-va.tiktok.com",
+            "mcs-sg.tiktok.com",
+            "mon.tiktokv.com",
+            "log.tiktokv.com",
+            "mcs-va.tiktokv.com",
+            "mcs.us.tiktokv.com",
+            "mon.us.tiktokv.com",
+            "mcs.tiktokv.us",
+            "mcs.tiktokw.us",
+            "analytics-ipv6.tiktokw.us",
+            "mcs-ie.tiktokw.eu",
+        ],
+    ),
+    ("tiktok-telemetry", "ads", &["ads.tiktok.com", "business-api.tiktok.com"]),
+    ("deepseek", "service", &["~deepseek.com"]),
+    (
+        "deepseek",
+        "fingerprint",
+        &["fp-it-acc.portal101.cn", "fp-it.portal101.cn", "~fengkongcloud.com"],
+    ),
+    (
+        "deepseek",
+        "telemetry",
+        &[
+            "gator.volces.com",
+            "tab.volces.com",
+            "apmplus.volces.com",
+            "apmplus.ap-southeast-1.volces.com",
+            "apm.volccdn.com",
+            "lf3-data.volccdn.com",
+            "hm.baidu.com",
+            "hm.e.shifen.com",
+            "hmcdn.baidu.com",
+        ],
+    ),
+    (
+        "deepseek-telemetry",
+        "applog",
+        &["gator.volces.com", "tab.volces.com", "lf3-data.volccdn.com"],
+    ),
+    ("deepseek-telemetry", "tongji", &["hm.baidu.com", "hm.e.shifen.com", "hmcdn.baidu.com"]),
+    (
+        "deepseek-telemetry",
+        "fingerprint",
+        &[
+            "fp-it-acc.portal101.cn",
+            "fp-it.portal101.cn",
+            "fp-it.fengkongcloud.com",
+            "fp-it-tracker.fengkongcloud.com",
+            "fp-sa-it-acc.fengkongcloud.com",
+        ],
+    ),
+    ("deepseek-telemetry", "own-trackers", &["hif-leim.deepseek.com", "hif-dliq.deepseek.com"]),
+];
+
+/// By policy: what no rule of it may match.
+const UNTOUCHED: &[(&str, &[&str])] = &[
+    (
+        "baidu-tongji",
+        &["baidu.com", "www.baidu.com", "pan.baidu.com", "pos.baidu.com", "www.a.shifen.com"],
+    ),
+    (
+        "volcengine-telemetry",
+        &[
+            "volces.com",
+            "ark.cn-beijing.volces.com",
+            "bucket.tos-cn-beijing.volces.com",
+            "www.volcengine.com",
+            "api.deepseek.com",
+        ],
+    ),
+    (
+        "bytedance-telemetry",
+        &[
+            "www.toutiao.com",
+            "www.douyin.com",
+            "www.tiktok.com",
+            "api.bytedance.com",
+            "gator.volces.com",
+        ],
+    ),
+    (
+        "tiktok-telemetry",
+        &["www.tiktok.com", "api16-normal.tiktokv.com", "v16.tiktokcdn.com", "newsroom.tiktok.com"],
+    ),
+    (
+        "deepseek",
+        &[
+            "localhost",
+            "ollama.com",
+            "huggingface.co",
+            "ark.cn-beijing.volces.com",
+            "mydeepseek.com",
+        ],
+    ),
+    (
+        "deepseek-telemetry",
+        &[
+            "deepseek.com",
+            "api.deepseek.com",
+            "chat.deepseek.com",
+            "platform.deepseek.com",
+            "static.deepseek.com",
+            "fe-static.deepseek.com",
+            // The captcha of the registration, and the voice mode.
+            "castatic.fengkongcloud.com",
+            "apmplus.volces.com",
+            "apm.volccdn.com",
+            "ark.cn-beijing.volces.com",
+        ],
+    ),
+    (
+        "web-analytics",
+        &[
+            "www.google.com",
+            "www.googletagmanager.com",
+            "securepubads.g.doubleclick.net",
+            "www.baidu.com",
+            "www.adobe.com",
+            "acme.tt.omtrdc.net",
+            "cdn.optimizely.com",
+            "o1.ingest.sentry.io",
+            "notify.bugsnag.com",
+            "us.posthog.com",
+            "app.posthog.com",
+            "app.amplitude.com",
+            "mixpanel.com",
+            "app.segment.com",
+            "app.pendo.io",
+            "app.fullstory.com",
+            "hotjar.com",
+            "dash.cloudflare.com",
+            "wordpress.com",
+            "mail.ru",
+            "yandex.ru",
+        ],
+    ),
+];
+
+/// One host of each kind of service that `web-analytics` is for.
+const ANALYTICS: &[(&str, &[&str])] = &[
+    (
+        "traffic",
+        &[
+            "www.google-analytics.com",
+            "region1.analytics.google.com",
+            "mc.yandex.ru",
+            "hm.baidu.com",
+            "s4.cnzz.com",
+            "acme.sc.omtrdc.net",
+            "static.cloudflareinsights.com",
+            "in.getclicky.com",
+            "srv.pixel.parsely.com",
+            "acme.matomo.cloud",
+            "plausible.io",
+            "queue.simpleanalyticscdn.com",
+        ],
+    ),
+    (
+        "product",
+        &["api-eu.mixpanel.com", "api2.amplitude.com", "eu.i.posthog.com", "api.segment.io"],
+    ),
+    ("replay", &["static.hotjar.com", "www.clarity.ms", "rs.fullstory.com", "c.contentsquare.net"]),
+    ("audience", &["sb.scorecardresearch.com", "secure-gl.imrworldwide.com", "x.hit.gemius.pl"]),
+    ("attribution", &["app-measurement.com", "launches.appsflyersdk.com", "app.adjust.com"]),
+    ("performance", &["bam.nr-data.net", "d.btttag.com", "dc.services.visualstudio.com"]),
+];
+
+fn assert_denied(policy: &Policy, rule: &str, name: &str) {
+    let found = decides(policy, name);
+    assert_eq!(found.map(|rule| rule.name.as_str()), Some(rule), "{}: {name}", policy.name);
+    assert_eq!(found.map(|rule| rule.action), Some(Action::Drop), "{}: {name}", policy.name);
+}
+
+#[test]
+fn what_they_are_for_is_denied_and_no_more() {
+    for (name, rule, denied) in DENIED {
+        let policy = policy(name);
+        for denied in *denied {
+            let (host, tree) = match denied.strip_prefix('~') {
+                Some(host) => (host, true),
+                None => (*denied, false),
+            };
+            assert_denied(&policy, rule, host);
+            if tree {
+                assert_denied(&policy, rule, &format!("a.b.{host}"));
+            } else {
+                let below = decides(&policy, &format!("a.{host}"));
+                // What is under a name is another rule's at most.
+                assert_ne!(below.map(|found| found.name.as_str()), Some(*rule), "{host}");
+            }
+            let evil = format!("evil{host}");
+            let found = decides(&policy, &evil).map(|rule| &rule.name);
+            assert_eq!(found, None, "{name}: {evil}");
+        }
+        // The table has each entry of each rule: nothing is shipped that no test names.
+        let named: BTreeSet<&str> = (DENIED.iter())
+            .filter(|(policy, ..)| policy == name)
+            .flat_map(|(_, _, denied)| denied.iter().copied())
+            .collect();
+        let written: BTreeSet<String> = (entries(&policy).into_iter())
+            .map(|entry| match entry.scope {
+                Scope::Exact => entry.name,
+                Scope::Tree => format!("~{}", entry.name),
+                Scope::Below => entry.to_string(),
+            })
+            .collect();
+        assert!(
+            named.iter().copied().eq(written.iter().map(String::as_str)),
+            "{name}: {written:?}"
+        );
+    }
+}
+
+#[test]
+fn what_has_to_stay_usable_does() {
+    for (name, untouched) in UNTOUCHED {
+        let policy = policy(name);
+        for host in untouched.iter().copied().chain(["evilbaidu.com", "example.org"]) {
+            let found = decides(&policy, host).map(|rule| &rule.name);
+            assert_eq!(found, None, "{name}: {host}");
+        }
+    }
+}
+
+#[test]
+fn web_analytics_knows_the_services() {
+    let policy = policy("web-analytics");
+    for (rule, hosts) in ANALYTICS {
+        for host in *hosts {
+            assert_denied(&policy, rule, host);
+        }
+    }
+    let rules: Vec<&str> = policy.rules.iter().map(|rule| rule.name.as_str()).collect();
+    let known: Vec<&str> = ANALYTICS.iter().map(|(rule, _)| *rule).collect();
+    assert_eq!(rules[0], "loopback");
+    assert_eq!(rules[1..], known);
+    // Hosts of one service mostly share their last two labels.
+    let services: BTreeSet<String> = (entries(&policy).iter())
+        .map(|entry| entry.name.rsplit('.').take(2).collect::<Vec<_>>().join("."))
+        .collect();
+    assert!(services.len() >= 80, "{}", services.len());
+}
+
+#[test]
+fn no_entry_says_what_another_of_its_policy_says() {
+    for (name, _) in super::SHIPPED {
+        let policy = policy(name);
+        let entries = entries(&policy);
+        for (at, entry) in entries.iter().enumerate() {
+            let others = entries.iter().enumerate().filter(|(other, _)| *other != at);
+            let mut covering = others.filter(|(_, other)| match entry.scope {
+                Scope::Below => other.matches(&format!("a.{}", entry.name)),
+                Scope::Exact | Scope::Tree => other.matches(&entry.name),
+            });
+            assert_eq!(covering.next().map(|(_, other)| other), None, "{name}: {entry}");
+        }
+    }
+}
+
+#[test]
+fn the_loopback_is_allowed_first() {
+    for name in DENIED.iter().map(|(name, ..)| *name).chain(["web-analytics"]) {
+        let policy = policy(name);
+        let first = &policy.rules[0];
+        let networks: Vec<String> =
+            first.to.iter().flat_map(|to| &to.networks).map(ToString::to_string).collect();
+        assert_eq!(first.action, Action::Allow, "{name}");
+        assert_eq!(networks, ["127.0.0.0/8", "::1/128"], "{name}");
+        assert!(policy.default.is_none() && policy.priority == 100, "{name}");
+    }
+}
