@@ -320,8 +320,12 @@ fn decide_leaf(
     let mut group = 0;
     if header.name_groups > 1 {
         for class in named.classes {
-            if class != 0 && group == 0 {
-                group = name_group(tables, header, app, class, named.trusted);
+            if class == 0 {
+                continue;
+            }
+            let of = name_group(tables, header, app, class, named.trusted);
+            if of != 0 && (group == 0 || of < group) {
+                group = of;
             }
         }
     }

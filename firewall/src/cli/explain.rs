@@ -8,6 +8,7 @@ use std::{
 };
 
 use firewall_common::{
+    evaluate::Named,
     flow::{Destination, ICMP, ICMPV6, TCP, UDP, UDPLITE, has_ports},
     verdict::Verdict,
 };
@@ -92,13 +93,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 fn explain(explainer: &Explainer<'_>, destination: &Destination) -> anyhow::Result<Explanation> {
     let outcome = explainer
         .generation
-        .evaluate(destination)
+        .evaluate(destination, &Named::default())
         .map_err(|fault| anyhow::anyhow!("the compiled policies have no answer: {fault:?}"))?;
     let decision = explainer
         .generation
         .decision(outcome.decision)
         .ok_or_else(|| anyhow::anyhow!("there is no decision {}", outcome.decision))?;
-    let mut findings = explainer.findings(decision, destination)?;
+    let mut findings = explainer.findings::<&str>(decision, Some(destination), &[])?;
     let finding = findings.pop().ok_or_else(|| anyhow::anyhow!("a decision without a finding"))?;
     Ok(Explanation {
         schema: crate::events::SCHEMA,
@@ -111,7 +112,7 @@ fn explain(explainer: &Explainer<'_>, destination: &Destination) -> anyhow::Resu
         },
         geo: explainer.geo(destination.address)?,
         observed: findings,
-        runners_up: explainer.runners_up(decision, destination)?,
+        runners_up: explainer.runners_up::<&str>(decision, Some(destination), &[])?,
     })
 }
 

@@ -37,7 +37,7 @@ impl Case {
             asns: Some(&self.asns),
             organisation: &organisation,
         };
-        compile::compile(policies, facts, self.settings).unwrap()
+        compile::compile(policies, facts, self.settings.clone()).unwrap()
     }
 }
 
@@ -296,6 +296,7 @@ fn settings() -> impl Strategy<Value = Settings> {
             inbound: Inbound::Allow,
             unparsable,
             record_allow,
+            ..Settings::default()
         },
     )
 }

@@ -10,7 +10,11 @@ mod parity;
 use std::cell::RefCell;
 
 use firewall::policy::compile::{Decision, Generation, Ground};
-use firewall_common::{evaluate::Fault, flow::Destination, verdict::Verdict};
+use firewall_common::{
+    evaluate::{Fault, Named},
+    flow::Destination,
+    verdict::Verdict,
+};
 use oracle::{Answer, Oracle, faces};
 use proptest::{
     prelude::*,
@@ -132,7 +136,7 @@ fn the_cases_get_everywhere() {
 
 /// What the tables of a generation say.
 fn answer(generation: &Generation, destination: &Destination) -> Answer {
-    match generation.evaluate(destination) {
+    match generation.evaluate(destination, &Named::default()) {
         Ok(outcome) => {
             let Decision { verdict, ground, observed } =
                 generation.decision(outcome.decision).expect("a decision of that number");
@@ -159,5 +163,6 @@ fn name(generation: &Generation, ground: Ground) -> String {
             format!("{}/default", generation.policies[policy].name)
         }
         Ground::Default => "default".to_owned(),
+        Ground::Question => "question".to_owned(),
     }
 }

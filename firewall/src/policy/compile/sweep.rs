@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use firewall_common::evaluate::Cell;
 use ipnet::IpNet;
 
-use super::{Classes, Error, Facts, Ranges, Rules};
+use super::{Classes, Error, Facts, Ranges, Rules, Standing};
 use crate::{
     intel::country::Country,
     policy::{Destinations, Policy},
@@ -148,7 +148,7 @@ pub fn classes(
     for (index, placed) in rules.all.iter().enumerate() {
         if placed.rule.to.is_none() {
             matched[index][0] = 1;
-            active.insert(index as u32);
+            active.insert(Standing { rule: index as u32, excepted: false });
         }
     }
     let mut steps = vec![(0, Cell::leaf(classes.of(active.iter().copied())))];
@@ -157,10 +157,19 @@ pub fn classes(
             let counts = &mut matched[event.rule as usize];
             let count = &mut counts[usize::from(event.except)];
             *count = if event.starts { *count + 1 } else { *count - 1 };
-            if counts[0] > 0 && counts[1] == 0 {
-                active.insert(event.rule);
-            } else {
-                active.remove(&event.rule);
+            let [to, except] = *counts;
+            let mut stands = |excepted, stands| {
+                let one = Standing { rule: event.rule, excepted };
+                if stands {
+                    active.insert(one)
+                } else {
+                    active.remove(&one)
+                };
+            };
+            stands(false, to > 0 && except == 0);
+            // Of what a rule matches by name, addresses can be taken out too.
+            if rules.all[event.rule as usize].names {
+                stands(true, except > 0);
             }
         }
         let cell = Cell::leaf(classes.of(active.iter().copied()));
