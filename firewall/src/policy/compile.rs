@@ -390,9 +390,9 @@ impl<'a> Rules<'a> {
                 place,
                 rule,
                 mode,
-                names: to.is_some_and(means_names),
+                names: to.is_some_and(Destinations::has_names),
                 addresses: to.is_none_or(means_addresses),
-                excepts_names: except.is_some_and(means_names),
+                excepts_names: except.is_some_and(Destinations::has_names),
                 excepts_addresses: except.is_some_and(means_addresses),
             }
         };
@@ -423,10 +423,6 @@ impl Placed<'_> {
     fn drops(&self) -> bool {
         self.rule.action == Action::Drop
     }
-}
-
-fn means_names(to: &Destinations) -> bool {
-    !to.domains.is_empty() || to.lists.iter().any(|list| !list.domains.is_empty())
 }
 
 fn means_addresses(to: &Destinations) -> bool {
