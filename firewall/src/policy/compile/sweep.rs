@@ -151,7 +151,10 @@ pub fn classes(
             active.insert(Standing { rule: index as u32, excepted: false });
         }
     }
-    let mut steps = vec![(0, Cell::leaf(classes.of(active.iter().copied())))];
+    let mut steps = Vec::new();
+    if events.first().is_none_or(|first| first.at > 0) {
+        steps.push((0, Cell::leaf(classes.of(active.iter().copied()))));
+    }
     for group in events.chunk_by(|a, b| a.at == b.at) {
         for event in group {
             let counts = &mut matched[event.rule as usize];
@@ -174,10 +177,8 @@ pub fn classes(
         }
         let cell = Cell::leaf(classes.of(active.iter().copied()));
         let at = group[0].at;
-        match steps.last_mut() {
-            Some((last, of)) if *last == at => *of = cell,
-            Some((_, of)) if *of == cell => {}
-            _ => steps.push((at, cell)),
+        if steps.last().is_none_or(|(_, before)| *before != cell) {
+            steps.push((at, cell));
         }
     }
     steps
