@@ -129,7 +129,7 @@ impl<'a> Oracle<'a> {
         let v4 = boundaries.v4.iter().flat_map(|bits| [*bits, bits.wrapping_add(1)]);
         let v6 = boundaries.v6.iter().flat_map(|bits| [*bits, bits.wrapping_add(1)]);
         let mut ips: Vec<IpAddr> = v4.map(|bits| Ipv4Addr::from_bits(bits).into()).collect();
-        ips.extend(v6.map(|bits| IpAddr::V6(Ipv6Addr::from_bits(bits))));
+        ips.extend(v6.map(|bits| faces(IpAddr::V6(Ipv6Addr::from_bits(bits)))[0]));
         let others = boundaries
             .ports
             .iter()

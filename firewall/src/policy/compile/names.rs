@@ -5,7 +5,7 @@
 //! it, and the longest one answers. There can be a million entries: they are hashed as they are
 //! read, sorted by hash, and nothing is allocated for one of them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use firewall_common::name_table::{Entry, Keys, MAX_CLASSES, MAX_LABELS};
 
@@ -149,10 +149,11 @@ impl<'a> Sources<'a> {
         Self { all }
     }
 
-    /// Calls `each` with every entry.
-    fn for_each(&self, mut each: impl FnMut(Claim, &str, Scope)) {
+    /// Calls `each` with one part of the entries out of [`PARTS`].
+    fn for_each(&self, part: usize, mut each: impl FnMut(Claim, &str, Scope)) {
         let mut set = |claim, set: &DomainSet| {
-            for (name, scope) in set.iter() {
+            let share = share(set.len(), part);
+            for (name, scope) in set.iter().skip(share.start).take(share.len()) {
                 each(claim, name, scope);
             }
         };
@@ -164,17 +165,25 @@ impl<'a> Sources<'a> {
         }
         for (index, source) in self.all.iter().enumerate() {
             if let Entries::Domains(domains) = source.names {
-                for Domain { name, scope } in domains {
+                for Domain { name, scope } in &domains[share(domains.len(), part)] {
                     each(Claim::new(index, false), name, *scope);
                 }
             }
         }
     }
 
+    /// How many entries there are.
     fn len(&self) -> usize {
+        (0..PARTS).map(|part| self.len_of(part)).sum()
+    }
+
+    /// How many there are in a part.
+    fn len_of(&self, part: usize) -> usize {
         let of = |source: &Source<'_>| match source.names {
-            Entries::Domains(domains) => domains.len(),
-            Entries::List(list) => list.domains.len() + list.exceptions.len(),
+            Entries::Domains(domains) => share(domains.len(), part).len(),
+            Entries::List(list) => {
+                share(list.domains.len(), part).len() + share(list.exceptions.len(), part).len()
+            }
         };
         self.all.iter().map(of).sum()
     }
@@ -270,6 +279,37 @@ struct Suffix {
 
 const NONE: u32 = u32::MAX;
 
+/// In how many parts entries are read at once.
+const PARTS: usize = 2;
+/// Entries that are worth another thread.
+const MANY: usize = 20_000;
+/// How many bits [`Suffixes::there`] has for a suffix, as a power of two.
+const THERE_BITS: u32 = 4;
+
+/// Which of `len` entries are in a part.
+fn share(len: usize, part: usize) -> Range<usize> {
+    len * part / PARTS..len * (part + 1) / PARTS
+}
+
+/// What `run` makes of each part.
+fn in_parts<I: Send, T: Send>(
+    entries: usize,
+    [first, second]: [I; PARTS],
+    run: impl Fn(usize, I) -> T + Sync,
+) -> [T; PARTS] {
+    if entries < MANY {
+        return [run(0, first), run(1, second)];
+    }
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| run(1, second));
+        let first = run(0, first);
+        match other.join() {
+            Ok(second) => [first, second],
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
 struct Suffixes {
     raw: Vec<Raw>,
     /// By hash.
@@ -278,16 +318,30 @@ struct Suffixes {
     index: Vec<u32>,
     /// Bits of the hash that are not in the index.
     shift: u32,
+    /// A bit for certain bits of the hash: nearly all that is asked for is not there, and this is
+    /// small enough to stay in the processor's cache.
+    there: Vec<u64>,
+    /// Bits of the hash that `there` does not look at.
+    there_shift: u32,
 }
 
 impl Suffixes {
     fn new(sources: &Sources<'_>, keys: Keys) -> Self {
-        let mut raw = Vec::with_capacity(sources.len());
-        sources.for_each(|claim, name, scope| {
-            let labels = name.bytes().filter(|byte| *byte == b'.').count() as u8 + 1;
-            raw.push(Raw { hash: keys.hash(name), claim, scope, labels });
+        let nothing = Raw { hash: 0, claim: Claim(0), scope: Scope::Exact, labels: 0 };
+        let mut raw = vec![nothing; sources.len()];
+        let (first, second) = raw.split_at_mut(sources.len_of(0));
+        in_parts(sources.len(), [first, second], |part, raw| {
+            let mut free = raw.iter_mut();
+            sources.for_each(part, |claim, name, scope| {
+                let labels = name.bytes().filter(|byte| *byte == b'.').count() as u8 + 1;
+                if let Some(to) = free.next() {
+                    *to = Raw { hash: keys.hash(name), claim, scope, labels };
+                }
+            });
+            raw.sort_unstable_by_key(|one| one.hash);
         });
-        raw.sort_unstable_by_key(|one| one.hash);
+        // Finds the two sorted parts and merges them.
+        raw.sort_by_key(|one| one.hash);
         let mut all: Vec<Suffix> = Vec::with_capacity(raw.len());
         for (place, one) in (0..).zip(&raw) {
             if all.last().is_none_or(|last| last.hash != one.hash) {
@@ -296,18 +350,25 @@ impl Suffixes {
             }
         }
         let bits = all.len().max(2).ilog2();
-        let shift = u64::BITS - bits;
+        let (shift, there_shift) = (u64::BITS - bits, u64::BITS - bits - THERE_BITS);
         let mut index = vec![0; (1 << bits) + 1];
+        let mut there = vec![0; (1 << (bits + THERE_BITS)) / u64::BITS as usize];
         for suffix in &all {
             index[(suffix.hash >> shift) as usize + 1] += 1;
+            let bit = suffix.hash >> there_shift;
+            there[(bit / 64) as usize] |= 1 << (bit % 64);
         }
         for at in 1..index.len() {
             index[at] += index[at - 1];
         }
-        Self { raw, all, index, shift }
+        Self { raw, all, index, shift, there, there_shift }
     }
 
     fn find(&self, hash: u64) -> Option<usize> {
+        let bit = hash >> self.there_shift;
+        if self.there[(bit / 64) as usize] >> (bit % 64) & 1 == 0 {
+            return None;
+        }
         let bucket = (hash >> self.shift) as usize;
         let (start, end) = (self.index[bucket] as usize, self.index[bucket + 1] as usize);
         let found = self.all[start..end].iter().position(|suffix| suffix.hash == hash);
@@ -316,24 +377,31 @@ impl Suffixes {
 
     /// Reads all names once more, for their shorter suffixes.
     fn find_parents(&mut self, sources: &Sources<'_>, keys: Keys) {
-        let mut shorter = [0; MAX_LABELS];
-        sources.for_each(|_, name, _| {
-            let mut labels = 0;
-            let mut state = keys.seed;
-            for byte in name.bytes().rev() {
-                if byte == b'.' && labels < MAX_LABELS {
-                    shorter[labels] = keys.finish(state);
-                    labels += 1;
+        let found = in_parts(sources.len(), [(), ()], |part, ()| {
+            let mut found = Vec::new();
+            let mut shorter = [0; MAX_LABELS];
+            sources.for_each(part, |_, name, _| {
+                let mut labels = 0;
+                let mut state = keys.seed;
+                for byte in name.bytes().rev() {
+                    if byte == b'.' && labels < MAX_LABELS {
+                        shorter[labels] = keys.finish(state);
+                        labels += 1;
+                    }
+                    state = keys.step(state, byte);
                 }
-                state = keys.step(state, byte);
-            }
-            let parent = shorter[..labels].iter().rev().find_map(|hash| self.find(*hash));
-            if let Some(parent) = parent
-                && let Some(own) = self.find(keys.finish(state))
-            {
-                self.all[own].parent = parent as u32;
-            }
+                let parent = shorter[..labels].iter().rev().find_map(|hash| self.find(*hash));
+                if let Some(parent) = parent
+                    && let Some(own) = self.find(keys.finish(state))
+                {
+                    found.push((own, parent as u32));
+                }
+            });
+            found
         });
+        for (own, parent) in found.into_iter().flatten() {
+            self.all[own].parent = parent;
+        }
     }
 
     /// Finds the states of each.
