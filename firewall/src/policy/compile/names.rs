@@ -352,11 +352,11 @@ impl Suffixes {
         let bits = all.len().max(2).ilog2();
         let (shift, there_shift) = (u64::BITS - bits, u64::BITS - bits - THERE_BITS);
         let mut index = vec![0; (1 << bits) + 1];
-        let mut there = vec![0; (1 << (bits + THERE_BITS)) / u64::BITS as usize];
+        let mut there = vec![0; (1_usize << (bits + THERE_BITS)).div_ceil(u64::BITS as usize)];
         for suffix in &all {
             index[(suffix.hash >> shift) as usize + 1] += 1;
             let bit = suffix.hash >> there_shift;
-            there[(bit / 64) as usize] |= 1 << (bit % 64);
+            there[(bit / 64) as usize] |= 1u64 << (bit % 64);
         }
         for at in 1..index.len() {
             index[at] += index[at - 1];
