@@ -164,8 +164,8 @@ pub fn compile(
     let mut header = settings.header()?;
     let mut classes = Classes::new(&rules);
     let events = sweep::events(&policies, &rules, facts)?;
-    let v4 = sweep::classes(&rules, &events.v4, &mut classes);
-    let v6 = sweep::classes(&rules, &events.v6, &mut classes);
+    let v4 = sweep::classes(&rules, &events.v4, u32::MAX.into(), &mut classes);
+    let v6 = sweep::classes(&rules, &events.v6, u128::MAX, &mut classes);
     let names = names::Names::new(&rules, header.name_keys)?;
 
     let classes = classes.signatures;

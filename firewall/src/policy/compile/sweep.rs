@@ -130,16 +130,18 @@ impl Events {
 
 fn add(events: &mut Vec<Event>, first: u128, last: u128, Use { rule, except }: Use) {
     events.push(Event { at: first, rule, except, starts: true });
-    // Nothing comes after the last address of all.
     if let Some(after) = last.checked_add(1) {
         events.push(Event { at: after, rule, except, starts: false });
     }
 }
 
 /// The destination classes of one family: each holds from its first address up to the next.
+///
+/// Each class is one that some address up to `last` has: what classes get says what can be reached.
 pub fn classes(
     rules: &Rules<'_>,
     events: &[Event],
+    last: u128,
     classes: &mut Classes<'_>,
 ) -> Vec<(u128, Cell)> {
     // How many reasons each rule has to match, and how many not to.
@@ -155,6 +157,8 @@ pub fn classes(
     if events.first().is_none_or(|first| first.at > 0) {
         steps.push((0, Cell::leaf(classes.of(active.iter().copied()))));
     }
+    // Nothing comes after the last address of all.
+    let events = &events[..events.partition_point(|event| event.at <= last)];
     for group in events.chunk_by(|a, b| a.at == b.at) {
         for event in group {
             let counts = &mut matched[event.rule as usize];
