@@ -444,8 +444,7 @@ fn by_name(to: &Destinations, name: &str) -> Vec<String> {
 /// Some name that `to` matches.
 fn sample_name(to: &Destinations) -> Option<String> {
     let listed = to.lists.iter().flat_map(|list| {
-        let names = list.domains.iter().filter(|(name, _)| list.exceptions.find(name).is_none());
-        names.map(|(name, scope)| (name, scope))
+        list.domains.iter().filter(|(name, _)| list.exceptions.find(name).is_none())
     });
     let own = to.domains.iter().map(|domain| (domain.name.as_str(), domain.scope));
     let named = own.chain(listed).map(|(name, scope)| match scope {
