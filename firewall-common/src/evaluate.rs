@@ -320,10 +320,13 @@ fn decide_leaf(
     let [a, b, c, d] = named.classes;
     let mut group = 0;
     if header.name_groups > 1 {
-        // The first candidate that takes something out, from the name asked for on.
-        let of = |group: u32, class: u32| match (group, class) {
-            (0, 1..) => name_group(tables, header, app, class, named.trusted),
-            _ => group,
+        // The lowest, whichever candidate asks for it; less one, so that none (0) is the highest.
+        let of = |group: u32, class: u32| match class {
+            0 => group,
+            _ => {
+                let of = name_group(tables, header, app, class, named.trusted);
+                group.wrapping_sub(1).min(of.wrapping_sub(1)).wrapping_add(1)
+            }
         };
         group = of(of(of(of(group, a), b), c), d);
     }

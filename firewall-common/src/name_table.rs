@@ -96,7 +96,7 @@ const fn check(hash: u64) -> u64 {
 /// Which of `lines` lines a hash leads to.
 #[inline(always)]
 pub const fn place(hash: u64, lines: u32) -> u32 {
-    ((hash >> 32) * lines as u64 >> 32) as u32
+    (((hash >> 32) * lines as u64) >> 32) as u32
 }
 
 /// An entry as one number, 0 for none: with plain numbers the compiler leaves nothing unset, which

@@ -301,11 +301,15 @@ fn print_rows(output: &mut Output, benches: &[Bench], rows: &[Row], rounds: u32)
 
 /// Measures what user space does before the first packet is judged by the world.
 fn print_setup(output: &mut Output) -> Result<()> {
-    let mut steps: [(&str, Vec<Duration>); 3] = [
+    let mut steps: [(&str, Vec<Duration>); 6] = [
         ("country and AS tables read", Vec::new()),
         ("the world compiled", Vec::new()),
         ("the world written into the kernel", Vec::new()),
+        ("1,000,000 names parsed", Vec::new()),
+        ("1,000,000 names compiled", Vec::new()),
+        ("1,000,000 names written and read back", Vec::new()),
     ];
+    let text = world::list(1_000_000);
     for _ in 0..SETUPS {
         let (read, intel) = timed(common::tables);
         let intel = intel?;
@@ -316,7 +320,15 @@ fn print_setup(output: &mut Output) -> Result<()> {
         let mut loaded = load(OBJECT, 0)?;
         let (write, applied) = timed(|| apply::apply(&mut loaded.ebpf, &generation));
         applied?;
-        for ((_, times), time) in steps.iter_mut().zip([read, compile, write]) {
+        let (parse, policies) = timed(|| world::names(&text));
+        let policies = policies?;
+        let (compile_names, generation) =
+            timed(|| common::compile(policies, &intel, Settings::default()));
+        let generation = generation?;
+        let (write_names, applied) = timed(|| apply::apply(&mut loaded.ebpf, &generation));
+        applied?;
+        let times = [read, compile, write, parse, compile_names, write_names];
+        for ((_, times), time) in steps.iter_mut().zip(times) {
             times.push(time);
         }
     }

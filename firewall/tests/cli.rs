@@ -70,6 +70,77 @@ fn explain_as_json_has_the_keys_of_a_verdict_and_who_came_second() {
     assert!(value["runners_up"][0]["evidence"][0].as_str().unwrap().starts_with("country:CN="));
 }
 
+const NAMES: &[u8] = br#"
+[policy]
+name = "names"
+[[rule]]
+name = "telemetry"
+action = "drop"
+to = { lists = ["baidu-tongji"], domains = ["gator.volces.com"] }
+[[rule]]
+name = "web"
+action = "drop"
+to = { domains = ["*.example.org"] }
+ports = ["tcp/80"]
+[list.baidu-tongji]
+domains = ["hm.baidu.com", "=hmcdn.baidu.com"]
+"#;
+
+#[test]
+fn explain_of_a_name_judges_the_question() {
+    let policy = file(NAMES);
+    let base = ["explain", "--json", "--policy", policy.path().to_str().unwrap()];
+    let explain = |words: &[&str]| json(&[&base[..], words].concat());
+
+    let value = explain(&["HM.Baidu.COM."]);
+    assert_eq!((&value["verdict"], &value["hook"]), (&"deny".into(), &"dns".into()));
+    assert_eq!((&value["reason"], &value["rule"]), (&"rule".into(), &"telemetry".into()));
+    assert_eq!(value["host"], serde_json::json!({"name": "hm.baidu.com"}));
+    assert_eq!(value["evidence"], serde_json::json!(["list:baidu-tongji=hm.baidu.com"]));
+    for absent in ["dst", "proto", "geo", "observed"] {
+        assert!(value.get(absent).is_none(), "{absent}: {value}");
+    }
+    assert_eq!(explain(&["evilhm.baidu.com"])["verdict"], "allow");
+    assert_eq!(explain(&["x.hmcdn.baidu.com"])["verdict"], "allow");
+    let value = explain(&["x.gator.volces.com"]);
+    assert_eq!(value["evidence"], serde_json::json!(["domain:gator.volces.com"]));
+
+    // A rule with ports leaves the question to the connection.
+    let value = explain(&["www.example.org"]);
+    assert_eq!((&value["verdict"], &value["reason"]), (&"allow".into(), &"default".into()));
+    assert_eq!(value["runners_up"][0]["rule"], "web");
+    assert_eq!(value["runners_up"][0]["evidence"], serde_json::json!(["domain:*.example.org"]));
+    let of_port =
+        |port: &str| explain(&[&format!("192.0.2.7:{port}"), "--name", "www.example.org"]);
+    assert_eq!(of_port("80")["verdict"], "deny");
+    assert_eq!(of_port("443")["verdict"], "allow");
+
+    // A denied name denies where it leads, as an alias too.
+    let value = explain(&["192.0.2.7", "--name", "shop.example", "--name", "hm.baidu.com"]);
+    assert_eq!((&value["verdict"], &value["rule"]), (&"deny".into(), &"telemetry".into()));
+    let host = serde_json::json!({"name": "shop.example", "chain": ["hm.baidu.com"]});
+    assert_eq!((&value["host"], &value["dst"]["ip"]), (&host, &"192.0.2.7".into()));
+    assert_eq!(explain(&["192.0.2.7", "--name", "shop.example"])["verdict"], "allow");
+}
+
+#[test]
+fn explain_of_a_name_where_little_is_allowed() {
+    let base = ["explain", "--exit-code", "--policy", "cn-jurisdiction", "--default", "drop"];
+    let explain = |words: &[&str]| firewall(&[&base[..], words].concat());
+    let (status, out, err) = explain(&["www.example.org"]);
+    assert_eq!((status, err.as_str()), (0, ""), "the loopback can be reached");
+    assert!(out.starts_with("allow the question for www.example.org\n"), "{out}");
+    assert!(out.contains("some address could be reached"), "{out}");
+    let words = ["--deny", "net:0.0.0.0/0", "--deny", "net:::/0", "www.example.org"];
+    let (status, out, _) = explain(&words);
+    assert_eq!(status, 1, "{out}");
+    assert!(out.contains("no rule matches; policy `command-line` says drop"), "{out}");
+    let words = ["--allow", "domain:example.org", "--deny", "net:0.0.0.0/0", "--deny", "net:::/0"];
+    assert_eq!(explain(&[&words[..], &["www.example.org"]].concat()).0, 0);
+    assert_eq!(explain(&[&words[..], &["192.0.2.7", "--name", "example.org"]].concat()).0, 0);
+    assert_eq!(explain(&[&words[..], &["192.0.2.7", "--name", "example.com"]].concat()).0, 1);
+}
+
 #[test]
 fn explain_of_what_only_observes() {
     let words = ["explain", "--json", "--observe", "--policy", "cn-jurisdiction", "110.242.68.66"];
@@ -91,7 +162,9 @@ fn explain_says_deny_by_its_status_where_asked() {
 fn wrong_usage_is_2_and_says_what_to_write() {
     for (words, says) in [
         (&["explain", "110.242.68.66:99999"][..], "port"),
-        (&["explain", "chat.deepseek.com"], "cannot judge names yet"),
+        (&["explain", "--resolve", "chat.deepseek.com"], "does not look names up"),
+        (&["explain", "chat.deepseek.com", "--name", "example.org"], "needs one"),
+        (&["explain", "1.2.3.4", "--name", "not a name"], "`not a name` is not a name"),
         (&["explain", "--policy", "no-such", "1.2.3.4"], "no-such"),
         (&["explain", "--deny", "country:XX", "1.2.3.4"], "XX"),
         (&["explain", "--deny", "contry:CN", "1.2.3.4"], "did you mean `country:CN`?"),

@@ -1,7 +1,7 @@
 //! Parsers of what packets carry, over any source of bytes.
 
-mod http;
 pub mod dns;
+mod http;
 pub mod ip;
 pub mod payload;
 mod tls;

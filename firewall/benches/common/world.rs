@@ -1,11 +1,12 @@
 //! Generations to measure with.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::Result;
 use firewall::{
     intel::{Intel, country::Country},
-    policy::{Action, Destinations, Mode, Policy, Rule, compile::Generation},
+    lists::{self, Format, Parsed},
+    policy::{Action, Destinations, List, Mode, Policy, Rule, compile::Generation},
 };
 use firewall_common::evaluate::Cell;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -74,6 +75,33 @@ fn policy(name: &str, priority: u32, rules: Vec<Rule>) -> Policy {
         default: None,
         rules,
     }
+}
+
+/// A list of so many names, in lengths and depths as block lists have them.
+pub fn list(names: u32) -> String {
+    let mut text = String::new();
+    for number in 0..names {
+        // A permutation of the numbers, so that neighbours in the list are none in the alphabet.
+        let mixed = number.wrapping_mul(2_654_435_761);
+        let (zone, tld) = (mixed % 400_000, ["com", "net", "org", "example", "co.uk"]);
+        let tld = tld[mixed as usize % tld.len()];
+        text += &match number % 3 {
+            0 => format!("tracker-{mixed:x}.{tld}\n"),
+            1 => format!("ads{number}.site-{zone}.{tld}\n"),
+            _ => format!("a{number:x}.metrics.site-{zone}.{tld}\n"),
+        };
+    }
+    text
+}
+
+/// A policy that drops what a list names.
+pub fn names(text: &str) -> Result<Vec<Policy>> {
+    let Parsed { domains, exceptions, networks, report } =
+        lists::parse(Some(Format::Domains), text)?;
+    let name = "names".to_owned();
+    let list = List { name, domains, exceptions, networks, report, source: None };
+    let to = Destinations { lists: vec![Arc::new(list)], ..Destinations::default() };
+    Ok(vec![policy("names", 100, vec![rule("listed".to_owned(), to)])])
 }
 
 fn rule(name: String, to: Destinations) -> Rule {

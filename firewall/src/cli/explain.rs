@@ -16,7 +16,10 @@ use serde::Serialize;
 use super::set;
 use crate::{
     events::{Endpoint, protocol_number, protocol_word},
-    policy::explain::{Explainer, Finding, Geo, RunnerUp},
+    policy::{
+        domains,
+        explain::{Explainer, Finding, Geo, RunnerUp},
+    },
 };
 
 /// Says what would happen to a connection, by which rule and on what evidence.
@@ -32,14 +35,31 @@ pub struct Args {
     /// Exit with 1 if the verdict is deny
     #[arg(long)]
     exit_code: bool,
+    /// Judge a connection to an address that is known by this name, or shows it. May be repeated:
+    /// the name asked for before those that it is an alias of
+    #[arg(long = "name", value_name = "NAME")]
+    names: Vec<String>,
+    /// Look a name up and judge its addresses too
+    #[arg(long, hide = true)]
+    resolve: bool,
     /// Where to: an address, with a port (default 443) and a protocol (default tcp):
-    /// 1.2.3.4, 1.2.3.4:80, 1.2.3.4:53/udp, [2400:3200::1]:443, 1.2.3.4/icmp
+    /// 1.2.3.4, 1.2.3.4:80, 1.2.3.4:53/udp, [2400:3200::1]:443, 1.2.3.4/icmp. Of a name
+    /// the question for its addresses is judged
     #[arg(value_name = "DEST[:PORT[/PROTO]]")]
     destination: String,
 }
 
 /// The port of a connection that none is named for.
 const DEFAULT_PORT: u16 = 443;
+
+/// What is asked about.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    /// A connection to an address, which is known by names.
+    Connection(Destination, Vec<String>),
+    /// The question for a name.
+    Question(String),
+}
 
 /// What would happen. The keys are those of a verdict event.
 #[derive(Debug, Serialize)]
@@ -48,8 +68,12 @@ struct Explanation {
     #[serde(flatten)]
     finding: Finding,
     hook: &'static str,
-    proto: Cow<'static, str>,
-    dst: Endpoint,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proto: Option<Cow<'static, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dst: Option<Endpoint>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<Host>,
     #[serde(skip_serializing_if = "Geo::is_empty")]
     geo: Geo,
     /// What policies that only observe would have done besides.
@@ -58,13 +82,21 @@ struct Explanation {
     runners_up: Vec<RunnerUp>,
 }
 
+/// A name, and the names that it is an alias of.
+#[derive(Debug, Serialize)]
+struct Host {
+    name: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    chain: Vec<String>,
+}
+
 /// Runs `firewall explain`.
 ///
 /// # Errors
 /// The tables cannot be read.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let destination = match parse(&args.destination) {
-        Ok(destination) => destination,
+    let asked = match asked(args) {
+        Ok(asked) => asked,
         Err(message) => {
             eprintln!("error: {message}");
             return Ok(ExitCode::from(super::USAGE));
@@ -81,7 +113,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     };
     let explainer = Explainer { generation: &set.generation, intel: &set.intel };
-    let explanation = explain(&explainer, &destination)?;
+    let explanation = explain(&explainer, asked)?;
     let denied = explanation.finding.verdict == Verdict::Deny.word();
     let text =
         if args.json { serde_json::to_string(&explanation)? + "\n" } else { human(&explanation) };
@@ -89,30 +121,73 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if args.exit_code && denied { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn explain(explainer: &Explainer<'_>, destination: &Destination) -> anyhow::Result<Explanation> {
-    let outcome = explainer
-        .generation
-        .evaluate(destination)
+fn explain(explainer: &Explainer<'_>, asked: Asked) -> anyhow::Result<Explanation> {
+    let generation = explainer.generation;
+    let (destination, names, outcome) = match asked {
+        Asked::Connection(destination, names) => {
+            let outcome = generation.evaluate(&destination, &generation.named(&names, true));
+            (Some(destination), names, outcome)
+        }
+        Asked::Question(name) => {
+            let outcome = generation.question(&name);
+            (None, vec![name], outcome)
+        }
+    };
+    let outcome = outcome
         .map_err(|fault| anyhow::anyhow!("the compiled policies have no answer: {fault:?}"))?;
-    let decision = explainer
-        .generation
+    let decision = generation
         .decision(outcome.decision)
         .ok_or_else(|| anyhow::anyhow!("there is no decision {}", outcome.decision))?;
-    let mut findings = explainer.findings(decision, destination)?;
+    let to = destination.as_ref();
+    let mut findings = explainer.findings(decision, to, &names)?;
     let finding = findings.pop().ok_or_else(|| anyhow::anyhow!("a decision without a finding"))?;
+    let runners_up = explainer.runners_up(decision, to, &names)?;
+    let mut names = names.into_iter();
     Ok(Explanation {
         schema: crate::events::SCHEMA,
         finding,
-        hook: hook(destination.protocol),
-        proto: protocol_word(destination.protocol),
-        dst: Endpoint {
-            ip: destination.address.into(),
-            port: has_ports(destination.protocol).then_some(destination.port),
-        },
-        geo: explainer.geo(destination.address)?,
+        hook: to.map_or("dns", |to| hook(to.protocol)),
+        proto: to.map(|to| protocol_word(to.protocol)),
+        dst: to.map(|to| Endpoint {
+            ip: to.address.into(),
+            port: has_ports(to.protocol).then_some(to.port),
+        }),
+        host: names.next().map(|name| Host { name, chain: names.collect() }),
+        geo: to.map(|to| explainer.geo(to.address)).transpose()?.unwrap_or_default(),
         observed: findings,
-        runners_up: explainer.runners_up(decision, destination)?,
+        runners_up,
     })
+}
+
+fn asked(args: &Args) -> Result<Asked, String> {
+    if args.resolve {
+        return Err("this version does not look names up\n\n\
+             hint: without --resolve the question for the name is judged; `--name NAME` with an \
+             address judges a connection to it"
+            .to_owned());
+    }
+    let asked = parse(&args.destination)?;
+    match asked {
+        Asked::Question(_) if !args.names.is_empty() => {
+            Err("--name says by what an address is known, so it needs one\n\n\
+             hint: firewall explain 192.0.2.7 --name example.org"
+                .to_owned())
+        }
+        Asked::Question(_) => Ok(asked),
+        Asked::Connection(destination, _) => {
+            let names = args.names.iter().map(|name| normal(name)).collect::<Result<_, _>>()?;
+            Ok(Asked::Connection(destination, names))
+        }
+    }
+}
+
+/// A name in the form in which names are compared.
+fn normal(text: &str) -> Result<String, String> {
+    let mut name = String::new();
+    match domains::normalise(text, &mut name) {
+        Ok(()) => Ok(name),
+        Err(_) => Err(format!("`{text}` is not a name\n\nhint: example.org")),
+    }
 }
 
 /// Where such a flow is decided first: only TCP and UDP have a hook before the packet.
@@ -121,7 +196,7 @@ const fn hook(protocol: u8) -> &'static str {
 }
 
 /// Reads `DEST[:PORT[/PROTO]]`.
-fn parse(text: &str) -> Result<Destination, String> {
+fn parse(text: &str) -> Result<Asked, String> {
     let (place, protocol) = match text.rsplit_once('/') {
         Some((place, word)) => (place, Some(word)),
         None => (text, None),
@@ -139,7 +214,7 @@ fn parse(text: &str) -> Result<Destination, String> {
     let (ip, port) = match (bare.parse::<IpAddr>(), place.parse::<SocketAddr>()) {
         (Ok(ip), _) => (ip, None),
         (Err(_), Ok(socket)) => (socket.ip(), Some(socket.port())),
-        (Err(_), Err(_)) => return Err(complaint(place)),
+        (Err(_), Err(_)) => return question(place),
     };
     if port.is_some() && !has_ports(protocol) {
         return Err(format!(
@@ -155,34 +230,44 @@ fn parse(text: &str) -> Result<Destination, String> {
     };
     let port = if has_ports(protocol) { port.unwrap_or(DEFAULT_PORT) } else { 0 };
     let address = firewall_common::flow::Address::from(ip).destination();
-    Ok(Destination { address, port, protocol, port_hidden: 0 })
+    let destination = Destination { address, port, protocol, port_hidden: 0 };
+    Ok(Asked::Connection(destination, Vec::new()))
 }
 
-fn complaint(place: &str) -> String {
-    let name = place.rsplit_once(':').map_or(place, |(host, _)| host);
-    let looks_like_name = name.contains('.')
-        && name.bytes().any(|byte| byte.is_ascii_alphabetic())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
-    if looks_like_name {
-        format!(
-            "this version cannot judge names yet, only addresses: `{name}`\n\n\
-             hint: look it up first, and explain each address"
-        )
-    } else {
-        format!(
-            "`{place}` is not an address, or its port is not one\n\n\
-             hint: 1.2.3.4, 1.2.3.4:80, 1.2.3.4:53/udp, [2400:3200::1]:443 or 2400:3200::1"
-        )
+/// A name, perhaps with a port, which makes no difference to the question.
+fn question(place: &str) -> Result<Asked, String> {
+    let (name, port) = match place.rsplit_once(':') {
+        Some((name, port)) => (name, Some(port)),
+        None => (place, None),
+    };
+    let port_is_one = port.is_none_or(|port| port.parse::<u16>().is_ok());
+    match normal(name) {
+        Ok(name) if port_is_one => Ok(Asked::Question(name)),
+        _ => Err(format!(
+            "`{place}` is neither an address nor a name, or its port is not one\n\n\
+             hint: 1.2.3.4, 1.2.3.4:80, 1.2.3.4:53/udp, [2400:3200::1]:443, 2400:3200::1 or \
+             example.org"
+        )),
     }
 }
 
 fn human(explanation: &Explanation) -> String {
-    let Explanation { finding, dst, geo, proto, .. } = explanation;
-    let place = match dst.port {
-        Some(port) => SocketAddr::new(dst.ip, port).to_string(),
-        None => dst.ip.to_string(),
+    let Explanation { finding, dst, geo, proto, host, .. } = explanation;
+    let mut text = match (dst, proto) {
+        (Some(dst), Some(proto)) => {
+            let place = match dst.port {
+                Some(port) => SocketAddr::new(dst.ip, port).to_string(),
+                None => dst.ip.to_string(),
+            };
+            format!("{} {place}/{proto}", finding.verdict)
+        }
+        _ => format!("{} the question for", finding.verdict),
     };
-    let mut text = format!("{} {place}/{proto}\n", finding.verdict);
+    if let Some(Host { name, chain }) = host {
+        let names = std::iter::once(name).chain(chain);
+        text += &names.map(|name| format!(" {name}")).collect::<String>();
+    }
+    text.push('\n');
     let mut row = |name: &str, value: String| text += &format!("  {name:<10} {value}\n");
     row("because", because(finding));
     if !finding.evidence.is_empty() {
@@ -213,7 +298,13 @@ fn because(finding: &Finding) -> String {
             format!("rule `{rule}` of policy `{policy}` ({}) says {action}", finding.mode)
         }
         (Some(policy), None) => format!("no rule matches; policy `{policy}` says {action}"),
-        _ => format!("no rule matches; the default is {action}"),
+        (None, _) if finding.action.is_some() => {
+            format!("no rule matches; the default is {action}")
+        }
+        _ if finding.verdict == Verdict::Deny.word() => {
+            "no rule matches the name, and none lets any address be reached".to_owned()
+        }
+        _ => "no rule matches the name, and some address could be reached".to_owned(),
     }
 }
 
@@ -223,8 +314,12 @@ mod tests {
 
     #[test]
     fn destinations() {
-        let parsed = |text: &str| {
-            parse(text).map(|d| (IpAddr::from(d.address).to_string(), d.port, d.protocol))
+        let parsed = |text: &str| match parse(text) {
+            Ok(Asked::Connection(to, _)) => {
+                Ok((IpAddr::from(to.address).to_string(), to.port, to.protocol))
+            }
+            Ok(Asked::Question(name)) => Ok((name, 0, 0)),
+            Err(message) => Err(message),
         };
         let of = |ip: &str, port, protocol| Ok((ip.to_owned(), port, protocol));
         assert_eq!(parsed("1.2.3.4"), of("1.2.3.4", 443, 6));
@@ -238,12 +333,16 @@ mod tests {
         assert_eq!(parsed("::ffff:1.2.3.4"), of("1.2.3.4", 443, 6));
         assert_eq!(parsed("0.0.0.0:80"), of("127.0.0.1", 80, 6));
         assert_eq!(parsed("1.2.3.4/47"), of("1.2.3.4", 0, 47));
+        for text in ["Chat.DeepSeek.com", "chat.deepseek.com.", "chat.deepseek.com:443/udp"] {
+            assert_eq!(parsed(text), of("chat.deepseek.com", 0, 0));
+        }
         for (text, says) in [
             ("1.2.3.4:70000", "port is not one"),
             ("1.2.3.4:80/tcpp", "not a protocol"),
             ("1.2.3.4:80/icmp", "has no ports"),
-            ("chat.deepseek.com:443", "cannot judge names yet"),
-            ("", "is not an address"),
+            ("chat.deepseek.com:70000", "its port is not one"),
+            ("a b.com", "neither an address nor a name"),
+            ("", "neither an address nor a name"),
         ] {
             assert!(parse(text).unwrap_err().contains(says), "{text}");
         }

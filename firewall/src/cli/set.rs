@@ -5,8 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use firewall_common::name_table::Keys;
+
 use crate::{
-    config::{Config, Passage},
+    config::{self, Config, Passage},
     intel::{self, Intel, organisations::Organisations},
     policy::{
         self, Action, Destinations, Mode, Policy, Rule,
@@ -120,7 +122,7 @@ impl PolicySet {
             self.asn.clone().or(config.asn.clone()),
         )
         .with_organisations(organisations);
-        let mut settings = config.settings();
+        let mut settings = config.settings(name_keys()?, config::system_resolvers());
         settings.observe = self.observe;
         let generation = compile(policies, &intel, settings)?;
         warn_of_unreachable(&generation, &intel, &mut findings)?;
@@ -163,6 +165,15 @@ impl PolicySet {
             rules,
         }))
     }
+}
+
+/// Secrets that nobody else knows.
+fn name_keys() -> std::io::Result<Keys> {
+    let mut bytes = [0; 16];
+    // Reads of up to 256 bytes are never short (random(7)).
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    let both = u128::from_ne_bytes(bytes);
+    Ok(Keys { seed: both as u64, factor: (both >> 64) as u64 | 1 })
 }
 
 /// The organisations in the binary and those of the configuration.
@@ -208,12 +219,12 @@ pub fn warn_of_unreachable(
     for unreachable in &generation.unreachable {
         let policy = &generation.policies[unreachable.policy];
         let rule = &policy.rules[unreachable.rule];
-        if unreachable.no_address && rule.to.as_ref().is_some_and(Destinations::has_names) {
-            continue;
-        }
-        let (message, hint) = if unreachable.no_address {
+        let (message, hint) = if unreachable.means_nothing {
             (
-                format!("rule `{}` can never match: no known address is meant by it", rule.name),
+                format!(
+                    "rule `{}` can never match: it means no name and no known address",
+                    rule.name
+                ),
                 "`firewall geo lookup` shows what the tables know".to_owned(),
             )
         } else {

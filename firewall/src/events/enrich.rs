@@ -96,7 +96,7 @@ impl<'a> Enricher<'a> {
             port_hidden: 0,
         };
         if let Some(decision) = self.explainer.generation.decision(event.decision) {
-            return self.explainer.findings(decision, &destination);
+            return self.explainer.findings::<&str>(decision, Some(&destination), &[]);
         }
         Ok(vec![Finding {
             verdict: Verdict::from_wire(event.verdict).map_or("deny", Verdict::word),

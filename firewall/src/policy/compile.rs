@@ -2,23 +2,34 @@
 //! settings.
 //!
 //! The address space is swept once for each family. Between two boundaries the same rules match by
-//! address; that set of rules is a destination class. What a class gets is a row: one outcome, or a
-//! trie over protocol and port where its rules name ports. The kernel never sees a rule.
+//! address; that set of rules is a destination class. Names are sorted into name classes in the same
+//! sense. What a class gets is a row: one outcome, or a trie over protocol and port where its rules
+//! name ports. The kernel never sees a rule.
 
+mod groups;
+mod names;
 mod row;
+mod settings;
 mod sweep;
+mod table;
 mod trie;
 
 use std::collections::HashMap;
 
 use firewall_common::{
-    evaluate::{self, Cell, Fault, MAX_DECISIONS, Outcome, Tables},
+    evaluate::{
+        self, BLOCK, CANDIDATES, Cell, Fault, MAX_DECISIONS, NameRecord, Named, Outcome, Tables,
+    },
     flow::Destination,
-    layout::{Header, flags},
+    layout::Header,
+    name_table::Suffixes,
     verdict::Verdict,
 };
 
-use super::{Action, Default, Mode, Policy, Rule};
+pub use settings::{Inbound, OnDeny, Settings};
+
+use self::groups::{AddressGroups, NameGroups};
+use super::{Action, Destinations, Mode, Policy, Rule};
 use crate::intel::country::Country;
 
 /// An address space cut into ranges, ascending and not overlapping, with what is known of each.
@@ -40,66 +51,6 @@ pub struct Facts<'a> {
     pub organisation: &'a dyn Fn(&str) -> Vec<u32>,
 }
 
-/// What `firewall.toml` says of the verdicts, not of the destinations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// What no rule and no policy's default decides.
-    pub default: Default,
-    /// How a denied `connect` or `sendto` fails.
-    pub on_deny: OnDeny,
-    /// Whether replies on connections from outside are judged.
-    pub inbound: Inbound,
-    /// What holds for packets that cannot be read.
-    pub unparsable: Default,
-    /// Whether allowed flows are recorded.
-    pub record_allow: bool,
-    /// Whether everything that would be denied is let through and recorded.
-    pub observe: bool,
-}
-
-impl std::default::Default for Settings {
-    fn default() -> Self {
-        Self {
-            default: Default::Allow,
-            on_deny: OnDeny::Refuse,
-            inbound: Inbound::Allow,
-            unparsable: Default::Drop,
-            record_allow: true,
-            observe: false,
-        }
-    }
-}
-
-/// How a denied `connect` or `sendto` fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnDeny {
-    /// `ECONNREFUSED`
-    Refuse,
-    /// `EHOSTUNREACH`
-    Unreachable,
-    /// `EINVAL`, as for a blackhole route.
-    Blackhole,
-}
-
-impl OnDeny {
-    const fn errno(self) -> i32 {
-        match self {
-            Self::Refuse => libc::ECONNREFUSED,
-            Self::Unreachable => libc::EHOSTUNREACH,
-            Self::Blackhole => libc::EINVAL,
-        }
-    }
-}
-
-/// What holds for replies on connections from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inbound {
-    /// They pass and are not recorded.
-    Allow,
-    /// They are judged like connections of the app's own.
-    Enforce,
-}
-
 /// What a decision rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Ground {
@@ -117,6 +68,8 @@ pub enum Ground {
     },
     /// The default of the settings.
     Default,
+    /// Of a question for a name that no rule matches: whether any address could be reached.
+    Question,
 }
 
 /// One thing that can happen to a flow.
@@ -140,7 +93,7 @@ pub struct Generation {
     /// What the kernel needs to know besides the blocks.
     pub header: Header,
     /// The tries, see [`firewall_common::evaluate`].
-    pub blocks: Vec<[u32; evaluate::BLOCK]>,
+    pub blocks: Vec<[u32; BLOCK]>,
     /// By number; number 0 is unused.
     decisions: Vec<Decision>,
     /// Rules that no destination and port reaches.
@@ -154,9 +107,9 @@ pub struct Unreachable {
     pub policy: usize,
     /// Index of the rule in it.
     pub rule: usize,
-    /// Whether the rule names no address at all by the tables at hand; otherwise earlier rules
-    /// decide everything it names.
-    pub no_address: bool,
+    /// Whether the rule means no address and no name at all by the tables at hand; otherwise earlier
+    /// rules decide everything it means.
+    pub means_nothing: bool,
 }
 
 /// Why there is no generation.
@@ -169,6 +122,16 @@ pub enum Error {
         policy: String,
         /// What the table knows.
         table: &'static str,
+    },
+    /// A setting has more entries than the kernel programs look at.
+    #[error("the setting `{setting}` has {count} entries, and {limit} fit")]
+    TooMany {
+        /// Its key in `firewall.toml`.
+        setting: &'static str,
+        /// How many it has.
+        count: usize,
+        /// How many there may be.
+        limit: usize,
     },
     /// The tries or decisions do not fit the kernel's tables.
     #[error("the policies compile to {what}, more than the {limit} that fit")]
@@ -188,6 +151,9 @@ pub fn order(policies: &mut [Policy]) {
     policies.sort_by(|a, b| (a.priority, &a.name).cmp(&(b.priority, &b.name)));
 }
 
+/// Cells of the rows of one kind.
+const MAX_CELLS: u32 = 1 << 26;
+
 /// Compiles policies, which are in the order in which they are tried.
 pub fn compile(
     policies: Vec<Policy>,
@@ -195,61 +161,140 @@ pub fn compile(
     settings: Settings,
 ) -> Result<Generation, Error> {
     let rules = Rules::new(&policies);
+    let mut header = settings.header()?;
     let mut classes = Classes::new(&rules);
     let events = sweep::events(&policies, &rules, facts)?;
-    let v4 = sweep::classes(&rules, &events.v4, &mut classes);
-    let v6 = sweep::classes(&rules, &events.v6, &mut classes);
+    let v4 = sweep::classes(&rules, &events.v4, u32::MAX.into(), &mut classes);
+    let v6 = sweep::classes(&rules, &events.v6, u128::MAX, &mut classes);
+    let names = names::Names::new(&rules, header.name_keys)?;
+
+    let classes = classes.signatures;
+    let name_groups = NameGroups::new(&rules, &names.classes, classes.len() + 1);
+    let address_groups = AddressGroups::new(&classes);
+    header.classes = limited(classes.len() + 1, MAX_CELLS, "classes of destinations")?;
+    header.name_classes = names.classes.len() as u32;
+    header.name_groups = limited(name_groups.all.len(), MAX_CELLS, "groups of names")?;
+    header.address_groups = limited(address_groups.all.len(), MAX_CELLS, "groups of addresses")?;
+    limited((classes.len() + 1).saturating_mul(name_groups.all.len()), MAX_CELLS, "rows")?;
+    let by_name = names.classes.len().saturating_mul(address_groups.all.len() * 2);
+    limited(by_name, MAX_CELLS, "rows for names")?;
 
     let mut rows = row::Rows::new(&policies, &rules, &settings);
-    let class_rows: Vec<row::Row> =
-        classes.signatures.iter().map(|signature| rows.of_class(signature)).collect();
+    let address_rows = address_rows(&classes, &name_groups, &mut rows);
+    let reaches = rows.passes(address_rows.iter().take(classes.len() + 1).flatten().copied());
+    let questions: Vec<usize> = names
+        .classes
+        .iter()
+        .map(|said| rows.question(&groups::matched(&rules, said, true), reaches))
+        .collect();
+    let name_rows: Vec<usize> = if names.entries.is_empty() {
+        Vec::new()
+    } else {
+        name_rows(&rules, &names.classes, &address_groups, &mut rows)
+    };
     let row::Numbered { decisions, cells } = rows.number();
-    if decisions.len() as u64 > u64::from(MAX_DECISIONS) {
-        return Err(Error::TooLarge {
-            what: format!("{} decisions", decisions.len()),
-            limit: MAX_DECISIONS,
-        });
-    }
+    limited(decisions.len(), MAX_DECISIONS, "decisions")?;
 
     let mut forest = trie::Forest::default();
-    let header = Header {
-        root_v4: forest.insert(&v4, 4).0,
-        root_v6: forest.insert(&v6, 16).0,
-        rows: 0,
-        classes: classes.signatures.len() as u32 + 1,
-        name_groups: 1,
-        address_groups: 1,
-        errno: -settings.on_deny.errno(),
-        flags: flags_of(&settings),
-        ..Header::default()
-    };
-    // Class 0 is unused: its cell stays "nothing here".
-    let mut row_cells = vec![Cell::leaf(0)];
-    row_cells.extend(class_rows.iter().map(|row| match row {
-        row::Row::One(decision) => cells[*decision],
-        row::Row::ByPort(steps) => {
-            let steps: Vec<(u128, Cell)> =
-                steps.iter().map(|(start, decision)| (*start, cells[*decision])).collect();
-            forest.insert(&steps, 3)
-        }
-    }));
+    header.root_v4 = forest.insert(&v4, 4).0;
+    header.root_v6 = forest.insert(&v6, 16).0;
+    let row_cells: Vec<u32> = rows
+        .all
+        .iter()
+        .map(|row| match row {
+            row::Row::One(place) => cells[*place].0,
+            row::Row::ByPort(steps) => {
+                let steps: Vec<(u128, Cell)> =
+                    steps.iter().map(|(start, place)| (*start, cells[*place])).collect();
+                forest.insert(&steps, 3).0
+            }
+        })
+        .collect();
     let mut blocks = forest.blocks;
-    let header = Header { rows: blocks.len() as u32, ..header };
-    blocks.extend(row_cells.chunks(evaluate::BLOCK).map(|chunk| {
-        let mut block = [0; evaluate::BLOCK];
-        for (to, cell) in block.iter_mut().zip(chunk) {
-            *to = cell.0;
-        }
-        block
-    }));
-    if blocks.len() as u64 > u64::from(MAX_BLOCKS) {
-        return Err(Error::TooLarge {
-            what: format!("{} blocks of tables", blocks.len()),
-            limit: MAX_BLOCKS,
-        });
+    // Class 0 is unused: its cell stays "nothing here".
+    let cell = |row: &Option<usize>| row.map_or(0, |row| row_cells[row]);
+    header.rows = append(&mut blocks, address_rows.iter().map(cell));
+    header.question = cells[questions[0]].0;
+    if !names.entries.is_empty() {
+        header.name_rows = append(&mut blocks, name_rows.iter().map(|row| row_cells[*row]));
+        let records =
+            questions.iter().zip(&name_groups.of).flat_map(|(question, [told, claimed])| {
+                let question = cells[*question].0;
+                NameRecord { question, group_trusted: *told, group_untrusted: *claimed }.words()
+            });
+        header.name_records = append(&mut blocks, records);
+        header.name_depth = names.depth;
+        table::append(&names.entries, &mut blocks, &mut header);
     }
+    if address_groups.all.len() > 1 {
+        let of_class = std::iter::once(0).chain(address_groups.of);
+        header.address_group_of = append(&mut blocks, of_class);
+    }
+    limited(blocks.len(), MAX_BLOCKS, "blocks of tables")?;
     let unreachable = unreachable(&rules, &events, rows.reached());
     Ok(Generation { policies, settings, header, blocks, decisions, unreachable })
+}
+
+fn limited(count: usize, limit: u32, what: &str) -> Result<u32, Error> {
+    match u32::try_from(count) {
+        Ok(count) if count <= limit => Ok(count),
+        _ => Err(Error::TooLarge { what: format!("{count} {what}"), limit }),
+    }
+}
+
+/// Appends words and returns their first block.
+fn append(blocks: &mut Vec<[u32; BLOCK]>, words: impl Iterator<Item = u32>) -> u32 {
+    let first = blocks.len() as u32;
+    let mut place = BLOCK;
+    for word in words {
+        if place == BLOCK {
+            blocks.push([0; BLOCK]);
+            place = 0;
+        }
+        if let Some(block) = blocks.last_mut() {
+            block[place] = word;
+        }
+        place += 1;
+    }
+    first
+}
+
+/// The rows of the destination classes, group by group; none of class 0.
+fn address_rows(
+    classes: &[Vec<Standing>],
+    groups: &NameGroups,
+    rows: &mut row::Rows<'_>,
+) -> Vec<Option<usize>> {
+    let mut all = Vec::new();
+    for group in &groups.all {
+        all.push(None);
+        for class in classes {
+            let signature = groups::signature(class, group);
+            all.push(Some(rows.of(signature, row::Kind::Whole)));
+        }
+    }
+    all
+}
+
+/// The rows of the name classes: for each, by address group, of names that are not trusted and that
+/// are.
+fn name_rows(
+    rules: &Rules<'_>,
+    classes: &[Vec<names::Said>],
+    groups: &AddressGroups,
+    rows: &mut row::Rows<'_>,
+) -> Vec<usize> {
+    let mut all = Vec::new();
+    for said in classes {
+        let both = [false, true].map(|trusted| groups::matched(rules, said, trusted));
+        for excepted in &groups.all {
+            for matched in &both {
+                let left = matched.iter().filter(|rule| !excepted.contains(rule));
+                all.push(rows.of(left.copied().collect(), row::Kind::Beside));
+            }
+        }
+    }
+    all
 }
 
 impl Generation {
@@ -263,9 +308,36 @@ impl Generation {
         self.decisions.iter().enumerate().skip(1).map(|(number, one)| (number as u32, one))
     }
 
-    /// What an app gets at a destination: what the kernel would say.
-    pub fn evaluate(&self, destination: &Destination) -> Result<Outcome, Fault> {
-        evaluate::evaluate(self, &self.header, 0, destination, &evaluate::Named::default())
+    /// What an app gets at a destination that is known by a name: what the kernel would say.
+    pub fn evaluate(&self, destination: &Destination, named: &Named) -> Result<Outcome, Fault> {
+        evaluate::evaluate(self, &self.header, 0, destination, named)
+    }
+
+    /// What an app gets that asks for the addresses of a name: what the kernel would say.
+    pub fn question(&self, name: &str) -> Result<Outcome, Fault> {
+        Outcome::from_leaf(evaluate::question(self, &self.header, 0, self.class_of(name)))
+    }
+
+    /// The class of a name; 0 if no rule speaks of it.
+    pub fn class_of(&self, name: &str) -> u32 {
+        Suffixes::of(self.header.name_keys, name).class(self, &self.header)
+    }
+
+    /// What rules know of a name and the names that it is an alias of: the first
+    /// [`CANDIDATES`] of which any rule speaks.
+    pub fn named<T: AsRef<str>>(&self, names: &[T], trusted: bool) -> Named {
+        let mut named = Named { classes: [0; CANDIDATES], trusted: trusted.into() };
+        let classes = names.iter().map(|name| self.class_of(name.as_ref()));
+        for (to, class) in named.classes.iter_mut().zip(classes.filter(|class| *class != 0)) {
+            *to = class;
+        }
+        named
+    }
+
+    /// Frees the tables, once the kernel has them. What asks them finds them damaged from then on;
+    /// policies and decisions stay.
+    pub fn forget_tables(&mut self) {
+        self.blocks = Vec::new();
     }
 
     /// A rule by its ground.
@@ -275,29 +347,15 @@ impl Generation {
                 let policy = self.policies.get(policy)?;
                 Some((policy, policy.rules.get(rule)?))
             }
-            Ground::PolicyDefault { .. } | Ground::Default => None,
+            Ground::PolicyDefault { .. } | Ground::Default | Ground::Question => None,
         }
     }
 }
 
 impl Tables for Generation {
-    fn block(&self, index: u32) -> Option<&[u32; evaluate::BLOCK]> {
+    fn block(&self, index: u32) -> Option<&[u32; BLOCK]> {
         self.blocks.get(index as usize)
     }
-}
-
-fn flags_of(settings: &Settings) -> u32 {
-    let mut bits = 0;
-    if settings.unparsable == Default::Allow {
-        bits |= flags::UNPARSABLE_ALLOW;
-    }
-    if settings.inbound == Inbound::Enforce {
-        bits |= flags::INBOUND_ENFORCE;
-    }
-    if settings.record_allow {
-        bits |= flags::RECORD_ALLOW;
-    }
-    bits
 }
 
 /// All rules of all policies in the order in which they are tried.
@@ -312,20 +370,38 @@ struct Placed<'a> {
     place: usize,
     rule: &'a Rule,
     mode: Mode,
+    /// Whether it matches anything by name.
+    names: bool,
+    /// Whether it matches anything by address.
+    addresses: bool,
+    /// Whether it takes out anything by name.
+    excepts_names: bool,
+    /// Whether it takes out anything by address.
+    excepts_addresses: bool,
 }
 
 impl<'a> Rules<'a> {
     fn new(policies: &'a [Policy]) -> Self {
+        let placed = |policy, place, rule: &'a Rule, mode| {
+            let to = rule.to.as_ref();
+            let except = to.and_then(|to| to.except.as_deref());
+            Placed {
+                policy,
+                place,
+                rule,
+                mode,
+                names: to.is_some_and(Destinations::has_names),
+                addresses: to.is_none_or(means_addresses),
+                excepts_names: except.is_some_and(Destinations::has_names),
+                excepts_addresses: except.is_some_and(means_addresses),
+            }
+        };
         let all = policies
             .iter()
             .enumerate()
             .flat_map(|(policy, of)| {
-                of.rules.iter().enumerate().map(move |(place, rule)| Placed {
-                    policy,
-                    place,
-                    rule,
-                    mode: of.mode,
-                })
+                let rules = of.rules.iter().enumerate();
+                rules.map(move |(place, rule)| placed(policy, place, rule, of.mode))
             })
             .collect();
         Self { all }
@@ -349,11 +425,29 @@ impl Placed<'_> {
     }
 }
 
-/// Sets of rules that match by address, numbered from 1.
+fn means_addresses(to: &Destinations) -> bool {
+    let Destinations { jurisdictions, organisations, asns, networks, domains: _, lists, except: _ } =
+        to;
+    !(jurisdictions.is_empty()
+        && organisations.is_empty()
+        && asns.is_empty()
+        && networks.is_empty()
+        && lists.iter().all(|list| list.networks.is_empty()))
+}
+
+/// What a rule has to do with an address: it matches, or the address is taken out of what it matches
+/// by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Standing {
+    rule: u32,
+    excepted: bool,
+}
+
+/// Sets of rules that have to do with an address, numbered from 1.
 struct Classes<'a> {
     rules: &'a Rules<'a>,
-    numbers: HashMap<Vec<u32>, u32>,
-    signatures: Vec<Vec<u32>>,
+    numbers: HashMap<Vec<Standing>, u32>,
+    signatures: Vec<Vec<Standing>>,
 }
 
 impl<'a> Classes<'a> {
@@ -363,11 +457,12 @@ impl<'a> Classes<'a> {
 
     /// The class of the rules in `active`, which ascend. What comes after a rule that always
     /// decides makes no difference.
-    fn of(&mut self, active: impl Iterator<Item = u32>) -> u32 {
+    fn of(&mut self, active: impl Iterator<Item = Standing>) -> u32 {
         let mut signature = Vec::new();
-        for index in active {
-            signature.push(index);
-            if self.rules.is_final(index) {
+        for one in active {
+            signature.push(one);
+            let excepts_names = self.rules.all[one.rule as usize].excepts_names;
+            if !one.excepted && !excepts_names && self.rules.is_final(one.rule) {
                 break;
             }
         }
@@ -382,7 +477,8 @@ impl<'a> Classes<'a> {
 }
 
 fn unreachable(rules: &Rules<'_>, events: &sweep::Events, reached: &[bool]) -> Vec<Unreachable> {
-    let mut named: Vec<bool> = rules.all.iter().map(|placed| placed.rule.to.is_none()).collect();
+    let mut named: Vec<bool> =
+        rules.all.iter().map(|placed| placed.rule.to.is_none() || placed.names).collect();
     for event in events.v4.iter().chain(&events.v6) {
         named[event.rule as usize] = true;
     }
@@ -395,7 +491,7 @@ fn unreachable(rules: &Rules<'_>, events: &sweep::Events, reached: &[bool]) -> V
         .map(|((placed, _), named)| Unreachable {
             policy: placed.policy,
             rule: placed.place,
-            no_address: !named,
+            means_nothing: !named,
         })
         .collect()
 }

@@ -7,6 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use firewall_common::{
+    evaluate::Named,
     flow::{Address, Destination},
     verdict::{Reason, Verdict},
 };
@@ -15,6 +16,7 @@ use serde::Serialize;
 use super::{
     Action, Destinations, Mode, Policy, Ports, Rule,
     compile::{Decision, Generation, Ground},
+    domains::Scope,
 };
 use crate::intel::{Error, Intel, asn::Origin, geo::Located};
 
@@ -111,14 +113,19 @@ impl Explainer<'_> {
     /// The findings that stand behind a decision: first what observing policies would have done,
     /// then what happened. An allow that only says that nothing happened is left out behind
     /// others.
-    pub fn findings(
+    ///
+    /// `names` are those that the destination is known by, the name asked for before its aliases. A
+    /// question has no destination yet.
+    pub fn findings<T: AsRef<str>>(
         &self,
         decision: &Decision,
-        destination: &Destination,
+        destination: Option<&Destination>,
+        names: &[T],
     ) -> Result<Vec<Finding>, Error> {
+        let subject = &Subject::new(destination, names);
         let mut findings = Vec::new();
         for ground in &decision.observed {
-            findings.push(self.finding(*ground, Verdict::Audit, destination)?);
+            findings.push(self.finding(*ground, Verdict::Audit, subject)?);
         }
         let last = match self.generation.rule(decision.ground) {
             Some((_, rule)) => action_verdict(rule.action),
@@ -126,7 +133,7 @@ impl Explainer<'_> {
             None => Verdict::Allow,
         };
         if findings.is_empty() || last != Verdict::Allow {
-            findings.push(self.finding(decision.ground, last, destination)?);
+            findings.push(self.finding(decision.ground, last, subject)?);
         }
         Ok(findings)
     }
@@ -142,7 +149,7 @@ impl Explainer<'_> {
         &self,
         ground: Ground,
         verdict: Verdict,
-        destination: &Destination,
+        subject: &Subject<'_>,
     ) -> Result<Finding, Error> {
         let policy = |index: usize| self.generation.policies.get(index);
         Ok(match ground {
@@ -156,7 +163,7 @@ impl Explainer<'_> {
                     policy: policy(index).map(|policy| policy.name.clone()),
                     rule: rule.map(|rule| rule.name.clone()),
                     evidence: match rule {
-                        Some(rule) => self.evidence(rule, destination)?,
+                        Some(rule) => self.all_evidence(rule, subject)?,
                         None => Vec::new(),
                     },
                 }
@@ -180,15 +187,28 @@ impl Explainer<'_> {
                 rule: None,
                 evidence: Vec::new(),
             },
+            // No default says it in so many words.
+            Ground::Question => Finding {
+                verdict: verdict.word(),
+                mode: if self.generation.settings.observe { Mode::Observe } else { Mode::Enforce }
+                    .word(),
+                reason: Reason::Default.word(),
+                action: None,
+                policy: None,
+                rule: None,
+                evidence: Vec::new(),
+            },
         })
     }
 
     /// The rules that match too, in the order in which they are tried.
-    pub fn runners_up(
+    pub fn runners_up<T: AsRef<str>>(
         &self,
         decision: &Decision,
-        destination: &Destination,
+        destination: Option<&Destination>,
+        names: &[T],
     ) -> Result<Vec<RunnerUp>, Error> {
+        let subject = &Subject::new(destination, names);
         let mut runners_up = Vec::new();
         for (policy_index, policy) in self.generation.policies.iter().enumerate() {
             for (rule_index, rule) in policy.rules.iter().enumerate() {
@@ -196,13 +216,13 @@ impl Explainer<'_> {
                 if decision.ground == ground || decision.observed.contains(&ground) {
                     continue;
                 }
-                if self.matches(rule, destination)? {
+                if self.matches(rule, subject)? {
                     runners_up.push(RunnerUp {
                         policy: policy.name.clone(),
                         rule: rule.name.clone(),
                         action: rule.action.word(),
                         mode: policy.mode.word(),
-                        evidence: self.evidence(rule, destination)?,
+                        evidence: self.evidence(rule, subject)?,
                     });
                 }
             }
@@ -210,7 +230,7 @@ impl Explainer<'_> {
         Ok(runners_up)
     }
 
-    /// A rule that comes before `rule` of `policy` and decides one of the destinations it names.
+    /// A rule that comes before `rule` of `policy` and decides one of the destinations it means.
     pub fn shadowed_by(
         &self,
         policy: usize,
@@ -220,13 +240,19 @@ impl Explainer<'_> {
         else {
             return Ok(None);
         };
-        let Some(address) = self.sample(shadowed.to.as_ref())? else { return Ok(None) };
+        let (address, named) = match self.sample(shadowed.to.as_ref())? {
+            Some(address) => (address, Named::default()),
+            None => match shadowed.to.as_ref().and_then(sample_name) {
+                Some(name) => (ANYWHERE, self.generation.named(&[name], true)),
+                None => return Ok(None),
+            },
+        };
         let (protocol, port) =
             shadowed.ports.first().map_or((firewall_common::flow::TCP, 443), |ports| {
                 (ports.protocol, *ports.ports.start())
             });
         let destination = Destination { address, port, protocol, port_hidden: 0 };
-        let Ok(outcome) = self.generation.evaluate(&destination) else { return Ok(None) };
+        let Ok(outcome) = self.generation.evaluate(&destination, &named) else { return Ok(None) };
         Ok(self
             .generation
             .decision(outcome.decision)
@@ -235,7 +261,7 @@ impl Explainer<'_> {
 
     /// Some address that `to` matches.
     fn sample(&self, to: Option<&Destinations>) -> Result<Option<Address>, Error> {
-        let Some(to) = to else { return Ok(Some(Address::v4(0x0808_0808))) };
+        let Some(to) = to else { return Ok(Some(ANYWHERE)) };
         let listed = to.lists.iter().flat_map(|list| &list.networks);
         let mut candidates: Vec<Address> =
             to.networks.iter().chain(listed).map(|net| net.network().into()).collect();
@@ -258,7 +284,11 @@ impl Explainer<'_> {
             );
         }
         for candidate in candidates {
-            if !self.why(to, candidate)?.is_empty() {
+            let excepted = match &to.except {
+                Some(except) => !self.by_address(except, candidate)?.is_empty(),
+                None => false,
+            };
+            if !excepted && !self.by_address(to, candidate)?.is_empty() {
                 return Ok(Some(candidate));
             }
         }
@@ -273,33 +303,73 @@ impl Explainer<'_> {
         Ok(asns)
     }
 
-    fn matches(&self, rule: &Rule, destination: &Destination) -> Result<bool, Error> {
-        if !ports_match(&rule.ports, destination) {
-            return Ok(false);
-        }
-        match &rule.to {
-            None => Ok(true),
-            Some(_) => Ok(!self.evidence(rule, destination)?.is_empty()),
+    fn matches(&self, rule: &Rule, subject: &Subject<'_>) -> Result<bool, Error> {
+        match (&rule.to, subject.destination) {
+            // What a question is about is not all that a rule matches.
+            (None, None) => Ok(false),
+            (_, Some(destination)) if !ports_match(&rule.ports, destination) => Ok(false),
+            (None, Some(_)) => Ok(true),
+            (Some(_), _) => Ok(!self.evidence(rule, subject)?.is_empty()),
         }
     }
 
+    /// As [`Self::evidence`], of a rule that is known to match. A name that an untrusted resolver
+    /// told takes nothing out of what is dropped.
+    fn all_evidence(&self, rule: &Rule, subject: &Subject<'_>) -> Result<Vec<String>, Error> {
+        let evidence = self.evidence(rule, subject)?;
+        let Some(to) = &rule.to else { return Ok(evidence) };
+        if evidence.is_empty() { self.why(to, None, subject) } else { Ok(evidence) }
+    }
+
     /// Which matchers of a rule hold, and by which fact.
-    fn evidence(&self, rule: &Rule, destination: &Destination) -> Result<Vec<String>, Error> {
-        let Some(to) = &rule.to else { return Ok(Vec::new()) };
-        let mut evidence = self.why(to, destination.address)?;
-        if let Some(bits) = destination.address.embedded_v4() {
-            evidence.extend(self.why(to, Address::v4(bits))?);
+    fn evidence(&self, rule: &Rule, subject: &Subject<'_>) -> Result<Vec<String>, Error> {
+        match &rule.to {
+            Some(to) => self.why(to, to.except.as_deref(), subject),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Which matchers of `to` hold for what `except` does not take out: an address counts if neither
+    /// it nor a name of it is taken out, and a name if neither it nor the address is.
+    fn why(
+        &self,
+        to: &Destinations,
+        except: Option<&Destinations>,
+        subject: &Subject<'_>,
+    ) -> Result<Vec<String>, Error> {
+        let outer = subject.destination.map(|destination| destination.address);
+        let inner = outer.and_then(Address::embedded_v4).map(Address::v4);
+        let none_excepted = except
+            .is_none_or(|except| subject.names.iter().all(|name| by_name(except, name).is_empty()));
+        let mut evidence = Vec::new();
+        let mut addresses = 0;
+        for address in [outer, inner].into_iter().flatten() {
+            if let Some(except) = except
+                && !self.by_address(except, address)?.is_empty()
+            {
+                continue;
+            }
+            addresses += 1;
+            if none_excepted {
+                evidence.extend(self.by_address(to, address)?);
+            }
+        }
+        if subject.destination.is_some() && addresses == 0 {
+            return Ok(evidence);
+        }
+        for name in &subject.names {
+            if except.is_none_or(|except| by_name(except, name).is_empty()) {
+                let found = by_name(to, name);
+                evidence.extend(
+                    found.into_iter().filter(|one| !evidence.contains(one)).collect::<Vec<_>>(),
+                );
+            }
         }
         Ok(evidence)
     }
 
-    /// As [`Self::evidence`], of one address as it stands; empty if it is excepted.
-    fn why(&self, to: &Destinations, address: Address) -> Result<Vec<String>, Error> {
-        if let Some(except) = &to.except
-            && !self.why(except, address)?.is_empty()
-        {
-            return Ok(Vec::new());
-        }
+    /// Which matchers of `to` itself hold for one address as it stands.
+    fn by_address(&self, to: &Destinations, address: Address) -> Result<Vec<String>, Error> {
         let Destinations {
             jurisdictions,
             organisations,
@@ -341,6 +411,48 @@ impl Explainer<'_> {
         }
         Ok(evidence)
     }
+}
+
+/// What an address is that nothing is said about.
+const ANYWHERE: Address = Address::v4(0x0808_0808);
+
+/// What is asked about.
+struct Subject<'a> {
+    /// `None` for a question.
+    destination: Option<&'a Destination>,
+    names: Vec<&'a str>,
+}
+
+impl<'a> Subject<'a> {
+    fn new<T: AsRef<str>>(destination: Option<&'a Destination>, names: &'a [T]) -> Self {
+        Self { destination, names: names.iter().map(AsRef::as_ref).collect() }
+    }
+}
+
+/// Which matchers of `to` itself hold for one name.
+fn by_name(to: &Destinations, name: &str) -> Vec<String> {
+    let domains = to.domains.iter().filter(|domain| domain.matches(name));
+    let mut evidence: Vec<String> = domains.map(|domain| format!("domain:{domain}")).collect();
+    for list in &to.lists {
+        if let Some(entry) = list.find(name) {
+            evidence.push(format!("list:{}={}", list.name, entry.name));
+        }
+    }
+    evidence
+}
+
+/// Some name that `to` matches.
+fn sample_name(to: &Destinations) -> Option<String> {
+    let listed = to.lists.iter().flat_map(|list| {
+        list.domains.iter().filter(|(name, _)| list.exceptions.find(name).is_none())
+    });
+    let own = to.domains.iter().map(|domain| (domain.name.as_str(), domain.scope));
+    let named = own.chain(listed).map(|(name, scope)| match scope {
+        Scope::Below => format!("x.{name}"),
+        Scope::Exact | Scope::Tree => name.to_owned(),
+    });
+    let except = to.except.as_deref();
+    named.into_iter().find(|name| except.is_none_or(|except| by_name(except, name).is_empty()))
 }
 
 fn ports_match(ports: &[Ports], destination: &Destination) -> bool {

@@ -1,12 +1,16 @@
 //! Random policies and tables, and destinations where such tables go wrong: at the first and the
 //! last address and port of everything that is named, and one to either side.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use firewall::{
     intel::country::Country,
+    lists::Report,
     policy::{
-        Action, Default, Destinations, Mode, Policy, Ports, Rule,
+        Action, Default, Destinations, Domain, List, Mode, Policy, Ports, Rule, Scope,
         compile::{self, Facts, Inbound, OnDeny, Ranges, Settings},
     },
 };
@@ -25,6 +29,15 @@ pub struct Case {
     pub asns: Table<u32>,
     pub settings: Settings,
     pub targets: Vec<Target>,
+    /// By what each target is known.
+    pub known: Vec<Known>,
+}
+
+/// The names of a destination, the one asked for before its aliases.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub names: Vec<String>,
+    pub trusted: bool,
 }
 
 impl Case {
@@ -37,7 +50,7 @@ impl Case {
             asns: Some(&self.asns),
             organisation: &organisation,
         };
-        compile::compile(policies, facts, self.settings).unwrap()
+        compile::compile(policies, facts, self.settings.clone()).unwrap()
     }
 }
 
@@ -177,7 +190,77 @@ fn countries() -> Vec<Country> {
     ["CN", "HK", "RU", "US"].into_iter().filter_map(Country::from_code).collect()
 }
 
-fn destinations() -> impl Strategy<Value = Destinations> {
+/// Few names, so that entries stand below and beside each other.
+const NAMES: [&str; 10] = [
+    "com",
+    "b.com",
+    "a.b.com",
+    "x.a.b.com",
+    "c.com",
+    "evilb.com",
+    "b-com",
+    "b.com.org",
+    "org",
+    "z.y.x.w.v.u.org",
+];
+
+fn domain() -> impl Strategy<Value = Domain> {
+    let scope = select(&[Scope::Exact, Scope::Below, Scope::Tree, Scope::Tree][..]);
+    (select(&NAMES[..]), scope).prop_map(|(name, scope)| Domain { name: name.to_owned(), scope })
+}
+
+fn list() -> impl Strategy<Value = Arc<List>> {
+    let domains = |most| prop::collection::vec(domain(), 0..=most);
+    (domains(5), domains(2), prop::collection::vec(network(), 0..=1)).prop_map(
+        |(domains, exceptions, networks)| {
+            Arc::new(List {
+                name: "list".to_owned(),
+                domains: domains.into_iter().collect(),
+                exceptions: exceptions.into_iter().collect(),
+                networks,
+                report: Report {
+                    format: None,
+                    lines: 0,
+                    comments: 0,
+                    entries: 0,
+                    duplicates: 0,
+                    skipped: Vec::new(),
+                },
+                source: None,
+            })
+        },
+    )
+}
+
+/// A name that entries speak of, one below it, or one that looks like it.
+fn known() -> impl Strategy<Value = Known> {
+    let name = (select(&NAMES[..]), select(&["", "", "", "y.", "b.", "evil", "a.b."][..]))
+        .prop_map(|(name, before)| format!("{before}{name}"));
+    let trusted = prop::bool::weighted(0.7);
+    let names = prop_oneof![
+        2 => prop::collection::vec(name.clone(), 0..=1),
+        1 => prop::collection::vec(name, 2..=4),
+    ];
+    (names, trusted).prop_map(|(names, trusted)| Known { names, trusted })
+}
+
+fn destinations(lists: Vec<Arc<List>>) -> impl Strategy<Value = Destinations> {
+    let names = prop_oneof![
+        1 => (Just(Vec::new()), Just(Vec::new())),
+        1 => (
+            prop::collection::vec(domain(), 0..=3),
+            prop::collection::vec(select(lists), 0..=1),
+        ),
+    ];
+    (by_address(), names, prop::bool::weighted(0.3)).prop_map(
+        |(to, (domains, lists), names_alone)| {
+            let to = if names_alone { Destinations::default() } else { to };
+            Destinations { domains, lists, ..to }
+        },
+    )
+}
+
+fn by_address() -> impl Strategy<Value = Destinations> {
     (
         prop::collection::vec(select(countries()), 0..=2),
         prop::collection::vec(select(&["one", "several", "none"][..]), 0..=1),
@@ -210,8 +293,8 @@ fn ports() -> impl Strategy<Value = Ports> {
     })
 }
 
-fn rule() -> impl Strategy<Value = Rule> {
-    let to = (destinations(), option::weighted(0.4, destinations()))
+fn rule(lists: Vec<Arc<List>>) -> impl Strategy<Value = Rule> {
+    let to = (destinations(lists.clone()), option::weighted(0.4, destinations(lists)))
         .prop_map(|(to, except)| Destinations { except: except.map(Box::new), ..to });
     (
         select(&[Action::Allow, Action::Log, Action::Drop, Action::Drop][..]),
@@ -221,12 +304,12 @@ fn rule() -> impl Strategy<Value = Rule> {
         .prop_map(|(action, to, ports)| Rule { name: String::new(), action, to, ports })
 }
 
-fn policy() -> impl Strategy<Value = Policy> {
+fn policy(lists: Vec<Arc<List>>) -> impl Strategy<Value = Policy> {
     (
         select(&[Mode::Enforce, Mode::Enforce, Mode::Observe][..]),
         0..=2u32,
         option::weighted(0.3, drop_or_allow()),
-        prop::collection::vec(rule(), 0..=4),
+        prop::collection::vec(rule(lists), 0..=4),
     )
         .prop_map(|(mode, priority, default, mut rules)| {
             for (place, rule) in rules.iter_mut().enumerate() {
@@ -247,9 +330,9 @@ fn drop_or_allow() -> impl Strategy<Value = Default> {
     select(&[Default::Allow, Default::Drop][..])
 }
 
-fn policies() -> impl Strategy<Value = Vec<Policy>> {
+fn policies(lists: Vec<Arc<List>>) -> impl Strategy<Value = Vec<Policy>> {
     let names = Just(["a", "b", "c", "ab"]).prop_shuffle();
-    (prop::collection::vec(policy(), 0..=4), names).prop_map(|(mut policies, names)| {
+    (prop::collection::vec(policy(lists), 0..=4), names).prop_map(|(mut policies, names)| {
         for (policy, name) in policies.iter_mut().zip(names) {
             policy.name = name.to_owned();
         }
@@ -272,7 +355,10 @@ fn table<V: Copy + std::fmt::Debug + 'static>(values: Vec<V>) -> impl Strategy<V
             let cuts_v4 = cuts_v4.into_iter().map(u128::from).collect();
             let narrow = |(first, last, value)| (first as u32, last as u32, value);
             let v4 = pieces(cuts_v4, u32::MAX.into(), values_v4);
-            let v6 = pieces(cuts_v6.into_iter().collect(), u128::MAX, values_v6);
+            // What is IPv4-mapped is in no table of IPv6.
+            let is_mapped = |cut: &u128| *cut >> 32 == 0xffff;
+            let cuts_v6 = cuts_v6.into_iter().filter(|cut| !is_mapped(cut)).collect();
+            let v6 = pieces(cuts_v6, u128::MAX, values_v6);
             Table { v4: v4.into_iter().map(narrow).collect(), v6 }
         })
 }
@@ -288,14 +374,16 @@ fn pieces<V>(cuts: Vec<u128>, max: u128, values: Vec<Option<V>>) -> Vec<(u128, u
 }
 
 fn settings() -> impl Strategy<Value = Settings> {
-    (drop_or_allow(), drop_or_allow(), prop::bool::weighted(0.8)).prop_map(
-        |(default, unparsable, record_allow)| Settings {
-            observe: false,
+    let observe = prop::bool::weighted(0.2);
+    (drop_or_allow(), drop_or_allow(), prop::bool::weighted(0.8), observe).prop_map(
+        |(default, unparsable, record_allow, observe)| Settings {
+            observe,
             default,
             on_deny: OnDeny::Refuse,
             inbound: Inbound::Allow,
             unparsable,
             record_allow,
+            ..Settings::default()
         },
     )
 }
@@ -350,14 +438,14 @@ fn pick() -> impl Strategy<Value = Pick> {
 }
 
 /// Where something starts or ends, in each family and over protocols and ports.
-struct Boundaries {
-    v4: Vec<u32>,
-    v6: Vec<u128>,
-    ports: Vec<(u8, u16)>,
+pub struct Boundaries {
+    pub v4: Vec<u32>,
+    pub v6: Vec<u128>,
+    pub ports: Vec<(u8, u16)>,
 }
 
 impl Boundaries {
-    fn of(case: &Case) -> Self {
+    pub fn of(case: &Case) -> Self {
         let mut all = Self {
             v4: vec![0, u32::MAX, 0x0a00_0001],
             v6: vec![0, u128::MAX, 0x2001_0db8 << 96],
@@ -365,8 +453,10 @@ impl Boundaries {
         };
         for rule in case.policies.iter().flat_map(|policy| &policy.rules) {
             let to = rule.to.iter().chain(rule.to.iter().filter_map(|to| to.except.as_deref()));
-            for network in to.flat_map(|to| &to.networks) {
-                all.add_network(network);
+            for to in to {
+                for network in to.networks.iter().chain(to.lists.iter().flat_map(|l| &l.networks)) {
+                    all.add_network(network);
+                }
             }
             for Ports { protocol, ports } in &rule.ports {
                 all.ports.extend([(*protocol, *ports.start()), (*protocol, *ports.end())]);
@@ -422,15 +512,18 @@ impl Boundaries {
 
 /// A random case that asks for `targets` destinations.
 pub fn case(targets: usize) -> impl Strategy<Value = Case> {
+    let policies = prop::collection::vec(list(), 1..=3).prop_flat_map(policies);
     (
-        policies(),
+        policies,
         table(countries()),
         table(ASNS.to_vec()),
         settings(),
         prop::collection::vec(pick(), targets),
+        prop::collection::vec(known(), targets),
     )
-        .prop_map(|(policies, countries, asns, settings, picks)| {
-            let mut case = Case { policies, countries, asns, settings, targets: Vec::new() };
+        .prop_map(|(policies, countries, asns, settings, picks, known)| {
+            let targets = Vec::new();
+            let mut case = Case { policies, countries, asns, settings, targets, known };
             let boundaries = Boundaries::of(&case);
             case.targets = picks.iter().map(|pick| boundaries.target(pick)).collect();
             case

@@ -5,11 +5,11 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use firewall::policy::{Action, Default, Destinations, Mode, Policy, Ports, Rule};
+use firewall::policy::{Action, Default, Destinations, Mode, Policy, Ports, Rule, Scope};
 use firewall_common::verdict::Verdict;
 use ipnet::IpNet;
 
-use crate::generate::{Case, Target, organisation};
+use crate::generate::{Boundaries, Case, Known, Target, organisation};
 
 /// What decides or would have decided. Ordered as such things are tried: rules before defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +17,7 @@ enum Place {
     Rule(usize, usize),
     Default(usize),
     Settings,
+    Question,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,12 +51,23 @@ impl<'a> Oracle<'a> {
         Self { case, policies }
     }
 
+    /// What a destination gets of which no name is known.
     pub fn ask(&self, target: Target) -> Answer {
+        self.ask_known(target, &Known { names: Vec::new(), trusted: false }, 0)
+    }
+
+    /// As [`Self::ask`], of a destination that is known by names.
+    ///
+    /// Of several names that take something out of what is matched by address, one counts: that
+    /// number `which` of [`Self::taking`].
+    pub fn ask_known(&self, target: Target, known: &Known, which: usize) -> Answer {
         let faces = faces(target.ip);
+        let taking = self.taking(known);
+        let asked = Asked { known, taking: taking.get(which).copied() };
         let mut decided: Vec<Option<Decided>> =
-            faces.iter().map(|ip| self.face(*ip, target)).collect();
+            faces.iter().map(|ip| self.face(*ip, target, asked)).collect();
         // An address inside that nobody routes can be a reason to deny, but not to allow.
-        let drops = |one: &Decided| one.action == Action::Drop;
+        let drops = |one: &Decided| one.action == Action::Drop && !self.case.settings.observe;
         if let [_, inside] = &decided[..]
             && !inside.as_ref().is_none_or(drops)
             && !is_routed(faces[1])
@@ -73,16 +85,123 @@ impl<'a> Oracle<'a> {
         else {
             return Answer::PortHidden;
         };
+        self.answer(first)
+    }
+
+    /// What an app gets that asks for a name.
+    pub fn question(&self, name: &str) -> Answer {
+        let mut observed = Vec::new();
+        for (p, policy) in self.policies.iter().enumerate() {
+            let first = policy.rules.iter().enumerate().find(|(_, rule)| {
+                let except = rule.to.as_ref().and_then(|to| to.except.as_deref());
+                let some = !rule.ports.is_empty() || except.is_some_and(has_addresses);
+                self.means(rule, name, true) && !(rule.action == Action::Drop && some)
+            });
+            let Some((r, rule)) = first else { continue };
+            let by = Place::Rule(p, r);
+            match (policy.mode, rule.action) {
+                (Mode::Enforce, action) => {
+                    return self.answer(Decided { action, by, observed });
+                }
+                (Mode::Observe, Action::Drop) => observed.push(by),
+                (Mode::Observe, Action::Allow | Action::Log) => {}
+            }
+        }
+        let mut defaults = self.policies.iter().enumerate();
+        let (default, place) = defaults
+            .find_map(|(p, policy)| match (policy.mode, policy.default) {
+                (Mode::Enforce, Some(default)) => Some((default, Place::Default(p))),
+                _ => None,
+            })
+            .unwrap_or((self.case.settings.default, Place::Settings));
+        let reaches = self.reaches();
+        let action = if reaches { Action::Allow } else { Action::Drop };
+        let by = if reaches == (default == Default::Allow) { place } else { Place::Question };
+        self.answer(Decided { action, by, observed })
+    }
+
+    /// Whether some address can be reached, of which no name is known: what starts or ends nowhere
+    /// is no different from what is before it.
+    fn reaches(&self) -> bool {
+        let boundaries = Boundaries::of(self.case);
+        let nobody = Known { names: Vec::new(), trusted: false };
+        let asked = Asked { known: &nobody, taking: None };
+        let v4 = boundaries.v4.iter().flat_map(|bits| [*bits, bits.wrapping_add(1)]);
+        let v6 = boundaries.v6.iter().flat_map(|bits| [*bits, bits.wrapping_add(1)]);
+        let mut ips: Vec<IpAddr> = v4.map(|bits| Ipv4Addr::from_bits(bits).into()).collect();
+        ips.extend(v6.map(|bits| faces(IpAddr::V6(Ipv6Addr::from_bits(bits)))[0]));
+        let others = boundaries
+            .ports
+            .iter()
+            .flat_map(|(protocol, _)| [(*protocol, 0), (protocol.wrapping_add(1), 0)]);
+        let mut ports: Vec<(u8, u16)> = boundaries
+            .ports
+            .iter()
+            .flat_map(|(protocol, port)| [(*protocol, *port), (*protocol, port.wrapping_add(1))])
+            .chain(others)
+            .collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ips.iter().any(|ip| {
+            ports.iter().any(|(protocol, port)| {
+                self.walk(*ip, *protocol, *port, asked).action != Action::Drop
+            })
+        })
+    }
+
+    fn answer(&self, Decided { action, by, observed }: Decided) -> Answer {
+        let (mut action, mut ground, mut observed) = (action, by, observed);
+        if self.case.settings.observe && action == Action::Drop {
+            observed.push(ground);
+            (action, ground) = (Action::Allow, Place::Settings);
+        }
         Answer::Decided {
-            verdict: match first.action {
+            verdict: match action {
                 Action::Drop => Verdict::Deny,
                 Action::Log => Verdict::Audit,
-                Action::Allow if first.observed.is_empty() => Verdict::Allow,
+                Action::Allow if observed.is_empty() => Verdict::Allow,
                 Action::Allow => Verdict::Audit,
             },
-            ground: self.name(first.by),
-            observed: first.observed.iter().map(|place| self.name(*place)).collect(),
+            ground: self.name(ground),
+            observed: observed.iter().map(|place| self.name(*place)).collect(),
         }
+    }
+
+    /// The names that take something out of what rules match by address.
+    pub fn taking<'k>(&self, known: &'k Known) -> Vec<&'k str> {
+        let takes =
+            |name: &&str| self.rules().any(|rule| self.takes_out(rule, name, known.trusted));
+        known.names.iter().map(String::as_str).filter(takes).collect()
+    }
+
+    /// The names that rules speak of.
+    pub fn spoken_of<'k>(&self, known: &'k Known) -> Vec<&'k str> {
+        let speaks = |name: &&str| {
+            self.rules().filter_map(|rule| rule.to.as_ref()).any(|to| {
+                means_name(to, name) || to.except.as_ref().is_some_and(|to| means_name(to, name))
+            })
+        };
+        known.names.iter().map(String::as_str).filter(speaks).collect()
+    }
+
+    fn rules(&self) -> impl Iterator<Item = &'a Rule> {
+        self.policies.iter().flat_map(|policy| &policy.rules)
+    }
+
+    /// Whether a name takes a rule out of those that match by address. What nobody trusted told
+    /// takes nothing out of what is dropped.
+    fn takes_out(&self, rule: &Rule, name: &str, trusted: bool) -> bool {
+        let Some(to) = &rule.to else { return false };
+        (trusted || rule.action != Action::Drop)
+            && has_addresses(to)
+            && to.except.as_ref().is_some_and(|except| means_name(except, name))
+    }
+
+    /// Whether a rule matches by a name. What nobody trusted told is a reason to drop and no other.
+    fn means(&self, rule: &Rule, name: &str, trusted: bool) -> bool {
+        let Some(to) = &rule.to else { return false };
+        let excepted = to.except.as_ref().is_some_and(|except| means_name(except, name));
+        means_name(to, name) && if trusted { !excepted } else { rule.action == Action::Drop }
     }
 
     fn name(&self, place: Place) -> String {
@@ -93,13 +212,14 @@ impl<'a> Oracle<'a> {
             }
             Place::Default(policy) => format!("{}/default", self.policies[policy].name),
             Place::Settings => "default".to_owned(),
+            Place::Question => "question".to_owned(),
         }
     }
 
     /// The decision on one address; `None` if it is not the same for all ports it could be.
-    fn face(&self, ip: IpAddr, target: Target) -> Option<Decided> {
+    fn face(&self, ip: IpAddr, target: Target, asked: Asked<'_>) -> Option<Decided> {
         if !target.hidden {
-            return Some(self.walk(ip, target.protocol, target.port));
+            return Some(self.walk(ip, target.protocol, target.port, asked));
         }
         let rules = self.policies.iter().flat_map(|policy| &policy.rules);
         let named = rules.flat_map(|rule| &rule.ports).map(|one| &one.ports);
@@ -107,17 +227,18 @@ impl<'a> Oracle<'a> {
         let ports = named
             .flat_map(|ports| [*ports.start(), ports.end().saturating_add(1)])
             .chain([0, u16::MAX]);
-        let mut answers = ports.map(|port| self.walk(ip, target.protocol, port));
+        let mut answers = ports.map(|port| self.walk(ip, target.protocol, port, asked));
         let first = answers.next()?;
         answers.all(|other| other == first).then_some(first)
     }
 
-    fn walk(&self, ip: IpAddr, protocol: u8, port: u16) -> Decided {
+    fn walk(&self, ip: IpAddr, protocol: u8, port: u16, asked: Asked<'_>) -> Decided {
         let mut observed = Vec::new();
         let mut silent = Vec::new();
         for (p, policy) in self.policies.iter().enumerate() {
             let mut rules = policy.rules.iter().enumerate();
-            let Some((r, rule)) = rules.find(|(_, rule)| self.matches(rule, ip, protocol, port))
+            let Some((r, rule)) =
+                rules.find(|(_, rule)| self.matches(rule, ip, protocol, port, asked))
             else {
                 silent.push(p);
                 continue;
@@ -143,15 +264,24 @@ impl<'a> Oracle<'a> {
         Decided { action: action(self.case.settings.default), by: Place::Settings, observed }
     }
 
-    fn matches(&self, rule: &Rule, ip: IpAddr, protocol: u8, port: u16) -> bool {
+    fn matches(
+        &self,
+        rule: &Rule,
+        ip: IpAddr,
+        protocol: u8,
+        port: u16,
+        Asked { known, taking }: Asked<'_>,
+    ) -> bool {
         let by_port = |one: &Ports| {
             one.protocol == protocol && *one.ports.start() <= port && port <= *one.ports.end()
         };
-        let by_address = |to: &Destinations| {
-            self.names(to, ip) && !to.except.as_ref().is_some_and(|except| self.names(except, ip))
+        let to = |to: &Destinations| {
+            let taken = taking.is_some_and(|name| self.takes_out(rule, name, known.trusted));
+            let by_name = known.names.iter().any(|name| self.means(rule, name, known.trusted));
+            !to.except.as_ref().is_some_and(|except| self.names(except, ip))
+                && (self.names(to, ip) && !taken || by_name)
         };
-        (rule.ports.is_empty() || rule.ports.iter().any(by_port))
-            && rule.to.as_ref().is_none_or(by_address)
+        (rule.ports.is_empty() || rule.ports.iter().any(by_port)) && rule.to.as_ref().is_none_or(to)
     }
 
     fn names(&self, to: &Destinations, ip: IpAddr) -> bool {
@@ -163,7 +293,45 @@ impl<'a> Oracle<'a> {
                     || to.organisations.iter().any(|name| organisation(name).contains(&asn))
             })
             || to.networks.iter().any(|network| contains(network, ip))
+            || to.lists.iter().flat_map(|list| &list.networks).any(|network| contains(network, ip))
     }
+}
+
+/// By what a destination is known, and which of its names takes something out of what is matched by
+/// address.
+#[derive(Clone, Copy)]
+struct Asked<'k> {
+    known: &'k Known,
+    taking: Option<&'k str>,
+}
+
+fn has_addresses(to: &Destinations) -> bool {
+    !to.jurisdictions.is_empty()
+        || !to.organisations.is_empty()
+        || !to.asns.is_empty()
+        || !to.networks.is_empty()
+        || to.lists.iter().any(|list| !list.networks.is_empty())
+}
+
+fn means_name(to: &Destinations, name: &str) -> bool {
+    to.domains.iter().any(|domain| is_meant(&domain.name, domain.scope, name))
+        || to.lists.iter().any(|list| {
+            let any = |set: &firewall::policy::DomainSet| {
+                set.iter().any(|(entry, scope)| is_meant(entry, scope, name))
+            };
+            any(&list.domains) && !any(&list.exceptions)
+        })
+}
+
+/// Compares label by label, from the right.
+fn is_meant(entry: &str, scope: Scope, name: &str) -> bool {
+    let mut labels = name.split('.').rev();
+    entry.split('.').rev().all(|label| labels.next() == Some(label))
+        && match (scope, labels.next()) {
+            (Scope::Exact, rest) => rest.is_none(),
+            (Scope::Below, rest) => rest.is_some(),
+            (Scope::Tree, _) => true,
+        }
 }
 
 fn action(default: Default) -> Action {

@@ -17,7 +17,7 @@ use firewall::{
     },
 };
 use firewall_common::{
-    evaluate::Fault,
+    evaluate::{Fault, Named},
     event::FlowEvent,
     flow::TCP,
     parse::ip,
@@ -92,7 +92,7 @@ const EXTENSIONS: [u8; 8] = [0, 43, 44, 51, 60, 135, 139, 140];
 fn judged(generation: &Generation, packet: &ip::Packet, error: Option<ip::Error>) -> Judged {
     let outcome = match error {
         Some(_) => Err(Fault::PortHidden),
-        None => generation.evaluate(&packet.destination),
+        None => generation.evaluate(&packet.destination, &Named::default()),
     };
     match outcome {
         Ok(outcome) => Judged { verdict: outcome.verdict, reason: 0, decision: outcome.decision },

@@ -1,4 +1,4 @@
-//! What each destination class gets, by protocol and port.
+//! What a set of rules comes to, by protocol and port.
 
 use std::{
     cmp::Reverse,
@@ -20,21 +20,48 @@ pub enum Row {
     ByPort(Vec<(u128, usize)>),
 }
 
+/// The place of no decision: no rule matches, and what else is known of the flow decides.
+pub const NOTHING: usize = 0;
+
+/// Which of the rules that match a row decides by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// By all of them, and the defaults if none decides.
+    Whole,
+    /// By those that are carried out: a row beside a whole one, which says what else there is to
+    /// record.
+    Beside,
+}
+
 /// The decisions in the order of what they rest on.
 pub struct Numbered {
     /// By number; number 0 is unused.
     pub decisions: Vec<Decision>,
-    /// By the place that [`Row`] names, the leaf of the outcome.
+    /// By the place that [`Row`] names, the leaf of the outcome; the leaf 0 at [`NOTHING`].
     pub cells: Vec<Cell>,
 }
 
-/// Collects the decisions of all classes.
+/// A decision, and where the search for it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Found {
+    decision: Decision,
+    /// The ground of the decision, had nobody asked only to observe.
+    ended: Ground,
+    /// Whether the flow is dropped then.
+    drops: bool,
+}
+
+/// Collects rows and their decisions.
 pub struct Rows<'a> {
     policies: &'a [Policy],
     rules: &'a Rules<'a>,
     settings: &'a Settings,
-    found: Vec<Decision>,
-    places: HashMap<Decision, usize>,
+    /// Each row once.
+    pub all: Vec<Row>,
+    numbers: HashMap<(Vec<u32>, Kind), usize>,
+    /// What is at place 1, 2 and so on.
+    found: Vec<Found>,
+    places: HashMap<Found, usize>,
     reached: Vec<bool>,
 }
 
@@ -44,6 +71,8 @@ impl<'a> Rows<'a> {
             policies,
             rules,
             settings,
+            all: Vec::new(),
+            numbers: HashMap::new(),
             found: Vec::new(),
             places: HashMap::new(),
             reached: vec![false; rules.all.len()],
@@ -55,10 +84,19 @@ impl<'a> Rows<'a> {
         &self.reached
     }
 
-    /// The row of the class in which the rules of `signature` match by address.
-    ///
+    /// The number of the row of the rules in `signature`, which ascend.
+    pub fn of(&mut self, signature: Vec<u32>, kind: Kind) -> usize {
+        if let Some(number) = self.numbers.get(&(signature.clone(), kind)) {
+            return *number;
+        }
+        let row = self.row(&signature, kind);
+        self.all.push(row);
+        self.numbers.insert((signature, kind), self.all.len() - 1);
+        self.all.len() - 1
+    }
+
     /// As with addresses, the ports are swept once: between two boundaries the same rules match.
-    pub fn of_class(&mut self, signature: &[u32]) -> Row {
+    fn row(&mut self, signature: &[u32], kind: Kind) -> Row {
         let mut active = BTreeSet::new();
         let mut events: Vec<(u32, u32, bool)> = Vec::new();
         for index in signature {
@@ -76,7 +114,7 @@ impl<'a> Rows<'a> {
         let mut matched: HashMap<u32, u32> = HashMap::new();
         let mut steps: Vec<(u128, usize)> = Vec::new();
         if events.first().is_none_or(|(start, ..)| *start > 0) {
-            steps.push((0, self.decide(&active)));
+            steps.push((0, self.decide(&active, kind)));
         }
         for group in events.chunk_by(|a, b| a.0 == b.0) {
             for (_, index, starts) in group {
@@ -92,7 +130,7 @@ impl<'a> Rows<'a> {
             if start >= 1 << 24 {
                 break;
             }
-            let decision = self.decide(&active);
+            let decision = self.decide(&active, kind);
             if steps.last().is_none_or(|(_, last)| *last != decision) {
                 steps.push((start.into(), decision));
             }
@@ -104,20 +142,18 @@ impl<'a> Rows<'a> {
     }
 
     /// Tries the rules that match, in order.
-    fn decide(&mut self, matching: &BTreeSet<u32>) -> usize {
+    fn decide(&mut self, matching: &BTreeSet<u32>, kind: Kind) -> usize {
         let mut observed = Vec::new();
         // A policy that only observes would have been done with the flow at its first match.
         let mut done = Vec::new();
-        let mut ground = None;
         for &index in matching {
             let placed = self.rules.all[index as usize];
             match placed.mode {
                 Mode::Enforce => {
                     self.reached[index as usize] = true;
-                    ground = Some((self.rules.ground(index), placed.rule.action));
-                    break;
+                    return self.place(self.rules.ground(index), placed.rule.action, observed);
                 }
-                Mode::Observe if done.contains(&placed.policy) => {}
+                Mode::Observe if kind == Kind::Beside || done.contains(&placed.policy) => {}
                 Mode::Observe => {
                     self.reached[index as usize] = true;
                     done.push(placed.policy);
@@ -127,8 +163,63 @@ impl<'a> Rows<'a> {
                 }
             }
         }
-        let (mut ground, mut action) = ground.unwrap_or_else(|| self.default(&done, &mut observed));
-        if self.settings.observe && action == Action::Drop {
+        if kind == Kind::Beside {
+            return NOTHING;
+        }
+        let (ground, action) = self.default(&done, &mut observed);
+        self.place(ground, action, observed)
+    }
+
+    /// The place of the decision about a question for a name that the rules in `matched` match by
+    /// name, in order.
+    ///
+    /// What ports or addresses could make another of is left to the flow that comes after. Without a
+    /// rule it passes if some address could be reached.
+    pub fn question(&mut self, matched: &[u32], reaches: bool) -> usize {
+        let mut observed = Vec::new();
+        let mut done = Vec::new();
+        for &index in matched {
+            let placed = self.rules.all[index as usize];
+            if done.contains(&placed.policy)
+                || placed.drops() && (!placed.rule.ports.is_empty() || placed.excepts_addresses)
+            {
+                continue;
+            }
+            self.reached[index as usize] = true;
+            match placed.mode {
+                Mode::Enforce => {
+                    return self.place(self.rules.ground(index), placed.rule.action, observed);
+                }
+                Mode::Observe => {
+                    done.push(placed.policy);
+                    if placed.drops() {
+                        observed.push(self.rules.ground(index));
+                    }
+                }
+            }
+        }
+        // What defaults that are only observed would do is not asked: it takes all of the rules.
+        let (ground, action) = self.default(&done, &mut Vec::new());
+        match (action == Action::Drop, reaches) {
+            (true, false) | (false, true) => self.place(ground, action, observed),
+            (true, true) => self.place(Ground::Question, Action::Allow, observed),
+            (false, false) => self.place(Ground::Question, Action::Drop, observed),
+        }
+    }
+
+    /// Whether something in one of these rows passes.
+    pub fn passes(&self, mut rows: impl Iterator<Item = usize>) -> bool {
+        let passes = |place: usize| !self.found[place - 1].drops;
+        rows.any(|row| match &self.all[row] {
+            Row::One(place) => passes(*place),
+            Row::ByPort(steps) => steps.iter().any(|(_, place)| passes(*place)),
+        })
+    }
+
+    fn place(&mut self, ended: Ground, action: Action, mut observed: Vec<Ground>) -> usize {
+        let drops = action == Action::Drop;
+        let (mut ground, mut action) = (ended, action);
+        if self.settings.observe && drops {
             observed.push(ground);
             (ground, action) = (Ground::Default, Action::Allow);
         }
@@ -138,14 +229,13 @@ impl<'a> Rows<'a> {
             Action::Allow if observed.is_empty() => Verdict::Allow,
             Action::Allow => Verdict::Audit,
         };
-        let decision = Decision { verdict, ground, observed };
-        if let Some(place) = self.places.get(&decision) {
+        let found = Found { decision: Decision { verdict, ground, observed }, ended, drops };
+        if let Some(place) = self.places.get(&found) {
             return *place;
         }
-        let place = self.found.len();
-        self.found.push(decision.clone());
-        self.places.insert(decision, place);
-        place
+        self.found.push(found.clone());
+        self.places.insert(found, self.found.len());
+        self.found.len()
     }
 
     fn default(&self, done: &[usize], observed: &mut Vec<Ground>) -> (Ground, Action) {
@@ -167,22 +257,22 @@ impl<'a> Rows<'a> {
         (Ground::Default, action(self.settings.default))
     }
 
-    /// Numbers the decisions so that of two, the one whose ground comes first has the lower
-    /// number, and of the same ground the one that has more to record.
+    /// Numbers the decisions so that of two, the one whose search ended first has the lower
+    /// number, and of those that ended at the same the one that has more to record.
     pub fn number(&self) -> Numbered {
         let mut order: Vec<usize> = (0..self.found.len()).collect();
-        order.sort_by_key(|place| {
-            let Decision { ground, observed, .. } = &self.found[*place];
-            (*ground, Reverse(observed.len()), observed)
+        order.sort_by_key(|index| {
+            let Found { decision: Decision { observed, .. }, ended, .. } = &self.found[*index];
+            (*ended, Reverse(observed.len()), observed)
         });
         let unused =
             Decision { verdict: Verdict::Deny, ground: Ground::Default, observed: Vec::new() };
         let mut decisions = vec![unused];
-        let mut cells = vec![Cell::leaf(0); self.found.len()];
-        for place in order {
-            let decision = self.found[place].clone();
+        let mut cells = vec![Cell::leaf(0); self.found.len() + 1];
+        for index in order {
+            let decision = self.found[index].decision.clone();
             let outcome = Outcome { decision: decisions.len() as u32, verdict: decision.verdict };
-            cells[place] = outcome.cell();
+            cells[index + 1] = outcome.cell();
             decisions.push(decision);
         }
         Numbered { decisions, cells }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use firewall_common::evaluate::Cell;
 use ipnet::IpNet;
 
-use super::{Classes, Error, Facts, Ranges, Rules};
+use super::{Classes, Error, Facts, Ranges, Rules, Standing};
 use crate::{
     intel::country::Country,
     policy::{Destinations, Policy},
@@ -130,16 +130,18 @@ impl Events {
 
 fn add(events: &mut Vec<Event>, first: u128, last: u128, Use { rule, except }: Use) {
     events.push(Event { at: first, rule, except, starts: true });
-    // Nothing comes after the last address of all.
     if let Some(after) = last.checked_add(1) {
         events.push(Event { at: after, rule, except, starts: false });
     }
 }
 
 /// The destination classes of one family: each holds from its first address up to the next.
+///
+/// Each class is one that some address up to `last` has: what classes get says what can be reached.
 pub fn classes(
     rules: &Rules<'_>,
     events: &[Event],
+    last: u128,
     classes: &mut Classes<'_>,
 ) -> Vec<(u128, Cell)> {
     // How many reasons each rule has to match, and how many not to.
@@ -148,27 +150,39 @@ pub fn classes(
     for (index, placed) in rules.all.iter().enumerate() {
         if placed.rule.to.is_none() {
             matched[index][0] = 1;
-            active.insert(index as u32);
+            active.insert(Standing { rule: index as u32, excepted: false });
         }
     }
-    let mut steps = vec![(0, Cell::leaf(classes.of(active.iter().copied())))];
+    let mut steps = Vec::new();
+    if events.first().is_none_or(|first| first.at > 0) {
+        steps.push((0, Cell::leaf(classes.of(active.iter().copied()))));
+    }
+    // Nothing comes after the last address of all.
+    let events = &events[..events.partition_point(|event| event.at <= last)];
     for group in events.chunk_by(|a, b| a.at == b.at) {
         for event in group {
             let counts = &mut matched[event.rule as usize];
             let count = &mut counts[usize::from(event.except)];
             *count = if event.starts { *count + 1 } else { *count - 1 };
-            if counts[0] > 0 && counts[1] == 0 {
-                active.insert(event.rule);
-            } else {
-                active.remove(&event.rule);
+            let [to, except] = *counts;
+            let mut stands = |excepted, stands| {
+                let one = Standing { rule: event.rule, excepted };
+                if stands {
+                    active.insert(one)
+                } else {
+                    active.remove(&one)
+                };
+            };
+            stands(false, to > 0 && except == 0);
+            // Of what a rule matches by name, addresses can be taken out too.
+            if rules.all[event.rule as usize].names {
+                stands(true, except > 0);
             }
         }
         let cell = Cell::leaf(classes.of(active.iter().copied()));
         let at = group[0].at;
-        match steps.last_mut() {
-            Some((last, of)) if *last == at => *of = cell,
-            Some((_, of)) if *of == cell => {}
-            _ => steps.push((at, cell)),
+        if steps.last().is_none_or(|(_, before)| *before != cell) {
+            steps.push((at, cell));
         }
     }
     steps

@@ -1,0 +1,138 @@
+//! What goes into a generation besides the policies.
+
+use std::net::IpAddr;
+
+use firewall_common::{
+    flow::Address,
+    layout::{Header, Resolver, flags},
+    name_table::Keys,
+};
+
+use super::Error;
+use crate::policy::Default;
+
+/// What `firewall.toml` says of the verdicts, not of the destinations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// What no rule and no policy's default decides.
+    pub default: Default,
+    /// How a denied `connect` or `sendto` fails.
+    pub on_deny: OnDeny,
+    /// Whether replies on connections from outside are judged.
+    pub inbound: Inbound,
+    /// What holds for packets that cannot be read.
+    pub unparsable: Default,
+    /// What holds for flows known by names that get different verdicts, and that show none.
+    pub ambiguous: Default,
+    /// Whether allowed flows are recorded.
+    pub record_allow: bool,
+    /// Whether everything that would be denied is let through and recorded.
+    pub observe: bool,
+    /// Resolvers whose answers can support an allow, at most eight.
+    pub resolvers: Vec<(IpAddr, u16)>,
+    /// Ports that are asked for names beside 53, at most eight.
+    pub dns_ports: Vec<u16>,
+    /// Secrets of the table of names: whoever knows them can make names that fall together with
+    /// others. Those of [`Settings::default`] are known to all.
+    pub name_keys: Keys,
+}
+
+impl std::default::Default for Settings {
+    fn default() -> Self {
+        Self {
+            default: Default::Allow,
+            on_deny: OnDeny::Refuse,
+            inbound: Inbound::Allow,
+            unparsable: Default::Drop,
+            ambiguous: Default::Drop,
+            record_allow: true,
+            observe: false,
+            resolvers: Vec::new(),
+            dns_ports: Vec::new(),
+            name_keys: Keys { seed: 0x243f_6a88_85a3_08d3, factor: 0x9e37_79b9_7f4a_7c15 },
+        }
+    }
+}
+
+/// How a denied `connect` or `sendto` fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDeny {
+    /// `ECONNREFUSED`
+    Refuse,
+    /// `EHOSTUNREACH`
+    Unreachable,
+    /// `EINVAL`, as for a blackhole route.
+    Blackhole,
+}
+
+impl OnDeny {
+    const fn errno(self) -> i32 {
+        match self {
+            Self::Refuse => libc::ECONNREFUSED,
+            Self::Unreachable => libc::EHOSTUNREACH,
+            Self::Blackhole => libc::EINVAL,
+        }
+    }
+}
+
+/// What holds for replies on connections from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inbound {
+    /// They pass and are not recorded.
+    Allow,
+    /// They are judged like connections of the app's own.
+    Enforce,
+}
+
+impl Settings {
+    /// A header with what the settings say, and no tables.
+    pub(super) fn header(&self) -> Result<Header, Error> {
+        let mut header = Header {
+            errno: -self.on_deny.errno(),
+            flags: self.flags(),
+            // An even factor would lose bits with each byte.
+            name_keys: Keys { factor: self.name_keys.factor | 1, ..self.name_keys },
+            ..Header::default()
+        };
+        let mut ports = self.dns_ports.clone();
+        ports.retain(|port| ![0, 53].contains(port));
+        ports.sort_unstable();
+        ports.dedup();
+        fill(&mut header.dns_ports, ports, "dns_ports")?;
+        let mut resolvers: Vec<Resolver> = Vec::new();
+        for (address, port) in &self.resolvers {
+            let address = Address::from(*address);
+            let resolver = Resolver { address, port: u32::from(*port), _pad: 0 };
+            if !resolvers.contains(&resolver) {
+                resolvers.push(resolver);
+            }
+        }
+        fill(&mut header.resolvers, resolvers, "resolvers")?;
+        Ok(header)
+    }
+
+    fn flags(&self) -> u32 {
+        let mut bits = 0;
+        for (is, bit) in [
+            (self.unparsable == Default::Allow, flags::UNPARSABLE_ALLOW),
+            (self.inbound == Inbound::Enforce, flags::INBOUND_ENFORCE),
+            (self.record_allow, flags::RECORD_ALLOW),
+            (self.ambiguous == Default::Allow, flags::AMBIGUOUS_ALLOW),
+        ] {
+            if is {
+                bits |= bit;
+            }
+        }
+        bits
+    }
+}
+
+fn fill<T>(to: &mut [T], from: Vec<T>, setting: &'static str) -> Result<(), Error> {
+    if from.len() > to.len() {
+        return Err(Error::TooMany { setting, count: from.len(), limit: to.len() });
+    }
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = from;
+    }
+    Ok(())
+}
