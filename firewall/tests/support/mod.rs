@@ -2,7 +2,9 @@
 #![allow(dead_code, unused_imports, reason = "each test includes this and uses a part")]
 
 pub mod client;
+pub mod dns;
 mod packet;
+mod payload;
 mod roundabout;
 mod uring;
 
@@ -333,7 +335,7 @@ pub fn assert_keys(event: &Value) {
     word("verdict", &["allow", "audit", "deny"]);
     word("mode", &["enforce", "observe"]);
     word("reason", &["rule", "default", "parse-error", "no-policy", "kernel", "inbound"]);
-    word("hook", &["connect", "sendmsg", "packet"]);
+    word("hook", &["connect", "sendmsg", "packet", "dns", "tls", "http"]);
     let time = event["time"].as_str().expect("a time");
     assert!(time.len() == 27 && time.ends_with('Z') && time.starts_with("20"), "{event}");
     assert!(event["app"]["name"].is_string() && event["app"]["uid"].is_u64(), "{event}");
