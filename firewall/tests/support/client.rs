@@ -26,7 +26,7 @@ const STEPS: &str = "FIREWALL_TEST_STEPS";
 const HANG: libc::timeval = libc::timeval { tv_sec: 3, tv_usec: 0 };
 
 /// One step, made.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Step {
     pub pid: u32,
     pub line: String,

@@ -46,7 +46,7 @@ pub struct Run {
 }
 
 /// What a run did.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Outcome {
     pub status: ExitStatus,
     pub stdout: String,
@@ -224,6 +224,12 @@ fn open_to_all(path: &Path) {
 }
 
 impl Outcome {
+    /// The same run with what another client of it said.
+    #[must_use]
+    pub fn with_steps(&self, steps: Vec<client::Step>) -> Self {
+        Self { steps, ..self.clone() }
+    }
+
     /// The only step that begins with this.
     #[track_caller]
     pub fn step(&self, line: &str) -> &client::Step {
