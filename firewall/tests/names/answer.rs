@@ -78,13 +78,13 @@ fn an_address_is_tied_when_it_was_asked_for() {
         "dns-tcp 10.200.0.1:53 far.example AAAA 2,9,18",
     ] {
         let world = World::new();
-        let policy = world.deny(&["far.example"], "ports = [\"tcp/81\"]");
-        let [before, after] = [format!("tcp [{AMAZON}]:80"), format!("tcp [{AMAZON}]:81")];
+        let policy = world.deny(&["far.example"], "ports = [\"tcp/443\"]");
+        let [before, after] = [format!("tcp [{AMAZON}]:80"), format!("tcp [{AMAZON}]:443")];
         let outcome = world.script(&["--policy", &policy], &[&before, ask, &after]);
         assert_passes(&outcome, &before);
         assert_passes(&outcome, ask);
         assert_fails(&outcome, &after, &DENIED);
-        let event = outcome.denied(AMAZON, 81, "tcp");
+        let event = outcome.denied(AMAZON, 443, "tcp");
         assert_rule(event, "far.example");
         assert_eq!(event["host"]["name"], "far.example", "{event}");
         assert_learned(event, "dns", "unique");
@@ -147,7 +147,7 @@ fn answers_that_nobody_asked_for_are_not_believed() {
         });
         let policy = world.deny(&["victim.example"], "ports = [\"tcp/80\"]");
         let lines =
-            [format!("dns-listen 5310 {LIAR}:53 {name} 300"), format!("tcp {ELSEWHERE}:80")];
+            [format!("dns-listen 5310 {LIAR}:53 {name} 300 1"), format!("tcp {ELSEWHERE}:80")];
         let outcome = world.script(&["--policy", &policy], &lines.each_ref().map(String::as_str));
         assert!(!liar.contacts().is_empty(), "the question arrived");
         assert_passes(&outcome, &lines[0]);
@@ -171,7 +171,7 @@ fn an_answer_out_of_nowhere_is_not_believed() {
     let stranger = world.net.in_server(|| UdpSocket::bind(("1.64.0.1", 53)).expect("binding"));
     let policy = world.deny(&["victim.example"], "ports = [\"tcp/80\"]");
     let connect = format!("tcp {ELSEWHERE}:80");
-    let listen = "dns-listen 5310 10.200.0.1:53 good.example 600";
+    let listen = "dns-listen 5310 10.200.0.1:53 good.example 600 2";
     let run = world.start(&["--policy", &policy]).start_client(&format!("{listen}\n{connect}"));
     let to: Ipv4Addr = ELSEWHERE.parse().expect("an address");
     // For as long as it takes: the app listens for a part of that time.

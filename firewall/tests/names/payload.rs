@@ -12,6 +12,9 @@ use super::world::{
     assert_nothing_denied, assert_passes, assert_rule, curl, denied, zone,
 };
 
+/// curl's last word on proxies: they are for everything but this.
+const BY_PROXY: &str = "--noproxy nothing.invalid";
+
 /// Two names at one address, one of them denied. Which it is shows in the payload alone.
 #[test]
 fn a_shared_address_is_decided_by_the_payload() {
@@ -63,9 +66,9 @@ fn the_right_name_at_another_address_is_denied() {
         curl(&format!("--resolve HM.BAIDU.COM:80:{ELSEWHERE} http://HM.BAIDU.COM/")),
         curl(&format!("--resolve hm.baidu.com:443:[{AMAZON}] https://hm.baidu.com/")),
         // The target of a request to a proxy is a whole URL, and is what counts.
-        curl(&format!("-x http://{ELSEWHERE}:80 http://hm.baidu.com/")),
-        curl(&format!("-x http://{ELSEWHERE}:80 http://www.hm.baidu.com:80/path")),
-        curl(&format!("-x http://{ELSEWHERE}:80 http://evilbaidu.com/")),
+        curl(&format!("{BY_PROXY} -x http://{ELSEWHERE}:80 http://hm.baidu.com/")),
+        curl(&format!("{BY_PROXY} -x http://{ELSEWHERE}:80 http://www.hm.baidu.com:80/path")),
+        curl(&format!("{BY_PROXY} -x http://{ELSEWHERE}:80 http://evilbaidu.com/")),
         curl(&format!("--resolve evilbaidu.com:443:{FREE} https://evilbaidu.com/")),
         curl(&format!("https://{ELSEWHERE}/")),
     ];
@@ -173,7 +176,7 @@ fn without_a_rule_every_payload_is_answered() {
         format!("opaque {FREE}:2222"),
         format!("http {ELSEWHERE}:80 hm.baidu.com 20"),
         format!("http-absolute {ELSEWHERE}:80 http://hm.baidu.com/x evilbaidu.com whole"),
-        curl(&format!("-x http://{ELSEWHERE}:80 http://hm.baidu.com/")),
+        curl(&format!("{BY_PROXY} -x http://{ELSEWHERE}:80 http://hm.baidu.com/")),
     ];
     for form in ["plain", "grease", "large", "ech"] {
         lines.extend(CUTS.map(|cuts| format!("tls {ELSEWHERE}:443 {form} hm.baidu.com {cuts}")));
@@ -184,7 +187,11 @@ fn without_a_rule_every_payload_is_answered() {
         assert_passes(&outcome, line);
     }
     assert_nothing_denied(&outcome);
-    assert!(world.heard("hm.baidu.com"));
+    assert!(world.heard("GET http://hm.baidu.com/ HTTP"));
+    assert!(world.https.contacts().iter().any(|one| {
+        let text = String::from_utf8_lossy(&one.data);
+        text.contains("hm.baidu.com")
+    }));
 }
 
 /// An address with an allowed and a denied name, and a protocol that shows none.

@@ -65,12 +65,14 @@ pub fn act(words: &[&str]) -> io::Result<()> {
             send(&socket, first, libc::MSG_MORE)?;
             send(&socket, rest, 0)
         }
-        // Asks, and takes in whatever comes from anywhere, like an app that trusts everybody.
-        ["dns-listen", port, server, name, time] => {
+        // Asks, and takes in whatever comes from anywhere, like an app that trusts everybody. Fewer
+        // datagrams than expected are an error.
+        ["dns-listen", port, server, name, time, count] => {
             let socket = bound(addr(server), port.parse().expect("a port"))?;
             socket.send_to(&question(id(), name, "A"), addr(server))?;
-            listen(&socket, millis(time));
-            Ok(())
+            let heard = listen(&socket, millis(time));
+            let enough = heard >= count.parse().expect("a number");
+            enough.then_some(()).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODATA))
         }
         // Asks for each name of a range, and connects to what the answer says without a pause.
         ["dns-connect", count, server, pattern, port] => {
@@ -254,13 +256,15 @@ pub fn read_all(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<()> {
     })
 }
 
-fn listen(socket: &UdpSocket, time: Duration) {
+fn listen(socket: &UdpSocket, time: Duration) -> usize {
+    let mut heard = 0;
     let end = Instant::now() + time;
     let mut buffer = [0; 4096];
     while let Some(left) = end.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) {
         let _ = socket.set_read_timeout(Some(left));
-        let _ = socket.recv_from(&mut buffer);
+        heard += usize::from(socket.recv_from(&mut buffer).is_ok());
     }
+    heard
 }
 
 fn send(socket: &UdpSocket, data: &[u8], flags: libc::c_int) -> io::Result<()> {
