@@ -144,10 +144,10 @@ pub fn curl(arguments: &str) -> String {
 }
 
 /// The exit statuses of curl: the name was not resolved, the connection was refused, the
-/// connection ended early (TLS; nothing at all; broken).
+/// connection ended early (in TLS; before an answer; while sending or receiving).
 pub const UNRESOLVED: i32 = 6;
 pub const REFUSED: i32 = 7;
-pub const CLOSED: [i32; 3] = [35, 52, 56];
+pub const CLOSED: [i32; 4] = [35, 52, 55, 56];
 
 /// That a step failed with an error, and at once.
 #[track_caller]

@@ -199,8 +199,8 @@ fn addresses(answer: &[u8]) -> io::Result<Vec<IpAddr>> {
         let length = usize::from(u16::from_be_bytes([answer[at + 8], answer[at + 9]]));
         let data = &answer[at + 10..at + 10 + length];
         match kind {
-            A => found.extend(<[u8; 4]>::try_from(data).map(|bytes| IpAddr::from(bytes))),
-            AAAA => found.extend(<[u8; 16]>::try_from(data).map(|bytes| IpAddr::from(bytes))),
+            A => found.extend(<[u8; 4]>::try_from(data).map(IpAddr::from)),
+            AAAA => found.extend(<[u8; 16]>::try_from(data).map(IpAddr::from)),
             _ => {}
         }
         at += 10 + length;
