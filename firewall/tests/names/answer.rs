@@ -91,6 +91,35 @@ fn an_address_is_tied_when_it_was_asked_for() {
     }
 }
 
+/// Every address of an answer is tied, the last as the first.
+#[test]
+fn all_addresses_of_an_answer_are_tied() {
+    if !require_names() {
+        return;
+    }
+    let addresses: Vec<String> = (1..=16).map(|number| format!("198.41.31.{number}")).collect();
+    let zone =
+        zone().host("many.target.example", &addresses).alias("many.example", "many.target.example");
+    for (kind, ask) in [
+        (Kind::Dnsmasq, "dns 10.200.0.1:53 many.example A"),
+        (Kind::Unbound, "dns-edns 10.200.0.1:53 many.example A"),
+        (Kind::Dnsmasq, "dns-tcp 10.200.0.1:53 many.example A whole"),
+        (Kind::Unbound, "dns-tcp [fd00:f1e3::1]:53 many.example A 1"),
+    ] {
+        let world = World::with(kind, &["10.200.0.1"], "", &zone);
+        let policy = world.deny(&["=many.target.example"], "");
+        let connects: Vec<String> = addresses.iter().map(|ip| format!("tcp {ip}:80")).collect();
+        let script: Vec<&str> =
+            [ask].into_iter().chain(connects.iter().map(String::as_str)).collect();
+        let outcome = world.script(&["--policy", &policy], &script);
+        assert_passes(&outcome, ask);
+        for (line, ip) in connects.iter().zip(&addresses) {
+            assert_fails(&outcome, line, &DENIED);
+            assert_rule(outcome.denied(ip, 80, "tcp"), "many.target.example");
+        }
+    }
+}
+
 /// What a server that is no server sends on a question.
 #[derive(Clone, Copy)]
 enum Lie {

@@ -217,6 +217,73 @@ fn a_rule_with_ports_lets_the_question_pass() {
     assert_learned(event, "dns", "unique");
 }
 
+/// By an option of the command line, and by a file of names.
+#[test]
+fn a_name_or_a_list_on_the_command_line() {
+    if !require_names() {
+        return;
+    }
+    let world = World::new();
+    let list = world.file("hosts", "0.0.0.0 hm.baidu.com\n0.0.0.0 tracker.example # seen\n");
+    let list = format!("list:{list}");
+    let lines = [
+        curl("http://gator.volces.com/"),
+        curl("http://hm.baidu.com/"),
+        curl("http://tracker.example/"),
+        curl("http://shop.example/"),
+    ];
+    let options = ["--deny", "domain:gator.volces.com", "--deny", &list];
+    let outcome = world.script(&options, &lines.each_ref().map(String::as_str));
+    for line in &lines[..3] {
+        assert_fails(&outcome, line, &[UNRESOLVED]);
+    }
+    assert_passes(&outcome, &lines[3]);
+    for (name, rule) in [
+        ("gator.volces.com", "--deny domain:gator.volces.com".to_owned()),
+        ("hm.baidu.com", format!("--deny {list}")),
+        ("tracker.example", format!("--deny {list}")),
+    ] {
+        let event = denied(&outcome, "dns", name);
+        assert_eq!(event["policy"], "command-line", "{event}");
+        assert_eq!(event["rule"], rule, "{event}");
+        let evidence = event["evidence"][0].as_str().expect("evidence");
+        assert!(
+            evidence.ends_with(&format!("={name}")) || evidence.ends_with(&format!(":{name}")),
+            "{event}"
+        );
+        world.assert_never_asked(name);
+    }
+}
+
+/// Observed, every place tells what it would have denied, and nothing is.
+#[test]
+fn observing_records_and_lets_pass() {
+    if !require_names() {
+        return;
+    }
+    let world = World::new();
+    let policy = world.deny(&["hm.baidu.com", "=hm.e.shifen.com"], "");
+    let lines = [
+        curl("-4 https://hm.baidu.com/"),
+        curl(&format!("--resolve hm.baidu.com:443:{FREE} https://hm.baidu.com/")),
+    ];
+    let outcome =
+        world.script(&["--policy", &policy, "--observe"], &lines.each_ref().map(String::as_str));
+    for line in &lines {
+        assert_passes(&outcome, line);
+    }
+    assert_nothing_denied(&outcome);
+    for (hook, ip) in [("dns", "10.200.0.1"), ("connect", BAIDU_HK), ("tls", FREE)] {
+        let event = outcome.events.iter().find(|event| {
+            event["hook"] == hook && event["dst"]["ip"] == ip && event["action"] == "drop"
+        });
+        let event = event.unwrap_or_else(|| panic!("{hook} {ip}: {:#?}", outcome.events));
+        assert_eq!(event["verdict"], "audit", "{event}");
+        assert_eq!(event["mode"], "observe", "{event}");
+        assert_eq!(event["host"]["name"], "hm.baidu.com", "{event}");
+    }
+}
+
 /// No pause between the answer and the first packet: the name is known before the app has it.
 #[test]
 fn an_address_is_known_before_the_app_has_it() {

@@ -42,6 +42,15 @@ pub fn act(words: &[&str]) -> io::Result<()> {
         }
         // Over TCP, with the stream cut at these places; the first two bytes are the length.
         ["dns-tcp", server, name, kind, cuts] => over_tcp(addr(server), name, kind, cuts),
+        // Two questions in one stream, before an answer to either (RFC 7766, section 6.2.1.1).
+        ["dns-tcp-two", server, first, second] => {
+            let questions = [first, second].map(|name| framed(&question(id(), name, "A")));
+            let mut stream = TcpStream::connect_timeout(&addr(server), PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.write_all(&questions.concat())?;
+            read_answer(&mut stream)?;
+            read_answer(&mut stream).map(drop)
+        }
         // Sent and forgotten, whatever it is.
         ["dns-hex", server, hex] => connected(addr(server))?.send(&unhex(hex)).map(drop),
         // One call, two datagrams.
@@ -221,14 +230,21 @@ fn after_name(message: &[u8], mut at: usize) -> usize {
 fn over_tcp(server: SocketAddr, name: &str, kind: &str, cuts: &str) -> io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let question = question(id(), name, kind);
-    let length = u16::try_from(question.len()).expect("short").to_be_bytes();
-    write_pieces(&mut stream, &[&length, &question[..]].concat(), cuts)?;
+    write_pieces(&mut stream, &framed(&question(id(), name, kind)), cuts)?;
+    addresses(&read_answer(&mut stream)?).map(drop)
+}
+
+/// A message as it is in a stream, with its length before it.
+fn framed(message: &[u8]) -> Vec<u8> {
+    [&u16::try_from(message.len()).expect("short").to_be_bytes()[..], message].concat()
+}
+
+fn read_answer(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut length = [0; 2];
-    read_all(&mut stream, &mut length)?;
+    read_all(stream, &mut length)?;
     let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
-    read_all(&mut stream, &mut answer)?;
-    addresses(&answer).map(drop)
+    read_all(stream, &mut answer)?;
+    Ok(answer)
 }
 
 /// Writes in pieces that end at these places: `whole`, or numbers with commas between.
