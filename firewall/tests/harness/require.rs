@@ -23,7 +23,12 @@ pub fn require_kernel() -> bool {
 #[must_use]
 pub fn require_names() -> bool {
     let programs = ["dnsmasq", "unbound", "openssl", "getent"];
-    unless(missing().or_else(|| programs.iter().find_map(|program| no_program(program))))
+    let resolv_conf = || {
+        let there = Path::new("/etc/resolv.conf").exists();
+        (!there).then(|| "there is no /etc/resolv.conf that another could cover".to_owned())
+    };
+    let no_programs = || programs.iter().find_map(|program| no_program(program));
+    unless(missing().or_else(no_programs).or_else(resolv_conf))
 }
 
 #[track_caller]

@@ -145,7 +145,12 @@ fn several_questions_are_all_judged() {
         let count = u16::try_from(names.len()).expect("few");
         format!("dns-hex 10.200.0.1:53 {}", dns::hex(&dns::message(9, count, &rest)))
     };
+    // The second name ends where a pointer leads: in the first, behind its first label.
+    let tail = [0, 1, 0, 1];
+    let first = dns::encode("www.baidu.com");
+    let pointed = [&first[..], &tail, &[2, b'h', b'm', 0xc0, 16], &tail].concat();
     let denied_ones = [
+        format!("dns-hex 10.200.0.1:53 {}", dns::hex(&dns::message(9, 2, &pointed))),
         of(&["evilbaidu.com", "hm.baidu.com"]),
         of(&["hm.baidu.com", "evilbaidu.com"]),
         of(&["evilbaidu.com", "good.example", "x.hm.baidu.com"]),
@@ -157,6 +162,7 @@ fn several_questions_are_all_judged() {
         assert_fails(&outcome, line, &DROPPED);
     }
     assert_passes(&outcome, &fine);
+    assert!(!world.on_the_wire("www.baidu.com"));
     assert!(!world.on_the_wire("hm.baidu.com") && world.on_the_wire("good.example"));
 }
 

@@ -15,7 +15,7 @@ pub const HTTPS: u16 = 65;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_millis(2000);
 /// Between the pieces of what is split, so that each is a segment of its own.
-pub const PAUSE: Duration = Duration::from_millis(20);
+pub const PAUSE: Duration = Duration::from_millis(10);
 
 /// A step whose first word begins with `dns`.
 pub fn act(words: &[&str]) -> io::Result<()> {
