@@ -18,8 +18,17 @@ const BPF_LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 /// Debian's packages of a recent Rust, among them the sources of `core`.
 const DEBIAN_RUST: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
 /// Programs that tests run, and the packages they are in.
-const TEST_PROGRAMS: &[(&str, &str)] =
-    &[("curl", "curl"), ("ip", "iproute2"), ("ping", "iputils-ping")];
+const TEST_PROGRAMS: &[(&str, &str)] = &[
+    ("curl", "curl"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("ip", "iproute2"),
+    ("openssl", "openssl"),
+    ("ping", "iputils-ping"),
+    ("unbound", UNBOUND),
+];
+/// Its package would start it at once, and make it the resolver of the whole machine.
+const UNBOUND: &str = "unbound";
+const UNBOUND_UNITS: [&str; 2] = ["unbound.service", "unbound-resolvconf.service"];
 
 /// Installs what is missing, and says what was found and done.
 pub fn run() -> Result<()> {
@@ -218,7 +227,7 @@ fn ebpf_clippy(apt: &mut Apt, found: &Toolchain) {
 fn test_programs(apt: &mut Apt) {
     let missing: Vec<&str> = TEST_PROGRAMS
         .iter()
-        .filter(|(program, _)| toolchain::which(program).is_none())
+        .filter(|(program, _)| !is_installed(program))
         .map(|(_, package)| *package)
         .collect();
     if missing.is_empty() {
@@ -227,9 +236,26 @@ fn test_programs(apt: &mut Apt) {
     let packages = missing.join(" ");
     if !apt.usable() {
         say(&format!("tests need these, which only root can install with apt-get: {packages}"));
-    } else if let Err(error) = apt.install(&missing) {
+        return;
+    }
+    if missing.contains(&UNBOUND) && std::path::Path::new("/run/systemd/system").exists() {
+        say("the service of unbound stays off: tests start their own (systemctl unmask undoes it)");
+        if let Err(error) = run_command(command("systemctl").arg("mask").args(UNBOUND_UNITS)) {
+            say(&format!("unbound is not installed, as its service would start: {error:#}"));
+            return;
+        }
+    }
+    if let Err(error) = apt.install(&missing) {
         say(&format!("tests need {packages}: {error:#}"));
     }
+}
+
+/// Servers are not on the path of every user.
+fn is_installed(program: &str) -> bool {
+    toolchain::which(program).is_some()
+        || ["/usr/sbin", "/sbin"]
+            .iter()
+            .any(|directory| std::path::Path::new(directory).join(program).is_file())
 }
 
 /// Debian's packages. The lists are brought up to date once, before the first use.

@@ -1,7 +1,9 @@
 //! What answers in a namespace, and keeps a record of who came.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -41,8 +43,48 @@ impl Listener {
 
     /// Accepts connections, and reads until they end.
     pub fn tcp(namespace: &Namespace, on: &[SocketAddr]) -> Self {
-        Self::streams(namespace, on, |stream, data| {
-            let _ = stream.take(MAX_BYTES as u64).read_to_end(data);
+        Self::streams(namespace, on, |stream, record| while read(stream, record).is_some() {})
+    }
+
+    /// Accepts connections, and sends back what it reads.
+    pub fn echo(namespace: &Namespace, on: &[SocketAddr]) -> Self {
+        Self::streams(namespace, on, |stream, record| {
+            while let Some(data) = read(stream, record) {
+                if stream.write_all(&data).is_err() {
+                    return;
+                }
+            }
+        })
+    }
+
+    /// Accepts connections, and once one has sent a whole TLS record, has the server behind a Unix
+    /// socket answer it. The client's bytes are recorded as they are on the wire.
+    pub(super) fn tls(namespace: &Namespace, on: &[SocketAddr], server: PathBuf) -> Self {
+        Self::streams(namespace, on, move |stream, record| {
+            let mut data = Vec::new();
+            // The header of a record ends with its length (RFC 8446, section 5.1).
+            while data.len() < 5
+                || data.len() < 5 + usize::from(data[3]) * 256 + usize::from(data[4])
+            {
+                let Some(more) = read(stream, record) else { return };
+                data.extend(more);
+            }
+            let Ok(mut behind) = UnixStream::connect(&server) else { return };
+            let (Ok(mut answers), Ok(mut back)) = (behind.try_clone(), stream.try_clone()) else {
+                return;
+            };
+            let answering = std::thread::spawn(move || {
+                // Ends with the server's side; both directions have a time-out.
+                let _ = std::io::copy(&mut answers, &mut back);
+                let _ = back.shutdown(Shutdown::Write);
+            });
+            let _ = behind.set_read_timeout(Some(PATIENCE));
+            let mut sent = behind.write_all(&data);
+            while let (Ok(()), Some(more)) = (&sent, read(stream, record)) {
+                sent = behind.write_all(&more);
+            }
+            let _ = behind.shutdown(Shutdown::Both);
+            let _ = answering.join();
         })
     }
 
@@ -90,29 +132,26 @@ impl Listener {
     fn streams(
         namespace: &Namespace,
         on: &[SocketAddr],
-        serve: impl Fn(&mut TcpStream, &mut Vec<u8>) + Send + Copy + 'static,
+        serve: impl Fn(&mut TcpStream, &Record) + Send + Clone + 'static,
     ) -> Self {
         let mut listener = Self::idle();
         for address in on {
             let socket = namespace.run(|| TcpListener::bind(address)).expect("binding TCP");
             socket.set_nonblocking(true).expect("a socket that does not block");
+            let serve = serve.clone();
             listener.start(move |contacts| {
                 let Ok((mut stream, from)) = socket.accept() else { return false };
                 let Ok(to) = stream.local_addr() else { return true };
-                let contacts = Arc::clone(contacts);
                 // Recorded at once: also a peer that says nothing got through.
-                let index = record(&contacts, to, from, Vec::new());
+                let index = record(contacts, to, from, Vec::new());
+                let record = Record { contacts: Arc::clone(contacts), index };
+                let serve = serve.clone();
                 // Bounded by the time-out, so nobody waits for this thread.
                 std::thread::spawn(move || {
                     let _ = stream.set_nonblocking(false);
                     let _ = stream.set_read_timeout(Some(PATIENCE));
                     let _ = stream.set_write_timeout(Some(PATIENCE));
-                    let mut data = Vec::new();
-                    serve(&mut stream, &mut data);
-                    let mut contacts = contacts.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let Some(contact) = index.and_then(|index| contacts.get_mut(index)) {
-                        contact.data = data;
-                    }
+                    serve(&mut stream, &record);
                 });
                 true
             });
@@ -147,6 +186,38 @@ impl Drop for Listener {
     }
 }
 
+/// Where what a peer sends is kept.
+struct Record {
+    contacts: Arc<Mutex<Vec<Contact>>>,
+    index: Option<usize>,
+}
+
+impl Record {
+    fn push(&self, bytes: &[u8]) {
+        let mut contacts = self.contacts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(contact) = self.index.and_then(|index| contacts.get_mut(index)) {
+            let room = MAX_BYTES.saturating_sub(contact.data.len());
+            contact.data.extend(&bytes[..bytes.len().min(room)]);
+        }
+    }
+}
+
+/// What a peer sends next, recorded; `None` at the end of the stream and after too long a pause.
+fn read(stream: &mut TcpStream, record: &Record) -> Option<Vec<u8>> {
+    let mut buffer = [0; 4096];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return None,
+            Ok(length) => {
+                record.push(&buffer[..length]);
+                return Some(buffer[..length].to_vec());
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+}
+
 fn record(
     contacts: &Mutex<Vec<Contact>>,
     to: SocketAddr,
@@ -161,19 +232,15 @@ fn record(
     Some(contacts.len() - 1)
 }
 
-fn answer_http(stream: &mut TcpStream, data: &mut Vec<u8>) {
+fn answer_http(stream: &mut TcpStream, record: &Record) {
     let end = Instant::now() + PATIENCE;
-    let mut buffer = [0; 4096];
+    let mut data = Vec::new();
     while !data.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
         if data.len() > MAX_BYTES || Instant::now() > end {
             return;
         }
-        match stream.read(&mut buffer) {
-            Ok(0) => return,
-            Ok(length) => data.extend_from_slice(&buffer[..length]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return,
-        }
+        let Some(more) = read(stream, record) else { return };
+        data.extend(more);
     }
     let (Ok(to), Ok(from)) = (stream.local_addr(), stream.peer_addr()) else { return };
     let body = format!("{} answers {}\n", canonical(to), canonical(from).ip());

@@ -4,6 +4,8 @@
 //! - [`Net`]: the namespaces `client` and `server`, joined by a veth pair. The server has any public
 //!   addresses; the client reaches them all through it; nothing leads out of the two.
 //! - [`Listener`]: HTTP, TCP and UDP in a namespace, with a record of who came.
+//! - [`Zone`] and [`NameServer`]: names, and a dnsmasq or an unbound that serves them; [`Resolver`]
+//!   makes a command ask it. [`Https`]: a TLS server that keeps what clients sent.
 //! - [`Capture`]: every IP packet that arrived at the server, whatever its protocol.
 //! - [`Cgroup`]: a child cgroup.
 //! - [`require_kernel`]: skips a test where the machine cannot run it.
@@ -13,23 +15,30 @@
 //! the next one. They panic instead of returning errors, because a panic has a place.
 //!
 //! Integration tests include this with `mod harness;`, other programs of the workspace with
-//! `#[path]`. It takes nothing but `libc` and `rustix`.
+//! `#[path]`. It takes nothing but `libc`, `rustix` and `tempfile`.
 #![allow(dead_code, unused_imports, reason = "each test includes this and uses a part")]
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "see above: it panics on purpose")]
 
 mod capture;
 mod cgroup;
+mod https;
 mod listener;
+mod name_server;
 mod namespace;
 mod net;
+mod program;
 mod require;
+mod resolver;
 
 pub use capture::{Capture, Packet};
 pub use cgroup::Cgroup;
+pub use https::Https;
 pub use listener::{Contact, Listener};
+pub use name_server::{Kind, NameServer, Zone};
 pub use namespace::Namespace;
 pub use net::{CLIENT_V4, CLIENT_V6, Net, SERVER_V4, SERVER_V6};
-pub use require::{require_kernel, skip};
+pub use require::{require_kernel, require_names, skip};
+pub use resolver::Resolver;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};

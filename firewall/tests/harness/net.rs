@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Command;
 
-use super::{Capture, Listener, Namespace};
+use super::{Capture, Https, Kind, Listener, NameServer, Namespace, Zone};
 
 /// The client's own addresses and the server's, on the wire between them.
 pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 2);
@@ -104,6 +104,26 @@ impl Net {
     /// Accepts connections, and reads until they end.
     pub fn listen_tcp(&self, on: &[&str]) -> Listener {
         Listener::tcp(&self.server, &parse(on))
+    }
+
+    /// Accepts connections, and sends back what it reads.
+    pub fn echo_tcp(&self, on: &[&str]) -> Listener {
+        Listener::echo(&self.server, &parse(on))
+    }
+
+    /// A web server with TLS, whose certificate nobody signed.
+    pub fn serve_https(&self, on: &[&str]) -> Https {
+        Https::new(&self.server, &parse(on))
+    }
+
+    /// A real name server that knows this zone and nothing else.
+    pub fn serve_names(&self, kind: Kind, zone: &Zone, on: &[&str]) -> NameServer {
+        NameServer::new(&self.server, kind, zone, &parse(on))
+    }
+
+    /// A caching resolver beside the client, on its loopback.
+    pub fn stub_resolver(&self, on: &str, upstream: &str) -> NameServer {
+        NameServer::stub(&self.client, parse(&[on])[0], parse(&[upstream])[0])
     }
 
     /// Receives datagrams, and sends each one back. `[::]:53` is port 53 of every address.

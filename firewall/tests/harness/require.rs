@@ -15,7 +15,25 @@ use std::path::Path;
 #[track_caller]
 #[must_use]
 pub fn require_kernel() -> bool {
-    let Some(reason) = missing() else { return true };
+    unless(missing())
+}
+
+/// As [`require_kernel`], and whether the name servers and TLS are there too.
+#[track_caller]
+#[must_use]
+pub fn require_names() -> bool {
+    let programs = ["dnsmasq", "unbound", "openssl", "getent"];
+    let resolv_conf = || {
+        let there = Path::new("/etc/resolv.conf").exists();
+        (!there).then(|| "there is no /etc/resolv.conf that another could cover".to_owned())
+    };
+    let no_programs = || programs.iter().find_map(|program| no_program(program));
+    unless(missing().or_else(no_programs).or_else(resolv_conf))
+}
+
+#[track_caller]
+fn unless(missing: Option<String>) -> bool {
+    let Some(reason) = missing else { return true };
     assert!(
         std::env::var_os("FIREWALL_REQUIRE_KERNEL").is_none_or(|value| value != "1"),
         "this test may not be skipped (FIREWALL_REQUIRE_KERNEL=1), but {reason}"
@@ -49,11 +67,8 @@ fn missing() -> Option<String> {
     if !Path::new("/sys/kernel/btf/vmlinux").exists() {
         return Some("the kernel has no BTF (CONFIG_DEBUG_INFO_BTF)".to_owned());
     }
-    for program in ["ip", "curl"] {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        if !std::env::split_paths(&path).any(|dir| dir.join(program).is_file()) {
-            return Some(format!("there is no `{program}`: run `cargo xtask setup`"));
-        }
+    if let Some(reason) = ["ip", "curl"].iter().find_map(|program| no_program(program)) {
+        return Some(reason);
     }
     // In a container even root may lack the capability.
     let namespace = std::thread::spawn(|| {
@@ -67,6 +82,11 @@ fn missing() -> Option<String> {
         Err(_) => return Some("network namespaces cannot be made".to_owned()),
     }
     can_use_bpf().err().map(|error| format!("bpf(2) does not work: {error}"))
+}
+
+fn no_program(program: &str) -> Option<String> {
+    let found = super::program::find(program).is_some();
+    (!found).then(|| format!("there is no `{program}`: run `cargo xtask setup`"))
 }
 
 /// Makes a map of one entry, and closes it.

@@ -8,13 +8,13 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write as _},
     net::{IpAddr, SocketAddr},
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+    os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd},
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use super::{packet, roundabout, uring};
+use super::{dns, packet, payload, roundabout, uring};
 
 /// The name of the test that is no test but the client.
 pub const TEST: &str = "support::client::client_of_a_run";
@@ -26,7 +26,7 @@ const STEPS: &str = "FIREWALL_TEST_STEPS";
 const HANG: libc::timeval = libc::timeval { tv_sec: 3, tv_usec: 0 };
 
 /// One step, made.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Step {
     pub pid: u32,
     pub line: String,
@@ -215,6 +215,16 @@ impl Client {
             }
             // So many datagrams, each to another port of a range and from one socket.
             ["flood", count, to] => flood(count.parse().expect("a number"), addr(to)),
+            // The errno is the program's exit status.
+            ["exec", program, arguments @ ..] => {
+                let status = Command::new(program).args(arguments).stdin(Stdio::null()).status()?;
+                match status.code() {
+                    Some(0) => Ok(()),
+                    code => Err(io::Error::from_raw_os_error(code.unwrap_or(255))),
+                }
+            }
+            [word, ..] if word.starts_with("dns") => dns::act(words),
+            ["tls" | "http" | "http-absolute" | "opaque", ..] => payload::act(words),
             other => panic!("no such step: {other:?}"),
         }
     }
@@ -279,7 +289,7 @@ impl Client {
     }
 }
 
-fn addr(text: &str) -> SocketAddr {
+pub fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap_or_else(|_| panic!("{text} is no ADDRESS:PORT"))
 }
 
@@ -290,7 +300,7 @@ fn mapped(to: SocketAddr) -> SocketAddr {
     }
 }
 
-fn millis(text: &str) -> Duration {
+pub fn millis(text: &str) -> Duration {
     Duration::from_millis(text.parse().expect("milliseconds"))
 }
 
@@ -324,7 +334,7 @@ fn stream(to: SocketAddr, protocol: libc::c_int) -> io::Result<OwnedFd> {
     socket(to, libc::SOCK_STREAM, protocol)
 }
 
-pub fn option<T>(socket: &OwnedFd, level: i32, name: i32, value: &T) -> io::Result<()> {
+pub fn option<T>(socket: &impl AsRawFd, level: i32, name: i32, value: &T) -> io::Result<()> {
     let length = size_of::<T>() as libc::socklen_t;
     // SAFETY: the pointer is to an initialised value of that length.
     check(unsafe {
@@ -489,7 +499,7 @@ fn route_over(socket: &OwnedFd, hop: SocketAddr) -> io::Result<()> {
 fn accept(port: u16) -> io::Result<()> {
     use std::io::Read as _;
     let listener = std::net::TcpListener::bind(("::", port))?;
-    option(&listener.try_clone()?.into(), libc::SOL_SOCKET, libc::SO_RCVTIMEO, &HANG)?;
+    option(&listener, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &HANG)?;
     let (mut stream, _) = listener.accept()?;
     let mut question = [0; 4];
     stream.read_exact(&mut question)?;

@@ -2,7 +2,9 @@
 #![allow(dead_code, unused_imports, reason = "each test includes this and uses a part")]
 
 pub mod client;
+pub mod dns;
 mod packet;
+mod payload;
 mod roundabout;
 mod uring;
 
@@ -44,7 +46,7 @@ pub struct Run {
 }
 
 /// What a run did.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Outcome {
     pub status: ExitStatus,
     pub stdout: String,
@@ -222,6 +224,12 @@ fn open_to_all(path: &Path) {
 }
 
 impl Outcome {
+    /// The same run with what another client of it said.
+    #[must_use]
+    pub fn with_steps(&self, steps: Vec<client::Step>) -> Self {
+        Self { steps, ..self.clone() }
+    }
+
     /// The only step that begins with this.
     #[track_caller]
     pub fn step(&self, line: &str) -> &client::Step {
@@ -333,7 +341,7 @@ pub fn assert_keys(event: &Value) {
     word("verdict", &["allow", "audit", "deny"]);
     word("mode", &["enforce", "observe"]);
     word("reason", &["rule", "default", "parse-error", "no-policy", "kernel", "inbound"]);
-    word("hook", &["connect", "sendmsg", "packet"]);
+    word("hook", &["connect", "sendmsg", "packet", "dns", "tls", "http"]);
     let time = event["time"].as_str().expect("a time");
     assert!(time.len() == 27 && time.ends_with('Z') && time.starts_with("20"), "{event}");
     assert!(event["app"]["name"].is_string() && event["app"]["uid"].is_u64(), "{event}");
