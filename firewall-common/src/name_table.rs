@@ -154,22 +154,31 @@ pub fn lookup(tables: &(impl Tables + ?Sized), header: &Header, hash: u64) -> Pa
 }
 
 /// The hashes of the suffixes of a name.
+///
+/// They are taken some bytes with each step. So a step can be the body of a loop that the kernel's
+/// verifier looks at once.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Suffixes {
     /// Of the last label, of the last two, and so on.
     pub hashes: [u64; MAX_LABELS],
-    /// Of the whole name.
+    /// Of the whole name; until that is known, of what was read.
     pub whole: u64,
     /// Labels of the name; `hashes` has as many of them as fit.
     pub labels: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// Bytes that were read, from the right.
+    read: u32,
 }
 
 impl Suffixes {
+    /// Bytes that a step takes at most.
+    const BYTES: u32 = 16;
+
+    /// Steps of the longest name.
+    pub const STEPS: u32 = (MAX_NAME as u32).div_ceil(Self::BYTES);
+
     /// No name yet.
-    pub const EMPTY: Self = Self { hashes: [0; MAX_LABELS], whole: 0, labels: 0, _pad: 0 };
+    pub const EMPTY: Self = Self { hashes: [0; MAX_LABELS], whole: 0, labels: 0, read: 0 };
 
     /// The suffixes of a name, which is lower case and has no final dot.
     pub fn of(keys: Keys, name: &str) -> Self {
@@ -178,37 +187,55 @@ impl Suffixes {
             text.push(byte);
         }
         let mut suffixes = Self::EMPTY;
-        suffixes.fill(keys, &text);
+        suffixes.start(keys);
+        for _ in 0..Self::STEPS {
+            if !suffixes.step(keys, &text) {
+                break;
+            }
+        }
         suffixes
     }
 
-    /// Takes the suffixes of a name.
+    /// Starts with a name.
     #[inline(always)]
-    pub fn fill(&mut self, keys: Keys, name: &Text) {
-        let mut state = keys.seed;
-        let mut labels = 0;
-        let len = name.len;
-        for index in 0..MAX_NAME as u32 {
-            if index >= len {
+    pub fn start(&mut self, keys: Keys) {
+        self.whole = keys.seed;
+        self.labels = 0;
+        self.read = 0;
+    }
+
+    /// Reads on, and says whether there is more.
+    #[inline(always)]
+    pub fn step(&mut self, keys: Keys, name: &Text) -> bool {
+        let mut state = self.whole;
+        let mut read = self.read;
+        for _ in 0..Self::BYTES {
+            if read >= name.len {
                 break;
             }
-            let byte = name.bytes[len.wrapping_sub(1).wrapping_sub(index) as usize & 255];
-            // Or the verifier follows each number of labels through what is left of the name.
-            labels = forget(labels);
+            read = read.wrapping_add(1);
+            let byte = name.bytes[name.len.wrapping_sub(read) as usize & 255];
             if byte == b'.' {
-                self.hashes[labels as usize % MAX_LABELS] = keys.finish(state);
-                labels = labels.wrapping_add(1);
-                // More labels than any entry has: the last place is for the whole name.
-                if labels >= MAX_LABELS as u32 {
-                    labels = MAX_LABELS as u32 - 1;
-                }
+                self.end_label(keys.finish(state));
             }
             state = keys.step(state, byte);
         }
+        self.read = read;
+        if read < name.len {
+            self.whole = state;
+            return true;
+        }
         self.whole = keys.finish(state);
-        labels = forget(labels);
-        self.hashes[labels as usize % MAX_LABELS] = self.whole;
-        self.labels = labels.wrapping_add(1);
+        self.end_label(self.whole);
+        false
+    }
+
+    /// Of more labels than any entry has, the last place is for the whole name.
+    #[inline(always)]
+    fn end_label(&mut self, hash: u64) {
+        let place = forget(self.labels).min(MAX_LABELS as u32 - 1);
+        self.hashes[place as usize % MAX_LABELS] = hash;
+        self.labels = place + 1;
     }
 
     /// The class of the name.

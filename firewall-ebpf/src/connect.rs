@@ -88,7 +88,7 @@ fn judge(ctx: &SockAddrContext, hook: Hook, address: Address) -> i32 {
     if let Some(state) = state {
         // Not kept: the first packet is judged again, and recorded with its source.
         let origin =
-            Origin { hook, src: Address::default(), src_port: 0, keep: Keep::Nothing };
+            Origin { hook: hook as u8, src: Address::default(), src_port: 0, keep: Keep::Nothing };
         let ctx = addr.cast();
         socket::settle(
             state,

@@ -48,6 +48,11 @@ pub fn prepare(
     // SAFETY: the helper takes the context of this program type.
     scratch.cookie = unsafe { bpf_get_socket_cookie(skb.context()) };
     scratch.app = names::app(&state.identity);
+    scratch.src = packet.src;
+    scratch.src_port = u32::from(packet.src_port);
+    scratch.plain = u32::from(packet.plain);
+    scratch.transport = packet.transport;
+    scratch.service = names::service(header, packet.destination.port);
     scratch.server = packet.destination.address;
     scratch.port = u32::from(packet.destination.port);
     scratch.protocol = u32::from(packet.destination.protocol);
@@ -158,8 +163,8 @@ pub fn worse(one: u32, other: u32) -> u32 {
 
 /// Judges the datagrams of a UDP packet, of which there can be several (`UDP_SEGMENT`).
 #[inline(always)]
-pub fn datagrams(index: u32, skb: Skb, packet: &ip::Packet, service: u32) -> u32 {
-    let mut offset = packet.transport.wrapping_add(8);
+pub fn datagrams(index: u32, skb: Skb, transport: u32, service: u32) -> u32 {
+    let mut offset = transport.wrapping_add(8);
     let end = skb.len();
     // SAFETY: reading context members.
     let (segments, size) = unsafe { ((*skb.0).gso_segs, (*skb.0).gso_size) };

@@ -175,7 +175,7 @@ fn undecided(
     }
     .forget();
     let origin = Origin {
-        hook: Hook::Packet,
+        hook: Hook::Packet as u8,
         src: packet.src,
         src_port: packet.src_port,
         keep: if !unreadable && packet.plain != 0 { Keep::Verdict } else { Keep::Nothing },

@@ -8,18 +8,15 @@ use firewall_common::{
     evaluate::Cell,
     flow::TCP,
     forget::forget,
-    layout::{Active, Counter, Header, Known, SocketState, ENCRYPTED_HELLO},
-    parse::{
-        ip,
-        payload::{answer, flags},
-    },
-    verdict::{Confidence, Hook, Verdict, Via},
+    layout::{Active, CHAIN, Counter, ENCRYPTED_HELLO, Known, SocketState},
+    parse::payload::{answer, flags},
+    verdict::{Confidence, Hook, Via},
 };
 
 use crate::{
     dns::{self, MALFORMED, NOTHING},
     egress::{DROP, DROP_SILENTLY, PASS},
-    maps::{ASKED, PAYLOADS, count},
+    maps::{ASKED, HEADERS, PAYLOADS, Scratch, count},
     names::{self, DNS, which},
     packet::{self, Skb},
     payload,
@@ -28,6 +25,9 @@ use crate::{
     socket::{self, Keep, Origin},
     stream::{self, EARLY, Way},
 };
+
+/// In place of what the program returns: it depends on the judgement in scratch memory.
+const JUDGED: u32 = 8;
 
 /// A packet whose payload is to be looked at.
 #[inline(always)]
@@ -46,130 +46,153 @@ pub fn inspect(ctx: &SkBuffContext) -> i32 {
     }
     // Each fails closed: the egress program has seen all of them a moment ago.
     let Some(state) = socket::existing_state(sk.cast()) else { return DROP_SILENTLY };
-    let Some(header) = policy::header(active) else { return DROP_SILENTLY };
-    let Some(packet) = packet::handed_over(skb.0) else { return DROP_SILENTLY };
-    let packet = packet.forget();
-
-    let service = forget(names::service(header, packet.destination.port));
-    if packet.destination.protocol == TCP && service != DNS {
-        return judge_payload(skb, active, header, sk, state, &packet);
-    }
     let Some(taken) = scratch::take() else {
         count(Counter::NoScratch);
         return DROP_SILENTLY;
     };
-    dns::prepare(taken.index, skb, active, header, state, &packet);
-    let result = if packet.destination.protocol == TCP {
-        questions_in_stream(taken.index, skb, sk, &packet)
-    } else {
-        dns::datagrams(taken.index, skb, &packet, service)
+    let done = match prepare(taken.index, skb, active, state) {
+        0 => DROP_SILENTLY as u32,
+        _ => forget(look(taken.index, skb, sk)),
     };
-    let result = forget(result);
-    let passed = settle_questions(taken.index, skb, active, header, state, &packet, service, result);
+    let passed = if done == JUDGED {
+        settle(taken.index, skb, state)
+    } else if done == PASS as u32 {
+        PASS
+    } else {
+        DROP_SILENTLY
+    };
     scratch::give_back(taken);
     passed
 }
 
-#[inline(always)]
-fn questions_in_stream(index: u32, skb: Skb, sk: *mut bpf_sock, packet: &ip::Packet) -> u32 {
-    let Some(segment) = packet::segment(skb, packet.transport) else { return MALFORMED };
-    if segment.len == 0 {
-        return NOTHING;
-    }
-    let Some(stream) = stream::of(&ASKED, sk.cast()) else {
-        count(Counter::NoState);
-        return EARLY;
-    };
-    let result = stream::feed(index, skb, stream, &segment, Way::Out);
-    if result != EARLY && !dns::passes(result) {
-        stream.closed = 1;
-    }
-    result
-}
-
-/// Turns what was judged of a packet with questions into its verdict.
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "one place for two kinds of packets")]
-fn settle_questions(
-    index: u32,
-    skb: Skb,
-    active: Active,
-    header: &Header,
-    state: &mut SocketState,
-    packet: &ip::Packet,
-    service: u32,
-    result: u32,
-) -> i32 {
-    if result == EARLY {
-        return DROP_SILENTLY;
-    }
-    if result == NOTHING {
-        return PASS;
-    }
-    let judgement = if result == MALFORMED {
-        count(Counter::MalformedDns);
-        // mDNS is not judged by what it is, and where no rule speaks of names nobody cares for them.
-        if service != DNS {
-            return PASS;
-        }
-        if header.name_lines == 0 {
-            policy::of_leaf(header, Cell(header.question))
-        } else {
-            policy::unparsable(header)
-        }
+/// Puts the judgement in scratch memory into force.
+// Not inlined: the stack of its caller is small.
+#[inline(never)]
+fn settle(index: u32, skb: Skb, state: &mut SocketState) -> i32 {
+    let Some(scratch) = scratch::get(index) else { return DROP_SILENTLY };
+    let Some(header) = HEADERS.get(scratch.slot) else { return DROP_SILENTLY };
+    let judgement = scratch.judgement;
+    let keep = if scratch.plain == 0 {
+        Keep::Nothing
+    } else if scratch.hook == Hook::Dns as u32 {
+        Keep::Inspect
     } else {
-        count(Counter::Questions);
-        policy::of_leaf(header, Cell(result))
+        Keep::Verdict
     };
-    let name = match scratch::get(index) {
-        Some(scratch) if result != MALFORMED => scratch.name,
-        _ => 0,
-    };
-    let known = Known {
-        name,
-        via: if name == 0 { 0 } else { Via::Dns as u32 },
-        confidence: if name == 0 { 0 } else { Confidence::Confirmed as u32 },
-    };
-    if name != 0 && socket::is_recorded(header.flags, &judgement) {
-        names::keep_name(index, 0);
-    }
     let origin = Origin {
-        hook: Hook::Dns,
-        src: packet.src,
-        src_port: packet.src_port,
-        keep: if packet.plain != 0 { Keep::Inspect } else { Keep::Nothing },
+        hook: scratch.hook as u8,
+        src: scratch.src,
+        src_port: scratch.src_port as u16,
+        keep,
     };
-    let judgement = Judgement { known, ..judgement }.forget();
     socket::settle(
         state,
         skb.context(),
-        forget(active.generation()),
-        forget(header.flags),
-        &packet.destination,
+        scratch.generation,
+        header.flags,
+        &scratch.destination(),
         &origin,
         judgement,
     );
     if judgement.passes() { PASS } else { DROP }
 }
 
-/// What a TCP client sends first.
+/// Puts into scratch memory what is known of the packet; 0 if nothing is.
+// Not inlined: the stack of its caller is small.
+#[inline(never)]
+fn prepare(index: u32, skb: Skb, active: Active, state: &SocketState) -> u32 {
+    let Some(header) = policy::header(active) else { return 0 };
+    let Some(packet) = packet::handed_over(skb.0) else { return 0 };
+    dns::prepare(index, skb, active, header, state, &packet);
+    1
+}
+
+/// What the program returns, or [`JUDGED`].
 #[inline(always)]
-fn judge_payload(
-    skb: Skb,
-    active: Active,
-    header: &Header,
-    sk: *mut bpf_sock,
-    state: &mut SocketState,
-    packet: &ip::Packet,
-) -> i32 {
-    let Some(segment) = packet::segment(skb, packet.transport) else { return DROP };
-    if segment.len == 0 {
-        return PASS;
+fn look(index: u32, skb: Skb, sk: *mut bpf_sock) -> u32 {
+    let Some(scratch) = scratch::get(index) else { return DROP_SILENTLY as u32 };
+    let (transport, service) = (scratch.transport, scratch.service);
+    if scratch.protocol != u32::from(TCP) {
+        let result = dns::datagrams(index, skb, transport, service);
+        return judge_asked(index, service, result);
     }
+    let Some(segment) = packet::segment(skb, transport) else { return DROP_SILENTLY as u32 };
+    if segment.len == 0 {
+        return PASS as u32;
+    }
+    if service == DNS {
+        let Some(stream) = stream::of(&ASKED, sk.cast()) else {
+            count(Counter::NoState);
+            return DROP_SILENTLY as u32;
+        };
+        let result = stream::feed(index, skb, stream, &segment, Way::Out);
+        if result != EARLY && !dns::passes(result) {
+            stream.closed = 1;
+        }
+        return judge_asked(index, service, result);
+    }
+    read_payload(index, skb, sk, &segment)
+}
+
+/// Turns what came of a packet with questions into a judgement.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_asked(index: u32, service: u32, result: u32) -> u32 {
+    if result == EARLY {
+        return DROP_SILENTLY as u32;
+    }
+    if result == NOTHING {
+        return PASS as u32;
+    }
+    let Some(scratch) = scratch::get(index) else { return DROP_SILENTLY as u32 };
+    let Some(header) = HEADERS.get(scratch.slot) else { return DROP_SILENTLY as u32 };
+    scratch.hook = Hook::Dns as u32;
+    if result == MALFORMED {
+        count(Counter::MalformedDns);
+        // mDNS is not judged by what it is, and where no rule speaks of names nobody cares for them.
+        if service != DNS {
+            return PASS as u32;
+        }
+        scratch.judgement = match header.name_lines {
+            0 => policy::of_leaf(header, Cell(header.question)),
+            _ => policy::unparsable(header),
+        };
+        return JUDGED;
+    }
+    count(Counter::Questions);
+    let judgement = policy::of_leaf(header, Cell(result));
+    know(index, scratch, header.flags, judgement, Via::Dns, Confidence::Confirmed as u32)
+}
+
+/// Writes a judgement with the name in scratch memory.
+#[inline(always)]
+fn know(
+    index: u32,
+    scratch: &mut Scratch,
+    settings: u32,
+    judgement: Judgement,
+    via: Via,
+    confidence: u32,
+) -> u32 {
+    let name = scratch.name;
+    if name != 0 && socket::is_recorded(settings, &judgement) {
+        names::keep_name(index, 0);
+    }
+    let known = match name {
+        0 => Known::default(),
+        _ => Known { name, via: via as u32, confidence },
+    };
+    scratch.judgement = Judgement { known, ..judgement };
+    JUDGED
+}
+
+/// Reads what a TCP client sends first.
+#[inline(always)]
+fn read_payload(index: u32, skb: Skb, sk: *mut bpf_sock, segment: &packet::Segment) -> u32 {
     let Some(stream) = stream::of(&PAYLOADS, sk.cast()) else {
         // No memory: as with any packet lost to that, the sender tries again.
         count(Counter::NoState);
-        return DROP_SILENTLY;
+        return DROP_SILENTLY as u32;
     };
     if stream.started == 0 {
         stream.started = 1;
@@ -177,7 +200,7 @@ fn judge_payload(
     }
     let known = stream.next.wrapping_sub(segment.sequence);
     if known > 1 << 31 {
-        return DROP_SILENTLY;
+        return DROP_SILENTLY as u32;
     }
     let answer = if known >= segment.len {
         // Sent again: what has been found by now holds, if anything has.
@@ -191,73 +214,53 @@ fn judge_payload(
         payload::feed(skb, &mut stream.payload, at, segment.offset.wrapping_add(segment.len))
     };
     if answer == answer::MORE {
-        return PASS;
+        return PASS as u32;
     }
-    let Some(taken) = scratch::take() else {
-        count(Counter::NoScratch);
-        return DROP_SILENTLY;
-    };
-    let bits = forget(stream.payload.flags);
-    let mut class = 0;
-    let mut name = 0;
+    let flags = forget(stream.payload.flags);
     if answer == answer::NAME
-        && let Some(scratch) = scratch::get(taken.index)
+        && let Some(scratch) = scratch::get(index)
     {
-        scratch.slot = active.slot();
-        scratch.asked.text = stream.payload.name;
-        class = names::name_class(taken.index, which::ASKED);
-        if let Some(scratch) = scratch::get(taken.index) {
-            name = scratch.suffixes.whole;
-            scratch.name = name;
-            scratch.asked.chain = [0; firewall_common::layout::CHAIN];
-        }
+        scratch::copy(&mut scratch.asked.text, &stream.payload.name);
     }
-    let (via, hook) = match bits & flags::TLS != 0 {
-        true => (Via::Tls, Hook::Tls),
-        false => (Via::Http, Hook::Http),
+    judge_shown(index, answer, flags)
+}
+
+/// Turns what came of a payload into a judgement.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_shown(index: u32, answer: u32, bits: u32) -> u32 {
+    let class = if answer == answer::NAME { names::name_class(index, which::ASKED) } else { 0 };
+    let Some(scratch) = scratch::get(index) else { return DROP_SILENTLY as u32 };
+    let Some(header) = HEADERS.get(scratch.slot) else { return DROP_SILENTLY as u32 };
+    let (via, hook) = match bits & flags::TLS {
+        0 => (Via::Http, Hook::Http),
+        _ => (Via::Tls, Hook::Tls),
     };
-    let hook = if name == 0 { Hook::Packet } else { hook };
-    let judgement = if bits & flags::MALFORMED != 0 {
+    scratch.hook = hook as u32;
+    if answer == answer::NAME {
+        scratch.name = scratch.suffixes.whole;
+        scratch.asked.chain = [0; CHAIN];
+    } else {
+        scratch.hook = Hook::Packet as u32;
+    }
+    let active = Active::new(scratch.generation, scratch.slot);
+    let to = scratch.destination();
+    let malformed = bits & flags::MALFORMED != 0;
+    if answer != answer::NAME && !malformed {
+        let judged = policy::judge(active, header, scratch.app, &to);
+        scratch.judgement = match judged.differ {
+            true => policy::ambiguous(header, judged.judgement),
+            false => judged.judgement,
+        };
+        return JUDGED;
+    }
+    let judgement = if malformed {
         count(Counter::MalformedPayload);
         policy::unparsable(header)
     } else {
-        let app = names::app(&state.identity);
-        if name != 0 {
-            policy::judge_shown(active, header, app, &packet.destination, class)
-        } else {
-            let judged = policy::judge(active, header, app, &packet.destination);
-            match judged.differ {
-                true => policy::ambiguous(header, judged.judgement),
-                false => judged.judgement,
-            }
-        }
+        policy::judge_shown(active, header, scratch.app, &to, class)
     };
-    let judgement = if name == 0 {
-        judgement
-    } else {
-        let hidden = if bits & flags::ECH != 0 { ENCRYPTED_HELLO } else { 0 };
-        let confidence = Confidence::Confirmed as u32 | hidden;
-        Judgement { known: Known { name, via: via as u32, confidence }, ..judgement }
-    }
-    .forget();
-    if name != 0 && socket::is_recorded(header.flags, &judgement) {
-        names::keep_name(taken.index, 0);
-    }
-    scratch::give_back(taken);
-    let origin = Origin {
-        hook,
-        src: packet.src,
-        src_port: packet.src_port,
-        keep: if packet.plain != 0 { Keep::Verdict } else { Keep::Nothing },
-    };
-    socket::settle(
-        state,
-        skb.context(),
-        forget(active.generation()),
-        forget(header.flags),
-        &packet.destination,
-        &origin,
-        judgement,
-    );
-    if judgement.passes() { PASS } else { DROP }
+    let hidden = if bits & flags::ECH != 0 { ENCRYPTED_HELLO } else { 0 };
+    let confidence = Confidence::Confirmed as u32 | hidden;
+    know(index, scratch, header.flags, judgement, via, confidence)
 }

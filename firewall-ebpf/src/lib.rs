@@ -24,6 +24,7 @@ pub mod names;
 pub mod packet;
 pub mod payload;
 pub mod policy;
+pub mod repeat;
 pub mod scratch;
 pub mod socket;
 pub mod sockopt;

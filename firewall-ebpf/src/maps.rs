@@ -8,15 +8,17 @@ use aya_ebpf::{
 };
 use firewall_common::{
     evaluate::{BLOCK, Named},
-    flow::{Address, SEEDS},
+    flow::{Address, Destination, SEEDS},
     layout::{
         Active, AnswerKey, Answers, Counter, ExecutablePath, FileId, Header, INNER_MAP,
         MAX_ADDRESSES, MAX_ANSWERS, MAX_EXECUTABLES, MAX_NAMES, MAX_PENDING, NameText, Offsets,
         PayloadState, Question, RING_BYTES, SCRATCHES, SLOTS, SocketState, Stream, TEMPLATE_BLOCKS,
     },
     name_table::Suffixes,
-    parse::dns::MESSAGE,
+    parse::dns::{MESSAGE, NameReader},
 };
+
+use crate::policy::Judgement;
 
 /// One generation's blocks.
 pub type Blocks = btf_maps::Array<[u32; BLOCK], TEMPLATE_BLOCKS, { INNER_MAP as usize }>;
@@ -98,6 +100,16 @@ pub struct Scratch {
     pub cookie: u64,
     /// The app.
     pub app: u64,
+    /// Where the packet comes from.
+    pub src: Address,
+    /// Port of the source.
+    pub src_port: u32,
+    /// As of [`firewall_common::parse::ip::Packet::plain`].
+    pub plain: u32,
+    /// Offset of the transport header.
+    pub transport: u32,
+    /// As of [`crate::names::service`].
+    pub service: u32,
     /// The server.
     pub server: Address,
     /// Port of the server.
@@ -122,10 +134,16 @@ pub struct Scratch {
     pub named: Named,
     /// What came of the question that was judged last.
     pub judged: u32,
+    /// [`firewall_common::verdict::Hook`] of the judgement.
+    pub hook: u32,
+    /// What came of the packet.
+    pub judgement: Judgement,
     /// The name asked for.
     pub asked: NameText,
     /// Another name.
     pub alias: NameText,
+    /// Of the name that is being read.
+    pub reader: NameReader,
     /// Of the name that was read last.
     pub suffixes: Suffixes,
     /// What is written for an address of which nothing was known.
@@ -134,6 +152,19 @@ pub struct Scratch {
     pub led: [Led; MAX_ADDRESSES],
     /// The message.
     pub message: [u8; MESSAGE],
+}
+
+impl Scratch {
+    /// Where the message goes, or where an answer comes from.
+    #[inline(always)]
+    pub fn destination(&self) -> Destination {
+        Destination {
+            address: self.server,
+            port: self.port as u16,
+            protocol: self.protocol as u8,
+            port_hidden: 0,
+        }
+    }
 }
 
 /// What user space is told.

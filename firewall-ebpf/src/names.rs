@@ -9,13 +9,14 @@ use firewall_common::{
     event::Identity,
     flow::{Address, Destination, fingerprint_words},
     layout::{Answers, AnswerKey, Counter, Header, MAX_PENDING, Question},
-    name_table::Keys,
-    parse::dns::Message,
+    name_table::{Keys, Suffixes},
+    parse::dns::{Message, NameReader},
 };
 
 use crate::{
     maps::{self, ANSWERS, HEADERS, NAMES, QUESTIONS, Scratch, count},
     policy::Generation,
+    repeat::repeat,
     scratch,
 };
 
@@ -73,9 +74,24 @@ fn message(scratch: &Scratch) -> Message<'_> {
 #[inline(never)]
 pub extern "C" fn dns_name(index: u32, at: u32, which: u32) -> u32 {
     let Some(scratch) = scratch::get(index) else { return 0 };
+    scratch.reader = NameReader::at(at);
+    repeat(NameReader::STEPS, read_label, &mut Walk { index, which });
+    scratch.reader.end()
+}
+
+/// What the bodies of loops over a name need.
+struct Walk {
+    index: u32,
+    which: u32,
+}
+
+/// Whether the loop is to end.
+extern "C" fn read_label(_: u32, walk: &mut Walk) -> i64 {
+    let Some(scratch) = scratch::get(walk.index) else { return 1 };
     let message = Message { bytes: &scratch.message, len: scratch.len };
-    let name = if which == which::ASKED { &mut scratch.asked } else { &mut scratch.alias };
-    message.name(at, &mut name.text)
+    let name =
+        if walk.which == which::ASKED { &mut scratch.asked } else { &mut scratch.alias };
+    i64::from(!scratch.reader.step(&message, &mut name.text))
 }
 
 /// The offset of what comes after the name at `at` of the message, or 0 if it is malformed.
@@ -94,9 +110,17 @@ pub extern "C" fn dns_skip(index: u32, at: u32) -> u32 {
 pub extern "C" fn name_class(index: u32, which: u32) -> u32 {
     let Some(scratch) = scratch::get(index) else { return 0 };
     let Some(header) = HEADERS.get(scratch.slot) else { return 0 };
-    let name = if which == which::ASKED { &scratch.asked } else { &scratch.alias };
-    scratch.suffixes.fill(header.name_keys, &name.text);
+    scratch.suffixes.start(header.name_keys);
+    repeat(Suffixes::STEPS, hash_bytes, &mut Walk { index, which });
     scratch.suffixes.class(&Generation { slot: scratch.slot }, header)
+}
+
+/// Whether the loop is to end.
+extern "C" fn hash_bytes(_: u32, walk: &mut Walk) -> i64 {
+    let Some(scratch) = scratch::get(walk.index) else { return 1 };
+    let Some(header) = HEADERS.get(scratch.slot) else { return 1 };
+    let name = if walk.which == which::ASKED { &scratch.asked } else { &scratch.alias };
+    i64::from(!scratch.suffixes.step(header.name_keys, &name.text))
 }
 
 /// Keeps the text of the name asked for, with the names it is an alias of if `chain` is not 0.

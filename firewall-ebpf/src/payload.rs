@@ -1,14 +1,11 @@
 //! The server name in what a TCP client sends first.
 
-use core::ffi::c_void;
-
-use aya_ebpf::helpers::generated::bpf_loop;
 use firewall_common::{
     forget::forget,
     parse::payload::{MAX_PAYLOAD, Payload, answer},
 };
 
-use crate::packet::Skb;
+use crate::{packet::Skb, repeat::repeat};
 
 /// What one call of the loop's body leaves to the next.
 struct Walk {
@@ -28,16 +25,13 @@ pub fn feed(skb: Skb, state: &mut Payload, offset: u32, end: u32) -> u32 {
     let mut walk = Walk { skb, state, at: offset, end, answer: answer::MORE };
     // A step takes a byte at least, and no more bytes are read than this; one step says so.
     let steps = end.saturating_sub(offset).min(MAX_PAYLOAD + 1);
-    // SAFETY: the context outlives the call, and the callback takes it for what it is.
-    unsafe { bpf_loop(steps, step as *mut c_void, (&raw mut walk).cast(), 0) };
+    repeat(steps, step, &mut walk);
     walk.answer
 }
 
 /// Returns whether the loop is to end.
-extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
-    // SAFETY: `feed` lends both for the time of the loop.
-    let walk = unsafe { &mut *walk };
-    // SAFETY: as above.
+extern "C" fn step(_: u32, walk: &mut Walk) -> i64 {
+    // SAFETY: `feed` lends it for the time of the loop.
     let state = unsafe { &mut *walk.state };
     // Or the verifier follows every answer and every place through the next step.
     let mut at = forget(walk.at);

@@ -6,7 +6,8 @@
 
 use core::arch::asm;
 
-use firewall_common::{layout::SCRATCHES, parse::dns::MESSAGE};
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use firewall_common::{forget::forget, layout::SCRATCHES, parse::dns::MESSAGE};
 
 use crate::maps::{SCRATCH, Scratch};
 
@@ -25,7 +26,8 @@ pub fn take() -> Option<Taken> {
         // SAFETY: the pointer is valid as long as the map.
         let busy = unsafe { &raw mut (*scratch).busy };
         if swap(busy, 1) == 0 {
-            return Some(Taken { index });
+            // Or the verifier follows each number through all that comes after.
+            return Some(Taken { index: forget(index) });
         }
     }
     None
@@ -45,6 +47,20 @@ pub fn give_back(taken: Taken) {
 pub fn get(index: u32) -> Option<&'static mut Scratch> {
     // SAFETY: who has the number has taken the piece, so there is no other reference to it.
     SCRATCH.get_ptr_mut(index).map(|scratch| unsafe { &mut *scratch })
+}
+
+/// Copies by a helper: of more than some bytes the compiler makes a loop, which the verifier follows
+/// byte by byte.
+#[inline(always)]
+pub fn copy<T: Copy>(to: &mut T, from: &T) {
+    // SAFETY: both are as large.
+    unsafe {
+        bpf_probe_read_kernel(
+            (&raw mut *to).cast(),
+            size_of::<T>() as u32,
+            (&raw const *from).cast(),
+        );
+    }
 }
 
 /// Writes `value` and returns what was there, in one step.

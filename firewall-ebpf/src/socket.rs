@@ -47,8 +47,8 @@ fn get(sk: *mut c_void, flags: u64) -> Option<&'static mut SocketState> {
 /// What a flow is, apart from where it goes.
 #[derive(Clone, Copy)]
 pub struct Origin {
-    /// Where the verdict was reached.
-    pub hook: Hook,
+    /// [`Hook`] where the verdict was reached, as its byte.
+    pub hook: u8,
     /// Source address; zero if not known yet.
     pub src: Address,
     /// Source port.
@@ -106,7 +106,7 @@ pub fn settle(
         state.decision = judgement.decision;
         state.reason = judgement.reason;
         state.known = judgement.known;
-        state.hook = origin.hook as u8;
+        state.hook = origin.hook;
         // Whether or not the verdict is kept: the record names it.
         state.generation = generation;
     }
@@ -124,7 +124,7 @@ pub fn settle(
     let passes = judgement.passes();
     // A flow that may pass is recorded with its first packet, when its source is known and it is
     // more than a plan: resolvers connect UDP sockets only to learn a source address.
-    if passes && origin.hook as u8 != Hook::Packet as u8 {
+    if passes && (origin.hook == Hook::Connect as u8 || origin.hook == Hook::Sendmsg as u8) {
         return;
     }
     let audit = judgement.verdict == Verdict::Audit as u8;

@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::{
     bindings::BPF_SK_STORAGE_GET_F_CREATE,
     btf_maps::SkStorage,
-    helpers::generated::{bpf_loop, bpf_probe_read_kernel, bpf_sk_storage_get},
+    helpers::generated::bpf_sk_storage_get,
 };
 use firewall_common::{layout::Stream, parse::dns};
 
@@ -14,7 +14,8 @@ use crate::{
     dns::{MALFORMED, NOTHING, judge_questions, worse},
     names::DNS,
     packet::{Segment, Skb},
-    scratch,
+    repeat::repeat,
+    scratch::{self, copy},
 };
 
 /// Pieces of one packet that are looked at; more, and the packet is malformed.
@@ -97,16 +98,13 @@ pub fn feed(index: u32, skb: Skb, stream: &mut Stream, segment: &Segment, way: W
         way: way as u32,
         _pad: 0,
     };
-    // SAFETY: the context outlives the call, and the callback takes it for what it is.
-    unsafe { bpf_loop(STEPS, step as *mut c_void, (&raw mut walk).cast(), 0) };
+    repeat(STEPS, step, &mut walk);
     if walk.at != end { worse(walk.result, MALFORMED) } else { walk.result }
 }
 
 /// Takes a byte of the length or a piece of the message. Returns whether the loop is to end.
-extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
-    // SAFETY: `feed` lends both for the time of the loop.
-    let walk = unsafe { &mut *walk };
-    // SAFETY: as above.
+extern "C" fn step(_: u32, walk: &mut Walk) -> i64 {
+    // SAFETY: `feed` lends it for the time of the loop.
     let stream = unsafe { &mut *walk.stream };
     if walk.at >= walk.end {
         return 1;
@@ -139,14 +137,7 @@ extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
         return 0;
     }
     if let Some(scratch) = scratch::get(walk.index) {
-        // SAFETY: both have that many bytes. By a helper, because the compiler would make a loop of it.
-        unsafe {
-            bpf_probe_read_kernel(
-                scratch.message.as_mut_ptr().cast(),
-                dns::MESSAGE as u32,
-                stream.message.as_ptr().cast(),
-            );
-        }
+        copy(&mut scratch.message, &stream.message);
         scratch.len = stream.read;
     }
     stream.have = 0;

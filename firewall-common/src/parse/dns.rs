@@ -5,7 +5,7 @@
 
 use crate::{
     forget::forget,
-    name::{MAX_LABEL, MAX_NAME, Text},
+    name::{MAX_NAME, Text},
 };
 
 /// Bytes of a message that are read; what lies behind is as good as cut off.
@@ -91,63 +91,12 @@ impl Message<'_> {
     }
 
     /// Reads the name at `at` and returns the offset of what comes after it, or 0 if it is
-    /// malformed. A pointer leads to a name before this one (RFC 1035 section 4.1.4), so no chain of
-    /// them comes back to where it was.
-    ///
-    /// A label with a dot or a zero byte is malformed: as text it would read as another name.
-    #[inline(always)]
+    /// malformed.
     pub fn name(&self, at: u32, name: &mut Text) -> u32 {
-        let mut position = at;
-        // Where the name that is being read begins, and what comes after the first one.
-        let mut begin = forget(at);
-        let mut after = forget(0);
-        let mut left = 0;
-        let mut len = 0;
-        for _ in 0..STEPS {
-            position = forget(position);
-            left = forget(left);
-            len = forget(len);
-            if position >= self.len {
-                return 0;
-            }
-            let byte = self.byte(position);
-            position = position.wrapping_add(1);
-            if left != 0 {
-                left -= 1;
-                if byte == b'.' || byte == 0 {
-                    return 0;
-                }
-                // Without a branch, which the verifier would follow for each byte.
-                let upper = u32::from(byte).wrapping_sub(65).wrapping_sub(26) >> 31
-                    & !(u32::from(byte).wrapping_sub(65) >> 31);
-                name.bytes[len as usize & 255] = byte | (upper as u8) << 5;
-                len = len.wrapping_add(1);
-            } else if byte == 0 {
-                if after == 0 {
-                    after = position;
-                }
-                name.len = len;
-                return if len > MAX_NAME as u32 { 0 } else { after };
-            } else if byte >= 0xc0 {
-                if position >= self.len {
-                    return 0;
-                }
-                let target = u32::from(byte & 0x3f) << 8 | u32::from(self.byte(position));
-                if target >= begin || target < HEADER {
-                    return 0;
-                }
-                after = forget(if after == 0 { position.wrapping_add(1) } else { after });
-                begin = forget(target);
-                position = begin;
-            } else {
-                if byte > MAX_LABEL as u8 || len > MAX_NAME as u32 {
-                    return 0;
-                }
-                left = u32::from(byte);
-                if len != 0 {
-                    name.bytes[len as usize & 255] = b'.';
-                    len = len.wrapping_add(1);
-                }
+        let mut reader = NameReader::at(at);
+        for _ in 0..NameReader::STEPS {
+            if !reader.step(self, name) {
+                return reader.end();
             }
         }
         0
@@ -174,9 +123,113 @@ impl Message<'_> {
     }
 }
 
-/// A name is 255 bytes on the wire at most, and a pointer takes a step of its own: each leads to
-/// another label.
-const STEPS: u32 = 320;
+/// Bytes of a label at most.
+const MAX_LABEL: u32 = crate::name::MAX_LABEL as u32;
 
 /// Labels of a name of 255 bytes at most.
 const MAX_LABELS: u32 = 128;
+
+/// Reads a name, a label or a pointer with each step. So it can be the body of a loop that the
+/// kernel's verifier looks at once.
+///
+/// A pointer leads to a name before the one it is in (RFC 1035 section 4.1.4), so no chain of them
+/// comes back to where it was. A label with a dot or a zero byte is malformed: as text it would
+/// read as another name.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct NameReader {
+    /// The next label.
+    position: u32,
+    /// Where the name that is being read begins.
+    begin: u32,
+    /// What comes after the first one; 0 while that is being read.
+    after: u32,
+    /// Bytes of the text so far.
+    len: u32,
+}
+
+impl NameReader {
+    /// A name of 255 bytes has 127 labels at most, each behind a pointer of its own.
+    pub const STEPS: u32 = 256;
+
+    /// Starts with the name at `at`.
+    #[inline(always)]
+    pub const fn at(at: u32) -> Self {
+        Self { position: at, begin: at, after: 0, len: 0 }
+    }
+
+    /// The offset of what comes after the name, or 0 if it is malformed; when the steps are done.
+    #[inline(always)]
+    pub const fn end(&self) -> u32 {
+        self.after
+    }
+
+    #[inline(always)]
+    fn malformed(&mut self) -> bool {
+        self.after = 0;
+        false
+    }
+
+    /// Reads on, and says whether there is more.
+    #[inline(always)]
+    pub fn step(&mut self, message: &Message<'_>, name: &mut Text) -> bool {
+        let position = self.position;
+        if position >= message.len {
+            return self.malformed();
+        }
+        let byte = u32::from(message.byte(position));
+        let position = position.wrapping_add(1);
+        if byte >= 0xc0 {
+            if position >= message.len {
+                return self.malformed();
+            }
+            let target = (byte & 0x3f) << 8 | u32::from(message.byte(position));
+            if target >= self.begin || target < HEADER {
+                return self.malformed();
+            }
+            if self.after == 0 {
+                self.after = position.wrapping_add(1);
+            }
+            self.begin = target;
+            self.position = target;
+            return true;
+        }
+        let mut len = self.len;
+        if byte == 0 {
+            if self.after == 0 {
+                self.after = position;
+            }
+            name.len = len;
+            return false;
+        }
+        let dot = u32::from(len != 0);
+        if byte > MAX_LABEL
+            || len.wrapping_add(byte).wrapping_add(dot) > MAX_NAME as u32
+            || position.wrapping_add(byte) > message.len
+        {
+            return self.malformed();
+        }
+        if len != 0 {
+            name.bytes[len as usize & 255] = b'.';
+            len = len.wrapping_add(1);
+        }
+        let mut wrong = 0;
+        for index in 0..MAX_LABEL {
+            if index >= byte {
+                break;
+            }
+            let byte = u32::from(message.byte(position.wrapping_add(index)));
+            // Without branches, which the verifier would follow for each byte.
+            wrong |= byte.wrapping_sub(1) | (byte ^ u32::from(b'.')).wrapping_sub(1);
+            let from_a = byte.wrapping_sub(u32::from(b'A'));
+            let upper = from_a.wrapping_sub(26) >> 31 & !(from_a >> 31);
+            name.bytes[len.wrapping_add(index) as usize & 255] = (byte | upper << 5) as u8;
+        }
+        if wrong >> 31 != 0 {
+            return self.malformed();
+        }
+        self.len = len.wrapping_add(byte);
+        self.position = position.wrapping_add(byte);
+        true
+    }
+}
