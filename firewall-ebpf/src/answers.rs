@@ -6,9 +6,7 @@ use firewall_common::{
     evaluate::NAMES as KEPT,
     flow::{Address, TCP, UDP},
     forget::forget,
-    layout::{
-        Answer, AnswerKey, CHAIN, Counter, MAX_ADDRESSES, MAX_WAIT, MIN_LIFETIME,
-    },
+    layout::{Answer, AnswerKey, CHAIN, Counter, MAX_ADDRESSES, MAX_WAIT, MIN_LIFETIME},
     parse::{
         dns::{HEADER, Message, parameter, record},
         ip,
@@ -267,7 +265,11 @@ pub extern "C" fn service(index: u32, at: u32, end: u32, lifetime: u32) -> u32 {
             if from.wrapping_add(step) > at {
                 break;
             }
-            if step == 4 { lead_v4(index, from, lifetime) } else { lead_v6(index, from, lifetime) };
+            if step == 4 {
+                lead_v4(index, from, lifetime)
+            } else {
+                lead_v6(index, from, lifetime)
+            };
         }
     }
     0

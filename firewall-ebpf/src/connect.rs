@@ -90,15 +90,7 @@ fn judge(ctx: &SockAddrContext, hook: Hook, address: Address) -> i32 {
         let origin =
             Origin { hook: hook as u8, src: Address::default(), src_port: 0, keep: Keep::Nothing };
         let ctx = addr.cast();
-        socket::settle(
-            state,
-            ctx,
-            active.generation(),
-            settings,
-            &destination,
-            &origin,
-            judgement,
-        );
+        socket::settle(state, ctx, active.generation(), settings, &destination, &origin, judgement);
     }
     if judgement.passes() {
         return 1;

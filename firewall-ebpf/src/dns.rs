@@ -17,6 +17,7 @@ use crate::{
     names::{self, MULTICAST, which},
     packet::Skb,
     policy::Generation,
+    repeat::repeat,
     scratch,
 };
 
@@ -150,9 +151,7 @@ extern "C" fn question_leaf(index: u32, class: u32) -> u32 {
 /// Whether what was judged goes on.
 #[inline(always)]
 pub const fn passes(leaf: u32) -> bool {
-    leaf == NOTHING
-        || leaf >> 29 == Verdict::Allow as u32
-        || leaf >> 29 == Verdict::Audit as u32
+    leaf == NOTHING || leaf >> 29 == Verdict::Allow as u32 || leaf >> 29 == Verdict::Audit as u32
 }
 
 /// Of two results the one that stands: what is denied or cannot be read.
@@ -161,32 +160,43 @@ pub fn worse(one: u32, other: u32) -> u32 {
     if !passes(one) || other == NOTHING { one } else { other }
 }
 
+/// What one call of the loop's body leaves to the next.
+struct Walk {
+    skb: Skb,
+    offset: u32,
+    end: u32,
+    stride: u32,
+    index: u32,
+    service: u32,
+    result: u32,
+}
+
 /// Judges the datagrams of a UDP packet, of which there can be several (`UDP_SEGMENT`).
 #[inline(always)]
 pub fn datagrams(index: u32, skb: Skb, transport: u32, service: u32) -> u32 {
-    let mut offset = transport.wrapping_add(8);
+    let offset = transport.wrapping_add(8);
     let end = skb.len();
-    // SAFETY: reading context members.
-    let (segments, size) = unsafe { ((*skb.0).gso_segs, (*skb.0).gso_size) };
-    let stride = if segments > 1 && size != 0 { size } else { u32::MAX };
-    let mut result = NOTHING;
     if offset >= end {
         return MALFORMED;
     }
-    for _ in 0..MAX_DATAGRAMS {
-        // Or the verifier follows each result through the next datagram.
-        result = forget(result);
-        offset = forget(offset);
-        if offset >= end {
-            return result;
-        }
-        let left = end.wrapping_sub(offset);
-        let len = if left < stride { left } else { stride };
-        let Some(scratch) = scratch::get(index) else { return MALFORMED };
-        scratch.len = skb.copy(offset, len, &mut scratch.message, 0);
-        result = worse(result, judge_questions(index, service));
-        offset = offset.wrapping_add(len);
-    }
-    if offset >= end { result } else { MALFORMED }
+    // SAFETY: reading context members.
+    let (segments, size) = unsafe { ((*skb.0).gso_segs, (*skb.0).gso_size) };
+    let stride = if segments > 1 && size != 0 { size } else { u32::MAX };
+    let mut walk = Walk { skb, offset, end, stride, index, service, result: NOTHING };
+    repeat(MAX_DATAGRAMS, judge_datagram, &mut walk);
+    if walk.offset >= walk.end { walk.result } else { MALFORMED }
 }
 
+/// Whether the loop is to end.
+extern "C" fn judge_datagram(_: u32, walk: &mut Walk) -> i64 {
+    // Or the verifier follows each result and place through the next datagram.
+    let offset = forget(walk.offset);
+    let left = walk.end.wrapping_sub(offset);
+    let len = if left < walk.stride { left } else { walk.stride };
+    let Some(scratch) = scratch::get(walk.index) else { return 1 };
+    scratch.len = walk.skb.copy(offset, len, &mut scratch.message, 0);
+    let result = judge_questions(walk.index, walk.service);
+    walk.result = forget(worse(forget(walk.result), result));
+    walk.offset = forget(offset.wrapping_add(len));
+    i64::from(walk.offset >= walk.end)
+}

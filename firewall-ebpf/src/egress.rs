@@ -201,7 +201,8 @@ fn decide(
     to: &Destination,
 ) -> (Judgement, bool) {
     let is_tcp = to.protocol == TCP;
-    let service = if is_tcp || to.protocol == UDP { forget(names::service(header, to.port)) } else { 0 };
+    let service =
+        if is_tcp || to.protocol == UDP { forget(names::service(header, to.port)) } else { 0 };
     if service == DNS && names::is_trusted(header, to) {
         // Question by question.
         return (Judgement::without_decision(Verdict::Allow, Reason::Default), true);

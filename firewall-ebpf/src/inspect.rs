@@ -1,9 +1,7 @@
 //! The payload of flows whose address does not decide: questions for names, and the server name
 //! that a TCP client sends first. The egress program jumps here.
 
-use aya_ebpf::{
-    bindings::bpf_sock, helpers::generated::bpf_sk_fullsock, programs::SkBuffContext,
-};
+use aya_ebpf::{bindings::bpf_sock, helpers::generated::bpf_sk_fullsock, programs::SkBuffContext};
 use firewall_common::{
     evaluate::Cell,
     flow::TCP,
@@ -102,7 +100,10 @@ fn settle(index: u32, skb: Skb, state: &mut SocketState) -> i32 {
 #[inline(never)]
 fn prepare(index: u32, skb: Skb, active: Active, state: &SocketState) -> u32 {
     let Some(header) = policy::header(active) else { return 0 };
-    let Some(packet) = packet::handed_over(skb.0) else { return 0 };
+    let Some(packet) = packet::handed_over(skb.0) else {
+        count(Counter::ParseError);
+        return 0;
+    };
     dns::prepare(index, skb, active, header, state, &packet);
     1
 }
@@ -116,7 +117,12 @@ fn look(index: u32, skb: Skb, sk: *mut bpf_sock) -> u32 {
         let result = dns::datagrams(index, skb, transport, service);
         return judge_asked(index, service, result);
     }
-    let Some(segment) = packet::segment(skb, transport) else { return DROP_SILENTLY as u32 };
+    let Some(segment) = packet::segment(skb, transport) else {
+        let Some(header) = HEADERS.get(scratch.slot) else { return DROP_SILENTLY as u32 };
+        scratch.hook = Hook::Packet as u32;
+        scratch.judgement = policy::unparsable(header);
+        return JUDGED;
+    };
     if segment.len == 0 {
         return PASS as u32;
     }

@@ -8,7 +8,7 @@ use firewall_common::{
     evaluate::{CANDIDATES, Named},
     event::Identity,
     flow::{Address, Destination, fingerprint_words},
-    layout::{Answers, AnswerKey, Counter, Header, MAX_PENDING, Question},
+    layout::{AnswerKey, Answers, Counter, Header, MAX_PENDING, Question},
     name_table::{Keys, Suffixes},
     parse::dns::{Message, NameReader},
 };
@@ -89,8 +89,7 @@ struct Walk {
 extern "C" fn read_label(_: u32, walk: &mut Walk) -> i64 {
     let Some(scratch) = scratch::get(walk.index) else { return 1 };
     let message = Message { bytes: &scratch.message, len: scratch.len };
-    let name =
-        if walk.which == which::ASKED { &mut scratch.asked } else { &mut scratch.alias };
+    let name = if walk.which == which::ASKED { &mut scratch.asked } else { &mut scratch.alias };
     i64::from(!scratch.reader.step(&message, &mut name.text))
 }
 

@@ -59,9 +59,8 @@ impl Skb {
                 );
             }
             // SAFETY: `len` is at most the size of `to`.
-            let result = unsafe {
-                bpf_skb_load_bytes(self.0.cast(), offset, to.as_mut_ptr().cast(), len)
-            };
+            let result =
+                unsafe { bpf_skb_load_bytes(self.0.cast(), offset, to.as_mut_ptr().cast(), len) };
             return if result == 0 { len } else { 0 };
         }
         // What comes late in a long message is not read: it is as good as cut off.
@@ -76,12 +75,7 @@ impl Skb {
         }
         // SAFETY: `at + len` is less than the size of `to`.
         let result = unsafe {
-            bpf_skb_load_bytes(
-                self.0.cast(),
-                offset,
-                to.as_mut_ptr().add(at as usize).cast(),
-                len,
-            )
+            bpf_skb_load_bytes(self.0.cast(), offset, to.as_mut_ptr().add(at as usize).cast(), len)
         };
         if result == 0 { len } else { 0 }
     }

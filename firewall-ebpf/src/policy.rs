@@ -2,7 +2,7 @@
 
 use aya_ebpf::btf_maps::ArrayOfMaps;
 use firewall_common::{
-    evaluate::{self, BLOCK, Cell, Fault, DAMAGED, NAMES, Named, Outcome, Place, Tables, weigh},
+    evaluate::{self, BLOCK, Cell, DAMAGED, Fault, NAMES, Named, Outcome, Place, Tables, weigh},
     flow::{Address, Destination},
     forget::forget,
     layout::{Active, Counter, Header, Known, SLOTS, flags},
@@ -115,7 +115,6 @@ impl Tables for Generation {
     fn entry(&self, _: &Header, hash: u64) -> Packed {
         Packed(name_entry(self.slot, hash))
     }
-
 }
 
 /// The same without a function for all that is known of an address.
@@ -131,7 +130,8 @@ impl Tables for Steps {
 
     #[inline(always)]
     fn leaf(&self, rows: u32, row: u32, to: &Destination) -> Cell {
-        let to = u64::from(to.port_hidden) << 24 | u64::from(to.protocol) << 16 | u64::from(to.port);
+        let to =
+            u64::from(to.port_hidden) << 24 | u64::from(to.protocol) << 16 | u64::from(to.port);
         Cell(row_leaf(self.slot, rows, row, to))
     }
 

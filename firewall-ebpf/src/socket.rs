@@ -220,4 +220,3 @@ pub fn established(ctx: &SockOpsContext) {
 
 /// The settings that hold without a generation: none.
 pub const NO_SETTINGS: u32 = 0;
-

@@ -3,8 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::BPF_SK_STORAGE_GET_F_CREATE,
-    btf_maps::SkStorage,
+    bindings::BPF_SK_STORAGE_GET_F_CREATE, btf_maps::SkStorage,
     helpers::generated::bpf_sk_storage_get,
 };
 use firewall_common::{layout::Stream, parse::dns};
@@ -55,14 +54,9 @@ pub fn of<T>(map: &'static SkStorage<T>, sk: *mut c_void) -> Option<&'static mut
     // SAFETY: `sk` is a full socket; the storage outlives the program, and the segments of one TCP
     // socket go through its hooks one after the other.
     unsafe {
-        bpf_sk_storage_get(
-            (&raw const *map).cast_mut().cast(),
-            sk,
-            core::ptr::null_mut(),
-            flags,
-        )
-        .cast::<T>()
-        .as_mut()
+        bpf_sk_storage_get((&raw const *map).cast_mut().cast(), sk, core::ptr::null_mut(), flags)
+            .cast::<T>()
+            .as_mut()
     }
 }
 
