@@ -4,8 +4,8 @@
 //! cgroup ─ load ─ apply ─ attach ─ pin ─▶ command ─▶ events ─▶ log, terminal
 //! ```
 //!
-//! The command starts when everything is in place. Its links are pinned, so that it stays under its
-//! policies if this process is killed; what it leaves running when it ends is ended too.
+//! The command starts when everything is in place. What holds the programs is pinned, so that it stays
+//! under its policies if this process is killed; what it leaves running when it ends is ended too.
 
 pub mod child;
 mod destroy;
