@@ -67,7 +67,7 @@ fn try_run(args: &Args) -> Result<u8, set::Failure> {
     let plan = Plan {
         command: &args.command,
         user,
-        generation: &generation,
+        generation,
         intel: &intel,
         log: args.log.clone(),
     };
@@ -80,7 +80,7 @@ fn try_run(args: &Args) -> Result<u8, set::Failure> {
         }
         Notice::Verdict(_) => {}
     };
-    match run::run(&plan, &mut tell) {
+    match run::run(plan, &mut tell) {
         Ok(summary) => {
             if !quiet {
                 say(&summarise(&summary));

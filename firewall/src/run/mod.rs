@@ -54,7 +54,7 @@ pub struct Plan<'a> {
     /// Who it runs as; `None` is who runs this.
     pub user: Option<User>,
     /// What holds.
-    pub generation: &'a Generation,
+    pub generation: Generation,
     /// What is known of addresses.
     pub intel: &'a Intel,
     /// Where events are appended to.
@@ -136,7 +136,7 @@ pub struct Summary {
 ///
 /// # Errors
 /// When anything is missing that the policies need: then the command is not started.
-pub fn run(plan: &Plan<'_>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Summary, Error> {
+pub fn run(plan: Plan<'_>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Summary, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -144,7 +144,7 @@ pub fn run(plan: &Plan<'_>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Summary,
     runtime.block_on(run_here(plan, tell))
 }
 
-async fn run_here(plan: &Plan<'_>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Summary, Error> {
+async fn run_here(plan: Plan<'_>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Summary, Error> {
     let log = Log::open(plan.log.as_ref())?;
     // Everything that events are enriched with is at hand before the first of them.
     plan.intel.geo()?;
@@ -204,20 +204,22 @@ impl Drop for Place {
 impl Place {
     async fn run(
         self,
-        plan: &Plan<'_>,
+        mut plan: Plan<'_>,
         tell: &mut dyn FnMut(Notice<'_>),
         log: Log,
         signals: &Signals,
         hierarchy: &Hierarchy,
     ) -> Result<Summary, Error> {
         let mut loaded = load::load(datapath::OBJECT, self.group.id()?)?;
-        let number = apply::apply(&mut loaded.ebpf, plan.generation)?;
+        let number = apply::apply(&mut loaded.ebpf, &plan.generation)?;
         debug_assert_ne!(number, 0, "0 is no generation");
+        // From here on the kernel decides, and only what decisions mean is asked here.
+        plan.generation.forget_tables();
         let attached = attach::attach(&loaded, self.group.open()?.as_fd())?;
         attached.pin(&self.pins.directory)?;
         let reader = Reader::new(&mut loaded.ebpf)?;
         let counters = Counters::new(&mut loaded.ebpf)?;
-        let explainer = Explainer { generation: plan.generation, intel: plan.intel };
+        let explainer = Explainer { generation: &plan.generation, intel: plan.intel };
         let enricher = Enricher::new(explainer, Executables::new(&mut loaded.ebpf)?, hierarchy);
         let mut recorder = Recorder {
             reader,
