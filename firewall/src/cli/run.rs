@@ -64,13 +64,8 @@ fn try_run(args: &Args) -> Result<u8, set::Failure> {
                 .to_owned(),
         ));
     }
-    let plan = Plan {
-        command: &args.command,
-        user,
-        generation,
-        intel: &intel,
-        log: args.log.clone(),
-    };
+    let plan =
+        Plan { command: &args.command, user, generation, intel: &intel, log: args.log.clone() };
     let colour = colour();
     let quiet = args.quiet;
     let mut tell = |notice: Notice<'_>| match notice {

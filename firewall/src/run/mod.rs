@@ -38,6 +38,7 @@ use crate::{
         enrich::{Enricher, nanoseconds},
         executables::Executables,
         messages::Messages,
+        names::Names,
         reader::{self, Counters, Reader},
     },
     intel::{self, Intel},
@@ -220,7 +221,9 @@ impl Place {
         let reader = Reader::new(&mut loaded.ebpf)?;
         let counters = Counters::new(&mut loaded.ebpf)?;
         let explainer = Explainer { generation: &plan.generation, intel: plan.intel };
-        let enricher = Enricher::new(explainer, Executables::new(&mut loaded.ebpf)?, hierarchy);
+        let executables = Executables::new(&mut loaded.ebpf)?;
+        let names = Names::new(&mut loaded.ebpf)?;
+        let enricher = Enricher::new(explainer, executables, names, hierarchy);
         let mut recorder = Recorder {
             reader,
             enricher,
@@ -280,9 +283,12 @@ impl Place {
 }
 
 /// Counters that stay at zero on a sound machine, and what it means if they do not.
-const UNEXPECTED: [(Counter, &str); 2] = [
+const UNEXPECTED: [(Counter, &str); 5] = [
     (Counter::NoState, "no memory for the state of a socket, packets were dropped"),
     (Counter::NoPolicy, "the tables in the kernel had no answer, flows were denied"),
+    (Counter::NoScratch, "no memory was free to read packets in, they were dropped"),
+    (Counter::MalformedDns, "DNS messages could not be read, names may be missing"),
+    (Counter::NoName, "names or addresses of answers could not be kept, names may be missing"),
 ];
 
 /// Takes events from the kernel to the log.
@@ -332,6 +338,13 @@ impl Recorder<'_> {
             if times > 0 {
                 tell(Notice::Say(format!("{what}: {times} times ({})", counter.word())));
             }
+        }
+        let missed = self.enricher.missed_names();
+        if missed > 0 {
+            tell(Notice::Say(format!(
+                "names had made room for others before they were read, the verdicts stood all the \
+                 same: {missed} times"
+            )));
         }
         self.summary.lost = counters.sum(Counter::LostEvents)? + self.reader.malformed;
         if self.summary.lost > 0 {
