@@ -20,7 +20,7 @@ use crate::{
     cgroup::Hierarchy,
     intel,
     policy::{
-        Mode,
+        Default, Mode,
         explain::{Explainer, Finding, Geo},
     },
 };
@@ -135,19 +135,27 @@ impl<'a> Enricher<'a> {
             let rest = findings.split_off(decision.observed.len());
             denied = rest.into_iter().find(|_| decision.verdict == Verdict::Deny);
         }
+        let settings = &self.explainer.generation.settings;
+        let reason = reason.unwrap_or(Reason::NoPolicy);
+        let verdict = match Verdict::from_wire(event.verdict).unwrap_or(Verdict::Deny) {
+            // Denied, if more than observing was asked for.
+            Verdict::Allow if settings.observe && settings.ambiguous == Default::Drop => {
+                Verdict::Audit
+            }
+            verdict => verdict,
+        };
         let without = Finding {
-            verdict: Verdict::Deny.word(),
-            mode: Mode::Enforce.word(),
-            reason: Reason::NoPolicy.word(),
+            verdict: verdict.word(),
+            mode: if settings.observe { Mode::Observe } else { Mode::Enforce }.word(),
+            reason: reason.word(),
             action: None,
             policy: None,
             rule: None,
             evidence: Vec::new(),
         };
-        findings.push(Finding {
-            verdict: Verdict::from_wire(event.verdict).unwrap_or(Verdict::Deny).word(),
-            reason: reason.unwrap_or(Reason::NoPolicy).word(),
-            ..denied.unwrap_or(without)
+        findings.push(match denied {
+            Some(denied) => Finding { verdict: verdict.word(), reason: reason.word(), ..denied },
+            None => without,
         });
         Ok(findings)
     }

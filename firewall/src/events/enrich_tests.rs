@@ -44,6 +44,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with(Settings::default())
+    }
+
+    fn with(settings: Settings) -> Self {
         let intel = Intel::default();
         let source = Source {
             origin: Origin::File("names.toml".into()),
@@ -52,7 +56,7 @@ impl World {
         let (policies, findings) = policy::load(&[source], intel.organisations().unwrap());
         assert_eq!(findings.render(false), "");
         let facts = Facts { countries: None, asns: None, organisation: &|_| Vec::new() };
-        let generation = compile::compile(policies, facts, Settings::default()).unwrap();
+        let generation = compile::compile(policies, facts, settings).unwrap();
         Self { generation, intel, hierarchy: Hierarchy::at("/nowhere".into()) }
     }
 
@@ -209,6 +213,29 @@ fn names_that_differ_are_the_reason() {
       "proto":"tcp","dst":{"ip":"192.0.2.7","port":443},
       "host":{"name":"shop.example","via":"dns","confidence":"ambiguous"},
       "count":1,"bytes_out":0,"bytes_in":0}
+    "#);
+}
+
+#[test]
+fn observing_what_would_be_denied_for_its_names_is_recorded() {
+    let of = |ambiguous| {
+        let settings = Settings { observe: true, ambiguous, ..Settings::default() };
+        let world = World::with(settings);
+        let passed = event(Hook::Packet, NOWHERE, world.flow(&["hm.baidu.com"]));
+        let passed = named(passed, TONGJI, Via::Dns, Confidence::Ambiguous);
+        let (verdict, reason) = (Verdict::Allow as u8, Reason::Ambiguous as u8);
+        let events = world.enricher().enrich(&FlowEvent { verdict, reason, ..passed }).unwrap();
+        let line = |event: Event| {
+            let Finding { verdict, mode, reason, rule, .. } = event.finding;
+            format!("{:?}\n", (verdict, mode, reason, rule))
+        };
+        events.into_iter().map(line).collect::<String>()
+    };
+    insta::assert_snapshot!(of(Default::Drop) + &of(Default::Allow), @r#"
+    ("audit", "observe", "rule", Some("those"))
+    ("audit", "observe", "ambiguous", None)
+    ("audit", "observe", "rule", Some("those"))
+    ("allow", "observe", "ambiguous", None)
     "#);
 }
 
