@@ -114,10 +114,10 @@ impl Settings {
     fn flags(&self) -> u32 {
         let mut bits = 0;
         for (is, bit) in [
-            (self.unparsable == Default::Allow, flags::UNPARSABLE_ALLOW),
+            (self.observe || self.unparsable == Default::Allow, flags::UNPARSABLE_ALLOW),
             (self.inbound == Inbound::Enforce, flags::INBOUND_ENFORCE),
             (self.record_allow, flags::RECORD_ALLOW),
-            (self.ambiguous == Default::Allow, flags::AMBIGUOUS_ALLOW),
+            (self.observe || self.ambiguous == Default::Allow, flags::AMBIGUOUS_ALLOW),
         ] {
             if is {
                 bits |= bit;
@@ -135,4 +135,18 @@ fn fill<T>(to: &mut [T], from: Vec<T>, setting: &'static str) -> Result<(), Erro
         *to = from;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_only_observes_denies_nothing() {
+        let passing = flags::UNPARSABLE_ALLOW | flags::AMBIGUOUS_ALLOW;
+        let settings = Settings::default();
+        assert_eq!(settings.header().unwrap().flags & passing, 0);
+        let settings = Settings { observe: true, ..settings };
+        assert_eq!(settings.header().unwrap().flags & passing, passing);
+    }
 }
