@@ -207,6 +207,10 @@ fn decide(
         // Question by question.
         return (Judgement::without_decision(Verdict::Allow, Reason::Default), true);
     }
+    if to.port_hidden != 0 && header.name_lines != 0 && (is_tcp || to.protocol == UDP) {
+        // A piece of a packet: the name could be in it.
+        return (policy::unparsable(header), false);
+    }
     let judged = policy::judge(active, header, names::app(&state.identity), to);
     let look = match service {
         names::NO_DNS => is_tcp && header.name_lines != 0,

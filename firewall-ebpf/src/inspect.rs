@@ -12,10 +12,10 @@ use firewall_common::{
 };
 
 use crate::{
-    dns::{self, MALFORMED},
+    dns::{self, MALFORMED, NOTHING},
     egress::{DROP, DROP_SILENTLY, PASS},
     maps::{ASKED, HEADERS, PAYLOADS, count},
-    names::{self, DNS, which},
+    names::{self, DNS, NO_DNS, which},
     packet::{self, Skb},
     payload,
     policy::{self, Judgement},
@@ -72,7 +72,7 @@ fn settle(index: u32, skb: Skb, state: &mut SocketState) -> i32 {
     let judgement = scratch.judgement;
     let keep = if scratch.plain == 0 {
         Keep::Nothing
-    } else if scratch.hook == Hook::Dns as u32 {
+    } else if scratch.service != NO_DNS {
         Keep::Inspect
     } else {
         Keep::Verdict
@@ -146,25 +146,37 @@ extern "C" fn judge_asked(index: u32) -> u32 {
     let Some(scratch) = scratch::get(index) else { return DROP_SILENTLY as u32 };
     let Some(header) = HEADERS.get(scratch.slot) else { return DROP_SILENTLY as u32 };
     let result = scratch.result;
-    if result == dns::NOTHING {
+    if result == NOTHING && scratch.protocol == u32::from(TCP) {
+        // Only a part of a message.
         return PASS as u32;
     }
-    scratch.hook = Hook::Dns as u32;
     if result == MALFORMED {
         count(Counter::MalformedDns);
-        // mDNS is not judged by what it is, and where no rule speaks of names nobody cares for them.
-        if scratch.service != DNS {
-            return PASS as u32;
-        }
-        scratch.judgement = match header.name_lines {
-            0 => policy::of_leaf(header, Cell(header.question)),
-            _ => policy::unparsable(header),
-        };
-        return JUDGED;
     }
-    count(Counter::Questions);
-    let judgement = policy::of_leaf(header, Cell(result));
-    scratch.judgement = known_by(scratch.known, Via::Dns, Confidence::Confirmed as u32, judgement);
+    // Where no rule speaks of names nobody cares what is asked, and mDNS is not judged by what it is.
+    let unasked = result == NOTHING
+        || (result == MALFORMED && (scratch.service != DNS || header.name_lines == 0));
+    let mut judgement = if unasked {
+        policy::of_leaf(header, Cell(header.question))
+    } else if result == MALFORMED {
+        policy::unparsable(header)
+    } else {
+        count(Counter::Questions);
+        let judgement = policy::of_leaf(header, Cell(result));
+        known_by(scratch.known, Via::Dns, Confidence::Confirmed as u32, judgement)
+    };
+    scratch.hook = Hook::Dns as u32;
+    if judgement.passes() && scratch.trusted == 0 {
+        // A server like any other: of what it gets and what the question gets, the one whose rule
+        // comes first.
+        let active = Active::new(scratch.generation, scratch.slot);
+        let server = policy::judge_silent(active, header, scratch.app, &scratch.destination());
+        if unasked || !server.passes() || server.decision < judgement.decision {
+            judgement = server;
+            scratch.hook = Hook::Packet as u32;
+        }
+    }
+    scratch.judgement = judgement;
     JUDGED
 }
 
@@ -238,11 +250,7 @@ extern "C" fn judge_shown(index: u32, answer: u32, bits: u32) -> u32 {
     let to = scratch.destination();
     let malformed = bits & flags::MALFORMED != 0;
     if answer != answer::NAME && !malformed {
-        let judged = policy::judge(active, header, scratch.app, &to);
-        scratch.judgement = match judged.differ {
-            true => policy::no_name(header, judged.judgement),
-            false => judged.judgement,
-        };
+        scratch.judgement = policy::judge_silent(active, header, scratch.app, &to);
         return JUDGED;
     }
     let judgement = if malformed {

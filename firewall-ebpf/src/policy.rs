@@ -336,6 +336,13 @@ pub fn judge(active: Active, header: &Header, app: u64, to: &Destination) -> Jud
     Judged { judgement, differ: answer & answer::DIFFER != 0 }
 }
 
+/// Decides about a destination whose payload shows no name.
+#[inline(always)]
+pub fn judge_silent(active: Active, header: &Header, app: u64, to: &Destination) -> Judgement {
+    let judged = judge(active, header, app, to);
+    if judged.differ { no_name(header, judged.judgement) } else { judged.judgement }
+}
+
 /// Decides about a destination whose payload shows a name of `class`.
 #[inline(always)]
 pub fn judge_shown(
