@@ -235,7 +235,7 @@ fn observing_what_would_be_denied_for_its_names_is_recorded() {
     ("audit", "observe", "rule", Some("those"))
     ("audit", "observe", "ambiguous", None)
     ("audit", "observe", "rule", Some("those"))
-    ("allow", "observe", "ambiguous", None)
+    ("allow", "enforce", "ambiguous", None)
     "#);
 }
 
