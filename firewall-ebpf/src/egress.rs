@@ -213,10 +213,14 @@ fn decide(
         names::MULTICAST => header.name_lines != 0,
         _ => true,
     };
-    if judged.differ && !(is_tcp && service == names::NO_DNS) {
-        return (policy::ambiguous(header, judged.judgement), false);
+    if !judged.differ {
+        return (judged.judgement, look && judged.judgement.passes());
     }
-    (judged.judgement, look && (judged.differ || judged.judgement.passes()))
+    if is_tcp && service == names::NO_DNS {
+        // Passes until its payload shows which name is meant.
+        return (policy::ambiguous(Verdict::Allow, judged.judgement), true);
+    }
+    (policy::no_name(header, judged.judgement), false)
 }
 
 /// Whether what a TCP socket sends is a reply: a listener's SYN-ACK, or an accepted connection.

@@ -364,12 +364,18 @@ pub fn of_leaf(header: &Header, leaf: Cell) -> Judgement {
     }
 }
 
-/// For what is known by names that get different verdicts, and shows none.
+/// For what is known by names that get different verdicts, of which one is denied.
 #[inline(always)]
-pub fn ambiguous(header: &Header, denied: Judgement) -> Judgement {
-    let verdict =
-        if header.flags & flags::AMBIGUOUS_ALLOW != 0 { Verdict::Allow } else { Verdict::Deny };
+pub fn ambiguous(verdict: Verdict, denied: Judgement) -> Judgement {
     Judgement { verdict: verdict as u8, reason: Reason::Ambiguous as u8, ..denied }
+}
+
+/// For such a flow that shows no name.
+#[inline(always)]
+pub fn no_name(header: &Header, denied: Judgement) -> Judgement {
+    let verdict =
+        if header.flags & flags::AMBIGUOUS_ALLOW != 0 { Verdict::Audit } else { Verdict::Deny };
+    ambiguous(verdict, denied)
 }
 
 /// For what cannot be read far enough to be judged: fails closed unless configured otherwise.
