@@ -139,13 +139,13 @@ impl<'a> Enricher<'a> {
         let reason = reason.unwrap_or(Reason::NoPolicy);
         let verdict = Verdict::from_wire(event.verdict).unwrap_or(Verdict::Deny);
         // Denied, if more than observing was asked for.
-        let observed =
-            verdict == Verdict::Allow && settings.observe && settings.ambiguous == Default::Drop;
-        let (verdict, mode) =
-            if observed { (Verdict::Audit, Mode::Observe) } else { (verdict, Mode::Enforce) };
+        let observed = reason == Reason::Ambiguous
+            && verdict == Verdict::Audit
+            && settings.observe
+            && settings.ambiguous == Default::Drop;
         let without = Finding {
             verdict: verdict.word(),
-            mode: mode.word(),
+            mode: if observed { Mode::Observe } else { Mode::Enforce }.word(),
             reason: reason.word(),
             action: None,
             policy: None,
