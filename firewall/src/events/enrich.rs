@@ -137,16 +137,15 @@ impl<'a> Enricher<'a> {
         }
         let settings = &self.explainer.generation.settings;
         let reason = reason.unwrap_or(Reason::NoPolicy);
-        let verdict = match Verdict::from_wire(event.verdict).unwrap_or(Verdict::Deny) {
-            // Denied, if more than observing was asked for.
-            Verdict::Allow if settings.observe && settings.ambiguous == Default::Drop => {
-                Verdict::Audit
-            }
-            verdict => verdict,
-        };
+        let verdict = Verdict::from_wire(event.verdict).unwrap_or(Verdict::Deny);
+        // Denied, if more than observing was asked for.
+        let observed = reason == Reason::Ambiguous
+            && verdict == Verdict::Audit
+            && settings.observe
+            && settings.ambiguous == Default::Drop;
         let without = Finding {
             verdict: verdict.word(),
-            mode: if settings.observe { Mode::Observe } else { Mode::Enforce }.word(),
+            mode: if observed { Mode::Observe } else { Mode::Enforce }.word(),
             reason: reason.word(),
             action: None,
             policy: None,

@@ -187,11 +187,13 @@ fn names_that_differ_are_the_reason() {
     let denied = event(Hook::Packet, NOWHERE, world.flow(&["hm.baidu.com"]));
     let denied = named(denied, TONGJI, Via::Dns, Confidence::Ambiguous);
     let denied = FlowEvent { reason: Reason::Ambiguous as u8, ..denied };
-    let passed = FlowEvent { verdict: Verdict::Allow as u8, ..denied };
+    let passed = FlowEvent { verdict: Verdict::Audit as u8, ..denied };
+    // Closed before it said anything.
+    let silent = FlowEvent { verdict: Verdict::Allow as u8, ..denied };
     // More names than are kept, and none of those that are is denied.
     let more = FlowEvent { decision: world.flow(&[]).decision, name: OTHER, ..denied };
     let mut enricher = world.enricher();
-    let all = [denied, passed, more].map(|event| lines(&mut enricher, &event)).concat();
+    let all = [denied, passed, silent, more].map(|event| lines(&mut enricher, &event)).concat();
     insta::assert_snapshot!(all, @r#"
     {"schema":1,"seq":1,"time":"T","verdict":"deny","mode":"enforce",
       "reason":"ambiguous","action":"drop","policy":"names","rule":"those",
@@ -200,14 +202,21 @@ fn names_that_differ_are_the_reason() {
       "proto":"tcp","dst":{"ip":"192.0.2.7","port":443},
       "host":{"name":"hm.baidu.com","via":"dns","confidence":"ambiguous","chain":["hm.e.shifen.com"]},
       "count":1,"bytes_out":0,"bytes_in":0}
-    {"schema":1,"seq":2,"time":"T","verdict":"allow","mode":"enforce",
+    {"schema":1,"seq":2,"time":"T","verdict":"audit","mode":"enforce",
       "reason":"ambiguous","action":"drop","policy":"names","rule":"those",
       "evidence":["domain:hm.baidu.com","domain:=hm.e.shifen.com"],
       "hook":"packet","app":{"name":"curl","pid":7,"uid":4000000000},
       "proto":"tcp","dst":{"ip":"192.0.2.7","port":443},
       "host":{"name":"hm.baidu.com","via":"dns","confidence":"ambiguous","chain":["hm.e.shifen.com"]},
       "count":1,"bytes_out":0,"bytes_in":0}
-    {"schema":1,"seq":3,"time":"T","verdict":"deny","mode":"enforce",
+    {"schema":1,"seq":3,"time":"T","verdict":"allow","mode":"enforce",
+      "reason":"ambiguous","action":"drop","policy":"names","rule":"those",
+      "evidence":["domain:hm.baidu.com","domain:=hm.e.shifen.com"],
+      "hook":"packet","app":{"name":"curl","pid":7,"uid":4000000000},
+      "proto":"tcp","dst":{"ip":"192.0.2.7","port":443},
+      "host":{"name":"hm.baidu.com","via":"dns","confidence":"ambiguous","chain":["hm.e.shifen.com"]},
+      "count":1,"bytes_out":0,"bytes_in":0}
+    {"schema":1,"seq":4,"time":"T","verdict":"deny","mode":"enforce",
       "reason":"ambiguous",
       "hook":"packet","app":{"name":"curl","pid":7,"uid":4000000000},
       "proto":"tcp","dst":{"ip":"192.0.2.7","port":443},
@@ -223,7 +232,7 @@ fn observing_what_would_be_denied_for_its_names_is_recorded() {
         let world = World::with(settings);
         let passed = event(Hook::Packet, NOWHERE, world.flow(&["hm.baidu.com"]));
         let passed = named(passed, TONGJI, Via::Dns, Confidence::Ambiguous);
-        let (verdict, reason) = (Verdict::Allow as u8, Reason::Ambiguous as u8);
+        let (verdict, reason) = (Verdict::Audit as u8, Reason::Ambiguous as u8);
         let events = world.enricher().enrich(&FlowEvent { verdict, reason, ..passed }).unwrap();
         let line = |event: Event| {
             let Finding { verdict, mode, reason, rule, .. } = event.finding;
@@ -235,7 +244,7 @@ fn observing_what_would_be_denied_for_its_names_is_recorded() {
     ("audit", "observe", "rule", Some("those"))
     ("audit", "observe", "ambiguous", None)
     ("audit", "observe", "rule", Some("those"))
-    ("allow", "observe", "ambiguous", None)
+    ("audit", "enforce", "ambiguous", None)
     "#);
 }
 

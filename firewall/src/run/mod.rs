@@ -216,6 +216,7 @@ impl Place {
         debug_assert_ne!(number, 0, "0 is no generation");
         // From here on the kernel decides, and only what decisions mean is asked here.
         plan.generation.forget_tables();
+        give_memory_back();
         let attached = attach::attach(&loaded, self.group.open()?.as_fd())?;
         attached.pin(&self.pins.directory)?;
         let reader = Reader::new(&mut loaded.ebpf)?;
@@ -279,6 +280,16 @@ impl Place {
                 self.group.path.display()
             )));
         }
+    }
+}
+
+/// Gives back to the system what reading and compiling the policies took: the C library keeps what
+/// is freed, and the command may run for long.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: has no preconditions.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 
