@@ -11,7 +11,7 @@ use serde::Deserialize;
 #[path = "../../firewall/tests/harness/mod.rs"]
 mod harness;
 
-use crate::run::{POLICIES, policy_arguments};
+use crate::run::{NAME_POLICIES, POLICIES, policy_arguments};
 
 /// Whose addresses the server has. The last word is only for the reader; the table shows what the
 /// firewall knows.
@@ -29,9 +29,6 @@ const SERVERS: [&str; 11] = [
     "2a01:e00::1",
 ];
 
-/// The shipped policies of the second table, which deny by name.
-const NAME_POLICIES: [&str; 2] = ["baidu-tongji", "volcengine-telemetry"];
-
 /// An address of many sites, as those of CDNs are.
 const SHARED: &str = "3.173.21.63";
 
@@ -44,7 +41,7 @@ struct Visit {
     shows: &'static str,
 }
 
-const VISITS: [Visit; 7] = [
+const VISITS: [Visit; 9] = [
     Visit {
         arguments: &["https://hm.baidu.com/hm.js"],
         denied: Some("hm.baidu.com"),
@@ -74,6 +71,16 @@ const VISITS: [Visit; 7] = [
         arguments: &["--header", "Host: hm.baidu.com", "http://shop.example/hm.gif"],
         denied: Some("hm.baidu.com"),
         shows: "same address: the Host header is denied",
+    },
+    Visit {
+        arguments: &["https://chat.deepseek.com/"],
+        denied: Some("chat.deepseek.com"),
+        shows: "served from Amazon in the US",
+    },
+    Visit {
+        arguments: &["https://www.google-analytics.com/g/collect"],
+        denied: Some("www.google-analytics.com"),
+        shows: "one of many measurement services",
     },
     Visit { arguments: &["https://evilbaidu.com/"], denied: None, shows: "only looks like it" },
 ];
@@ -150,7 +157,7 @@ fn addresses(firewall: &Path) -> Result<usize> {
         let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
         let mut command = Command::new(firewall);
         net.client.enter(&mut command);
-        let policies = policy_arguments();
+        let policies = policy_arguments(&POLICIES);
         rows.push((address, curl(command, &log, policies, &[&format!("http://{host}/")])?));
     }
     let events = read(&log)?;
@@ -200,6 +207,8 @@ fn names(firewall: &Path) -> Result<usize> {
         .alias("hm.baidu.com", "hm.e.shifen.com")
         .alias("stats.shop.example", "hm.baidu.com")
         .host("gator.volces.com", &["43.109.38.198"])
+        .host("chat.deepseek.com", &[SHARED])
+        .host("www.google-analytics.com", &["212.27.48.10"])
         .host("shop.example", &[SHARED])
         .host("evilbaidu.com", &[SHARED]);
     let net = harness::Net::new(&SERVERS);
@@ -219,8 +228,7 @@ fn names(firewall: &Path) -> Result<usize> {
         let mut command = Command::new(firewall);
         net.client.enter(&mut command);
         resolver.enter(&mut command);
-        let policies = NAME_POLICIES.iter().flat_map(|policy| ["--policy", policy]);
-        let got = curl(command, &log, policies, visit.arguments)?;
+        let got = curl(command, &log, policy_arguments(&NAME_POLICIES), visit.arguments)?;
         let events = read(&log)?;
         let event = match visit.denied {
             Some(name) => events

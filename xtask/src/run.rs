@@ -26,6 +26,17 @@ pub const POLICIES: [&str; 8] = [
     "tencent",
 ];
 
+/// The shipped policies that deny by name.
+pub const NAME_POLICIES: [&str; 7] = [
+    "baidu-tongji",
+    "bytedance-telemetry",
+    "deepseek",
+    "deepseek-telemetry",
+    "tiktok-telemetry",
+    "volcengine-telemetry",
+    "web-analytics",
+];
+
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The command; without one, a demonstration that needs no outside network
@@ -34,8 +45,8 @@ pub struct Arguments {
 }
 
 /// `--policy NAME` for each.
-pub fn policy_arguments() -> impl Iterator<Item = &'static str> {
-    POLICIES.iter().flat_map(|policy| ["--policy", policy])
+pub fn policy_arguments(policies: &'static [&'static str]) -> impl Iterator<Item = &'static str> {
+    policies.iter().flat_map(|policy| ["--policy", policy])
 }
 
 /// Sets up, builds and runs.
@@ -50,7 +61,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     // In the user's own folder, with the user's own input: this is the user's command.
     let status = Command::new(&firewall)
         .arg("run")
-        .args(policy_arguments())
+        .args(policy_arguments(&POLICIES))
+        .args(policy_arguments(&NAME_POLICIES))
         .arg("--")
         .args(&arguments.command)
         .status()
