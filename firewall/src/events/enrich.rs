@@ -139,10 +139,11 @@ impl<'a> Enricher<'a> {
         let reason = reason.unwrap_or(Reason::NoPolicy);
         let verdict = Verdict::from_wire(event.verdict).unwrap_or(Verdict::Deny);
         // Denied, if more than observing was asked for.
-        let observed = reason == Reason::Ambiguous
-            && verdict == Verdict::Audit
-            && settings.observe
-            && settings.ambiguous == Default::Drop;
+        let setting = match reason {
+            Reason::Ambiguous => settings.ambiguous,
+            _ => settings.unparsable,
+        };
+        let observed = settings.observe && verdict == Verdict::Audit && setting == Default::Drop;
         let without = Finding {
             verdict: verdict.word(),
             mode: if observed { Mode::Observe } else { Mode::Enforce }.word(),

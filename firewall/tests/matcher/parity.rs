@@ -110,8 +110,8 @@ fn judged(generation: &Generation, packet: &ip::Packet, error: Option<ip::Error>
         Ok(Outcome { verdict, decision }) => Judged { verdict, reason: 0, decision, hook },
         Err(Fault::PortHidden) => Judged {
             verdict: match generation.settings.unparsable {
-                Default::Allow => Verdict::Audit,
-                Default::Drop => Verdict::Deny,
+                Default::Drop if !generation.settings.observe => Verdict::Deny,
+                Default::Drop | Default::Allow => Verdict::Audit,
             },
             reason: Reason::ParseError as u8,
             decision: 0,

@@ -114,7 +114,7 @@ impl Settings {
     fn flags(&self) -> u32 {
         let mut bits = 0;
         for (is, bit) in [
-            (self.unparsable == Default::Allow, flags::UNPARSABLE_ALLOW),
+            (self.observe || self.unparsable == Default::Allow, flags::UNPARSABLE_ALLOW),
             (self.inbound == Inbound::Enforce, flags::INBOUND_ENFORCE),
             (self.record_allow, flags::RECORD_ALLOW),
             (self.observe || self.ambiguous == Default::Allow, flags::AMBIGUOUS_ALLOW),
@@ -142,10 +142,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_only_observes_denies_nothing_for_its_names() {
+    fn who_only_observes_denies_nothing() {
+        let passing = flags::UNPARSABLE_ALLOW | flags::AMBIGUOUS_ALLOW;
         let settings = Settings::default();
-        assert_eq!(settings.header().unwrap().flags & flags::AMBIGUOUS_ALLOW, 0);
+        assert_eq!(settings.header().unwrap().flags & passing, 0);
         let settings = Settings { observe: true, ..settings };
-        assert_ne!(settings.header().unwrap().flags & flags::AMBIGUOUS_ALLOW, 0);
+        assert_eq!(settings.header().unwrap().flags & passing, passing);
     }
 }
