@@ -186,7 +186,7 @@ fn after_a_kill_the_command_stays_under_its_policy() {
     let _web = net.listen_tcp(&["[::]:80"]);
     let capture = net.capture();
     let script = format!(
-        "udp-sendto {FREE}:2001\nuntil 2000 udp-sendto {BAIDU}:2001\ntcp {BAIDU}:80\n\
+        "udp-sendto {FREE}:2001\nuntil 6000 udp-sendto {BAIDU}:2001\ntcp {BAIDU}:80\n\
          ping {BAIDU}:0\ntcp {FREE}:80"
     );
     let mut run = Run::new(&net, &CN).start_client(&script);
@@ -201,7 +201,7 @@ fn after_a_kill_the_command_stays_under_its_policy() {
 
     run.wait_for_step(&format!("tcp {FREE}:80"));
     let outcome = run.end();
-    for line in [format!("until 2000 udp-sendto {BAIDU}:2001"), format!("tcp {BAIDU}:80")] {
+    for line in [format!("until 6000 udp-sendto {BAIDU}:2001"), format!("tcp {BAIDU}:80")] {
         assert_eq!(outcome.errno(&line), libc::ECONNREFUSED, "{line}");
     }
     assert_eq!(outcome.errno(&format!("ping {BAIDU}:0")), libc::EPERM);
