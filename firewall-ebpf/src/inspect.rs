@@ -42,6 +42,9 @@ pub fn inspect(ctx: &SkBuffContext) -> i32 {
     if sk.is_null() {
         return DROP_SILENTLY;
     }
+    if packet::is_bare_segment(skb) {
+        return PASS;
+    }
     // Each fails closed: the egress program has seen all of them a moment ago.
     let Some(state) = socket::existing_state(sk.cast()) else { return DROP_SILENTLY };
     let Some(taken) = scratch::take() else {
@@ -123,9 +126,6 @@ fn look(index: u32, skb: Skb, sk: *mut bpf_sock) -> u32 {
         scratch.judgement = policy::unparsable(header);
         return JUDGED;
     };
-    if segment.len == 0 {
-        return PASS as u32;
-    }
     if service == DNS {
         let Some(stream) = stream::of(&ASKED, sk.cast()) else {
             count(Counter::NoState);

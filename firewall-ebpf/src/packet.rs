@@ -4,7 +4,7 @@ use core::{arch::asm, ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 use firewall_common::{
-    flow::{Address, Destination},
+    flow::{Address, Destination, TCP},
     parse::{Bytes, dns::MESSAGE, ip},
 };
 
@@ -109,6 +109,14 @@ pub fn hand_over(skb: *mut __sk_buff, packet: &ip::Packet) {
         | u32::from(packet.plain) << 24;
     // SAFETY: writing a context member that is the programs' own.
     unsafe { (*skb).cb[0] = word };
+}
+
+/// Whether the packet that was handed over is a TCP segment without payload.
+#[inline(always)]
+pub fn is_bare_segment(skb: Skb) -> bool {
+    // SAFETY: reading a context member.
+    let word = unsafe { (*skb.0).cb[0] };
+    (word >> 16) as u8 == TCP && segment(skb, word & 0xffff).is_some_and(|segment| segment.len == 0)
 }
 
 /// The packet that was handed over, as far as it is needed: `None` if it ends before its ports.
