@@ -1,6 +1,7 @@
 //! What fuzzing found, once more.
 #![expect(clippy::unwrap_used, reason = "tests panic")]
 
+mod message;
 mod stream;
 
 use std::{fs, path::Path};
@@ -9,11 +10,13 @@ use std::{fs, path::Path};
 fn regressions() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/regressions");
     let mut seen = 0;
-    for target in ["tls", "http"] {
+    let targets: [(&str, fn(&[u8])); 3] =
+        [("tls", stream::check), ("http", stream::check), ("dns", message::check)];
+    for (target, check) in targets {
         for file in fs::read_dir(folder.join(target)).unwrap() {
             let path = file.unwrap().path();
             println!("{}", path.display());
-            stream::check(&fs::read(path).unwrap());
+            check(&fs::read(path).unwrap());
             seen += 1;
         }
     }
