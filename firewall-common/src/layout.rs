@@ -297,8 +297,11 @@ pub struct Stream {
     pub length: u32,
     /// Bytes of the message that are in memory.
     pub read: u32,
-    /// 1 if nothing more is let through.
+    /// What was denied, as a leaf or what stands in its place: nothing more is let through. 0 if
+    /// nothing was.
     pub closed: u32,
+    /// The name of that.
+    pub name: u64,
     /// The message as far as it fits.
     pub message: [u8; MESSAGE],
 }
@@ -470,6 +473,6 @@ const _: () = {
     assert!(size_of::<Answers>() == 32 * NAMES + 16);
     assert!(size_of::<AnswerKey>() == 24);
     assert!(size_of::<Question>() == 40);
-    assert!(size_of::<Stream>() == 24 + MESSAGE);
+    assert!(size_of::<Stream>() == 32 + MESSAGE);
     assert!(size_of::<NameText>() == size_of::<Text>() + 8 * CHAIN);
 };

@@ -6,7 +6,10 @@ mod cuts;
 mod stream;
 
 use cuts::{cuts, places};
-use firewall_common::parse::payload::{MAX_PAYLOAD, flags};
+use firewall_common::{
+    name::MAX_NAME,
+    parse::payload::{MAX_PAYLOAD, flags},
+};
 use proptest::{option, prelude::*, sample::Index, sample::select};
 use stream::{Read, any_pieces, read, tls::read as slow, whole};
 
@@ -282,9 +285,13 @@ fn label() -> impl Strategy<Value = String> {
 
 fn host() -> impl Strategy<Value = (String, String)> {
     (prop::collection::vec(label(), 1..5), any::<bool>()).prop_map(|(labels, dot)| {
+        let mut labels = labels;
+        while labels.join(".").len() > MAX_NAME {
+            labels.pop();
+        }
         let text = labels.join(".");
         let name = text.to_ascii_lowercase();
-        (if dot && text.len() < 255 { text + "." } else { text }, name)
+        (if dot { text + "." } else { text }, name)
     })
 }
 

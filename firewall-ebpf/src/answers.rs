@@ -19,7 +19,7 @@ use crate::{
     names::{self, DNS, which},
     packet::{self, Skb},
     policy, scratch, socket,
-    stream::{self, EARLY, Way},
+    stream::{self, Way},
 };
 
 /// Lets the packet in.
@@ -71,34 +71,45 @@ pub fn arrived(ctx: &SkBuffContext) -> i32 {
     from.destination.address = packet.src;
     from.destination.port = packet.src_port;
     dns::prepare(taken.index, skb, active, header, state, &from);
-    let result = if protocol == UDP {
-        let offset = packet.transport.wrapping_add(8);
-        match scratch::get(taken.index) {
-            Some(scratch) if offset < skb.len() => {
-                let len = skb.len().wrapping_sub(offset);
-                scratch.len = skb.copy(offset, len, &mut scratch.message, 0);
-                learn(taken.index)
-            }
-            _ => NOTHING,
-        }
+    let in_turn = if protocol == UDP {
+        answered(taken.index, skb, packet.transport);
+        true
     } else {
         answered_in_stream(taken.index, skb, sk, &packet)
     };
     scratch::give_back(taken);
-    if result == EARLY { DROP } else { PASS }
+    if in_turn { PASS } else { DROP }
 }
 
 #[inline(always)]
-fn answered_in_stream(index: u32, skb: Skb, sk: *mut bpf_sock, packet: &ip::Packet) -> u32 {
-    let Some(segment) = packet::segment(skb, packet.transport) else { return NOTHING };
+fn answered(index: u32, skb: Skb, transport: u32) {
+    let offset = transport.wrapping_add(8);
+    if let Some(scratch) = scratch::get(index)
+        && offset < skb.len()
+    {
+        let len = skb.len().wrapping_sub(offset);
+        scratch.len = skb.copy(offset, len, &mut scratch.message, 0);
+        learn(index);
+    }
+}
+
+#[inline(always)]
+fn answered_in_stream(index: u32, skb: Skb, sk: *mut bpf_sock, packet: &ip::Packet) -> bool {
+    let Some(segment) = packet::segment(skb, packet.transport) else { return true };
     if segment.len == 0 {
-        return NOTHING;
+        return true;
     }
     let Some(stream) = stream::of(&ANSWERED, sk.cast()) else {
         count(Counter::NoState);
-        return EARLY;
+        return false;
     };
-    stream::feed(index, skb, stream, &segment, Way::In)
+    let in_turn = stream::feed(index, skb, stream, &segment, Way::In);
+    if let Some(scratch) = scratch::get(index)
+        && scratch.result == MALFORMED
+    {
+        count(Counter::MalformedDns);
+    }
+    in_turn
 }
 
 /// Takes what the message in scratch memory tells, if it answers a question that waits for it.

@@ -115,9 +115,9 @@ fn decide(active: Active, header: &Header, app: u64, to: &Destination) -> Judgem
     }
     if to.protocol == TCP {
         // What it sends first decides.
-        return Judgement::without_decision(Verdict::Allow, Reason::Ambiguous);
+        return policy::ambiguous(Verdict::Allow, judged.judgement);
     }
-    policy::ambiguous(header, judged.judgement)
+    policy::no_name(header, judged.judgement)
 }
 
 /// Charges the flow to who is current, or, where that is the kernel joining a subflow to an MPTCP

@@ -18,7 +18,7 @@ use crate::{
     packet::Skb,
     policy::Generation,
     repeat::repeat,
-    scratch,
+    scratch, socket,
 };
 
 /// In place of an outcome's leaf: the message cannot be read.
@@ -60,83 +60,94 @@ pub fn prepare(
     scratch.trusted = u32::from(names::is_trusted(header, &packet.destination));
     scratch.now = names::now();
     scratch.name = 0;
+    scratch.known = 0;
+    scratch.result = NOTHING;
 }
 
-/// Judges the questions of the message in scratch memory: the leaf of the first that is denied, or
-/// of the one whose rule comes first, or what stands in its place.
+/// Judges the questions of the message in scratch memory.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn judge_questions(index: u32, service: u32) -> u32 {
-    let Some(scratch) = scratch::get(index) else { return MALFORMED };
+pub extern "C" fn judge_questions(index: u32) -> u32 {
+    let Some(scratch) = scratch::get(index) else { return 0 };
     let message = Message { bytes: &scratch.message, len: scratch.len };
-    let Some(start) = message.header() else { return MALFORMED };
-    if start.answer {
-        return if service == MULTICAST { NOTHING } else { MALFORMED };
-    }
+    let service = scratch.service;
+    let Some(start) = message.header() else { return stand(index, MALFORMED) };
     let questions = u32::from(start.questions);
+    if start.answer || questions == 0 {
+        if service == MULTICAST {
+            return 0;
+        }
+        // A cookie alone is a question for no name (RFC 7873 section 5.4).
+        let leaf = if start.answer { MALFORMED } else { question_leaf(index, 0) };
+        return stand(index, leaf);
+    }
     if questions > MAX_QUESTIONS {
-        return MALFORMED;
+        return stand(index, MALFORMED);
     }
-    if questions == 0 {
-        // A cookie alone (RFC 7873 section 5.4): a question for no name.
-        return if service == MULTICAST { NOTHING } else { question_leaf(index, 0) };
-    }
-    let mut result = NOTHING;
     let mut at = HEADER;
     for question in 0..MAX_QUESTIONS {
-        result = forget(result);
         at = forget(at);
-        if question >= questions {
+        if question >= questions || at == 0 {
             break;
         }
-        at = judge_question(index, at, service);
-        if at == 0 {
-            return MALFORMED;
-        }
-        let leaf = judged(index);
-        if !passes(leaf) {
-            return leaf;
-        }
-        if result == NOTHING || leaf & evaluate::MAX_DECISIONS < result & evaluate::MAX_DECISIONS {
-            result = leaf;
-        }
+        at = judge_question(index, at);
     }
-    result
+    0
 }
 
-/// Judges the question at `at`: where it ends, or 0 if it is malformed. What comes of it is
-/// [`judged`].
+/// Judges the question at `at`: where it ends, or 0 if no other is to be judged.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge_question(index: u32, at: u32, service: u32) -> u32 {
+extern "C" fn judge_question(index: u32, at: u32) -> u32 {
     let end = match names::dns_name(index, at, which::ASKED) {
-        0 => return 0,
+        0 => 0,
         // Type and class.
         end => end.wrapping_add(4),
     };
-    let class = names::name_class(index, which::ASKED);
-    let leaf = question_leaf(index, class);
     let Some(scratch) = scratch::get(index) else { return 0 };
-    if end > scratch.len {
+    scratch.name = 0;
+    if end == 0 || end > scratch.len {
+        stand(index, MALFORMED);
         return 0;
     }
+    let class = names::name_class(index, which::ASKED);
+    let leaf = question_leaf(index, class);
     scratch.name = scratch.suffixes.whole;
-    if service == MULTICAST {
-        scratch.judged = if class == 0 { NOTHING } else { leaf };
+    if scratch.service == MULTICAST && class == 0 {
         return end;
     }
-    scratch.judged = leaf;
-    let Some(header) = HEADERS.get(scratch.slot) else { return 0 };
-    if passes(leaf) {
+    stand(index, leaf);
+    if !passes(leaf) {
+        return 0;
+    }
+    if let Some(header) = HEADERS.get(scratch.slot) {
         let id = Message { bytes: &scratch.message, len: scratch.len }.u16(0);
         names::ask(header, scratch, id, class);
     }
     end
 }
 
-#[inline(always)]
-fn judged(index: u32) -> u32 {
-    scratch::get(index).map_or(DAMAGED.0, |scratch| scratch.judged)
+/// Takes what came of a question, if it stands before what came of those before it: what does not
+/// pass, and of others the one whose rule comes first.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn stand(index: u32, leaf: u32) -> u32 {
+    let Some(scratch) = scratch::get(index) else { return 0 };
+    let Some(header) = HEADERS.get(scratch.slot) else { return 0 };
+    let there = scratch.result;
+    let first = there == NOTHING
+        || !passes(leaf)
+        || leaf & evaluate::MAX_DECISIONS < there & evaluate::MAX_DECISIONS;
+    if passes(there) && first {
+        let name = if leaf == MALFORMED { 0 } else { scratch.name };
+        scratch.result = leaf;
+        scratch.known = name;
+        let (verdict, decision) = ((leaf >> 29) as u8, leaf & evaluate::MAX_DECISIONS);
+        if name != 0 && socket::is_recorded(header.flags, verdict, decision) {
+            names::keep_name(index, 0);
+        }
+    }
+    0
 }
 
 /// The leaf of a question for a name of `class`.
@@ -154,12 +165,6 @@ pub const fn passes(leaf: u32) -> bool {
     leaf == NOTHING || leaf >> 29 == Verdict::Allow as u32 || leaf >> 29 == Verdict::Audit as u32
 }
 
-/// Of two results the one that stands: what is denied or cannot be read.
-#[inline(always)]
-pub fn worse(one: u32, other: u32) -> u32 {
-    if !passes(one) || other == NOTHING { one } else { other }
-}
-
 /// What one call of the loop's body leaves to the next.
 struct Walk {
     skb: Skb,
@@ -167,36 +172,37 @@ struct Walk {
     end: u32,
     stride: u32,
     index: u32,
-    service: u32,
-    result: u32,
 }
 
 /// Judges the datagrams of a UDP packet, of which there can be several (`UDP_SEGMENT`).
 #[inline(always)]
-pub fn datagrams(index: u32, skb: Skb, transport: u32, service: u32) -> u32 {
+pub fn datagrams(index: u32, skb: Skb, transport: u32) {
     let offset = transport.wrapping_add(8);
     let end = skb.len();
     if offset >= end {
-        return MALFORMED;
+        stand(index, MALFORMED);
+        return;
     }
     // SAFETY: reading context members.
     let (segments, size) = unsafe { ((*skb.0).gso_segs, (*skb.0).gso_size) };
     let stride = if segments > 1 && size != 0 { size } else { u32::MAX };
-    let mut walk = Walk { skb, offset, end, stride, index, service, result: NOTHING };
+    let mut walk = Walk { skb, offset, end, stride, index };
     repeat(MAX_DATAGRAMS, judge_datagram, &mut walk);
-    if walk.offset >= walk.end { walk.result } else { MALFORMED }
+    // More than are looked at, if none before was denied.
+    if walk.offset < walk.end {
+        stand(index, MALFORMED);
+    }
 }
 
 /// Whether the loop is to end.
 extern "C" fn judge_datagram(_: u32, walk: &mut Walk) -> i64 {
-    // Or the verifier follows each result and place through the next datagram.
+    // Or the verifier follows each place through the next datagram.
     let offset = forget(walk.offset);
     let left = walk.end.wrapping_sub(offset);
     let len = if left < walk.stride { left } else { walk.stride };
     let Some(scratch) = scratch::get(walk.index) else { return 1 };
     scratch.len = walk.skb.copy(offset, len, &mut scratch.message, 0);
-    let result = judge_questions(walk.index, walk.service);
-    walk.result = forget(worse(forget(walk.result), result));
+    judge_questions(walk.index);
     walk.offset = forget(offset.wrapping_add(len));
-    i64::from(walk.offset >= walk.end)
+    i64::from(walk.offset >= walk.end || !passes(scratch.result))
 }

@@ -207,16 +207,24 @@ fn decide(
         // Question by question.
         return (Judgement::without_decision(Verdict::Allow, Reason::Default), true);
     }
+    if to.port_hidden != 0 && header.name_lines != 0 && (is_tcp || to.protocol == UDP) {
+        // A piece of a packet: the name could be in it.
+        return (policy::unparsable(header), false);
+    }
     let judged = policy::judge(active, header, names::app(&state.identity), to);
     let look = match service {
         names::NO_DNS => is_tcp && header.name_lines != 0,
         names::MULTICAST => header.name_lines != 0,
         _ => true,
     };
-    if judged.differ && !(is_tcp && service == names::NO_DNS) {
-        return (policy::ambiguous(header, judged.judgement), false);
+    if !judged.differ {
+        return (judged.judgement, look && judged.judgement.passes());
     }
-    (judged.judgement, look && (judged.differ || judged.judgement.passes()))
+    if is_tcp && service == names::NO_DNS {
+        // Passes until its payload shows which name is meant.
+        return (policy::ambiguous(Verdict::Allow, judged.judgement), true);
+    }
+    (policy::no_name(header, judged.judgement), false)
 }
 
 /// Whether what a TCP socket sends is a reply: a listener's SYN-ACK, or an accepted connection.

@@ -14,14 +14,14 @@ use firewall_common::{
 use crate::{
     dns::{self, MALFORMED, NOTHING},
     egress::{DROP, DROP_SILENTLY, PASS},
-    maps::{ASKED, HEADERS, PAYLOADS, Scratch, count},
-    names::{self, DNS, which},
+    maps::{ASKED, HEADERS, PAYLOADS, count},
+    names::{self, DNS, NO_DNS, which},
     packet::{self, Skb},
     payload,
     policy::{self, Judgement},
     scratch,
     socket::{self, Keep, Origin},
-    stream::{self, EARLY, Way},
+    stream::{self, Way},
 };
 
 /// In place of what the program returns: it depends on the judgement in scratch memory.
@@ -72,7 +72,7 @@ fn settle(index: u32, skb: Skb, state: &mut SocketState) -> i32 {
     let judgement = scratch.judgement;
     let keep = if scratch.plain == 0 {
         Keep::Nothing
-    } else if scratch.hook == Hook::Dns as u32 {
+    } else if scratch.service != NO_DNS {
         Keep::Inspect
     } else {
         Keep::Verdict
@@ -114,8 +114,8 @@ fn look(index: u32, skb: Skb, sk: *mut bpf_sock) -> u32 {
     let Some(scratch) = scratch::get(index) else { return DROP_SILENTLY as u32 };
     let (transport, service) = (scratch.transport, scratch.service);
     if scratch.protocol != u32::from(TCP) {
-        let result = dns::datagrams(index, skb, transport, service);
-        return judge_asked(index, service, result);
+        dns::datagrams(index, skb, transport);
+        return judge_asked(index);
     }
     let Some(segment) = packet::segment(skb, transport) else {
         let Some(header) = HEADERS.get(scratch.slot) else { return DROP_SILENTLY as u32 };
@@ -131,11 +131,10 @@ fn look(index: u32, skb: Skb, sk: *mut bpf_sock) -> u32 {
             count(Counter::NoState);
             return DROP_SILENTLY as u32;
         };
-        let result = stream::feed(index, skb, stream, &segment, Way::Out);
-        if result != EARLY && !dns::passes(result) {
-            stream.closed = 1;
-        }
-        return judge_asked(index, service, result);
+        return match stream::feed(index, skb, stream, &segment, Way::Out) {
+            true => judge_asked(index),
+            false => DROP_SILENTLY as u32,
+        };
     }
     read_payload(index, skb, sk, &segment)
 }
@@ -143,53 +142,51 @@ fn look(index: u32, skb: Skb, sk: *mut bpf_sock) -> u32 {
 /// Turns what came of a packet with questions into a judgement.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge_asked(index: u32, service: u32, result: u32) -> u32 {
-    if result == EARLY {
-        return DROP_SILENTLY as u32;
-    }
-    if result == NOTHING {
-        return PASS as u32;
-    }
+extern "C" fn judge_asked(index: u32) -> u32 {
     let Some(scratch) = scratch::get(index) else { return DROP_SILENTLY as u32 };
     let Some(header) = HEADERS.get(scratch.slot) else { return DROP_SILENTLY as u32 };
-    scratch.hook = Hook::Dns as u32;
+    let result = scratch.result;
+    if result == NOTHING && scratch.protocol == u32::from(TCP) {
+        // Only a part of a message.
+        return PASS as u32;
+    }
     if result == MALFORMED {
         count(Counter::MalformedDns);
-        // mDNS is not judged by what it is, and where no rule speaks of names nobody cares for them.
-        if service != DNS {
-            return PASS as u32;
-        }
-        scratch.judgement = match header.name_lines {
-            0 => policy::of_leaf(header, Cell(header.question)),
-            _ => policy::unparsable(header),
-        };
-        return JUDGED;
     }
-    count(Counter::Questions);
-    let judgement = policy::of_leaf(header, Cell(result));
-    know(index, scratch, header.flags, judgement, Via::Dns, Confidence::Confirmed as u32)
+    // Where no rule speaks of names nobody cares what is asked, and mDNS is not judged by what it is.
+    let unasked = result == NOTHING
+        || (result == MALFORMED && (scratch.service != DNS || header.name_lines == 0));
+    let mut judgement = if unasked {
+        policy::of_leaf(header, Cell(header.question))
+    } else if result == MALFORMED {
+        policy::unparsable(header)
+    } else {
+        count(Counter::Questions);
+        let judgement = policy::of_leaf(header, Cell(result));
+        known_by(scratch.known, Via::Dns, Confidence::Confirmed as u32, judgement)
+    };
+    scratch.hook = Hook::Dns as u32;
+    if judgement.passes() && scratch.trusted == 0 {
+        // A server like any other: of what it gets and what the question gets, the one whose rule
+        // comes first.
+        let active = Active::new(scratch.generation, scratch.slot);
+        let server = policy::judge_silent(active, header, scratch.app, &scratch.destination());
+        if unasked || !server.passes() || server.decision < judgement.decision {
+            judgement = server;
+            scratch.hook = Hook::Packet as u32;
+        }
+    }
+    scratch.judgement = judgement;
+    JUDGED
 }
 
-/// Writes a judgement with the name in scratch memory.
 #[inline(always)]
-fn know(
-    index: u32,
-    scratch: &mut Scratch,
-    settings: u32,
-    judgement: Judgement,
-    via: Via,
-    confidence: u32,
-) -> u32 {
-    let name = scratch.name;
-    if name != 0 && socket::is_recorded(settings, &judgement) {
-        names::keep_name(index, 0);
-    }
+fn known_by(name: u64, via: Via, confidence: u32, judgement: Judgement) -> Judgement {
     let known = match name {
         0 => Known::default(),
         _ => Known { name, via: via as u32, confidence },
     };
-    scratch.judgement = Judgement { known, ..judgement };
-    JUDGED
+    Judgement { known, ..judgement }
 }
 
 /// Reads what a TCP client sends first.
@@ -253,11 +250,7 @@ extern "C" fn judge_shown(index: u32, answer: u32, bits: u32) -> u32 {
     let to = scratch.destination();
     let malformed = bits & flags::MALFORMED != 0;
     if answer != answer::NAME && !malformed {
-        let judged = policy::judge(active, header, scratch.app, &to);
-        scratch.judgement = match judged.differ {
-            true => policy::ambiguous(header, judged.judgement),
-            false => judged.judgement,
-        };
+        scratch.judgement = policy::judge_silent(active, header, scratch.app, &to);
         return JUDGED;
     }
     let judgement = if malformed {
@@ -268,5 +261,11 @@ extern "C" fn judge_shown(index: u32, answer: u32, bits: u32) -> u32 {
     };
     let hidden = if bits & flags::ECH != 0 { ENCRYPTED_HELLO } else { 0 };
     let confidence = Confidence::Confirmed as u32 | hidden;
-    know(index, scratch, header.flags, judgement, via, confidence)
+    if answer == answer::NAME
+        && socket::is_recorded(header.flags, judgement.verdict, judgement.decision)
+    {
+        names::keep_name(index, 0);
+    }
+    scratch.judgement = known_by(scratch.name, via, confidence, judgement);
+    JUDGED
 }

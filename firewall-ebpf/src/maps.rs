@@ -130,10 +130,13 @@ pub struct Scratch {
     pub now: u32,
     /// The name asked for, by its hash.
     pub name: u64,
-    /// What rules know of it.
+    /// That of the question that stands.
+    pub known: u64,
+    /// What rules know of the name asked for.
     pub named: Named,
-    /// What came of the question that was judged last.
-    pub judged: u32,
+    /// What came of the questions so far: the leaf of the one that stands, or what
+    /// [`crate::dns`] has in its place.
+    pub result: u32,
     /// [`firewall_common::verdict::Hook`] of the judgement.
     pub hook: u32,
     /// What came of the packet.

@@ -131,7 +131,7 @@ pub fn handed_over(skb: *mut __sk_buff) -> Option<ip::Packet> {
         src,
         src_port: u16::from_be_bytes([a, b]),
         destination: Destination {
-            address: dst.destination(),
+            address: dst,
             port: u16::from_be_bytes([c, d]),
             protocol: (word >> 16) as u8,
             port_hidden: 0,

@@ -336,6 +336,13 @@ pub fn judge(active: Active, header: &Header, app: u64, to: &Destination) -> Jud
     Judged { judgement, differ: answer & answer::DIFFER != 0 }
 }
 
+/// Decides about a destination whose payload shows no name.
+#[inline(always)]
+pub fn judge_silent(active: Active, header: &Header, app: u64, to: &Destination) -> Judgement {
+    let judged = judge(active, header, app, to);
+    if judged.differ { no_name(header, judged.judgement) } else { judged.judgement }
+}
+
 /// Decides about a destination whose payload shows a name of `class`.
 #[inline(always)]
 pub fn judge_shown(
@@ -364,12 +371,18 @@ pub fn of_leaf(header: &Header, leaf: Cell) -> Judgement {
     }
 }
 
-/// For what is known by names that get different verdicts, and shows none.
+/// For what is known by names that get different verdicts, of which one is denied.
 #[inline(always)]
-pub fn ambiguous(header: &Header, denied: Judgement) -> Judgement {
-    let verdict =
-        if header.flags & flags::AMBIGUOUS_ALLOW != 0 { Verdict::Allow } else { Verdict::Deny };
+pub fn ambiguous(verdict: Verdict, denied: Judgement) -> Judgement {
     Judgement { verdict: verdict as u8, reason: Reason::Ambiguous as u8, ..denied }
+}
+
+/// For such a flow that shows no name.
+#[inline(always)]
+pub fn no_name(header: &Header, denied: Judgement) -> Judgement {
+    let verdict =
+        if header.flags & flags::AMBIGUOUS_ALLOW != 0 { Verdict::Audit } else { Verdict::Deny };
+    ambiguous(verdict, denied)
 }
 
 /// For what cannot be read far enough to be judged: fails closed unless configured otherwise.

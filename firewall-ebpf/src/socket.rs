@@ -70,9 +70,8 @@ pub enum Keep {
 
 /// Whether a verdict is recorded.
 #[inline(always)]
-pub fn is_recorded(settings: u32, judgement: &Judgement) -> bool {
-    judgement.verdict != Verdict::Allow as u8
-        || (settings & flags::RECORD_ALLOW != 0 && judgement.decision != 0)
+pub fn is_recorded(settings: u32, verdict: u8, decision: u32) -> bool {
+    verdict != Verdict::Allow as u8 || (settings & flags::RECORD_ALLOW != 0 && decision != 0)
 }
 
 /// Writes a judgement into the socket's state, and records it where a record is due. `ctx` is the
@@ -95,7 +94,7 @@ pub fn settle(
         && state.verdict == judgement.verdict
         && state.decision == judgement.decision
         && state.reason == judgement.reason
-        && state.known.name == judgement.known.name;
+        && state.known == judgement.known;
     if !same {
         emit::flush(state, ctx);
         state.recorded_at = 0;
@@ -133,7 +132,9 @@ pub fn settle(
         (true, true) => Counter::Audit,
         (true, false) => Counter::Allow,
     });
-    if !passes || (is_recorded(settings, &judgement) && state.recorded_at == 0) {
+    if !passes
+        || (is_recorded(settings, judgement.verdict, judgement.decision) && state.recorded_at == 0)
+    {
         emit::record(state, ctx);
     }
 }
@@ -168,7 +169,7 @@ pub fn wait(
     state.known = judgement.known;
     state.hook = Hook::Packet as u8;
     state.generation = generation;
-    if is_recorded(settings, &judgement) && state.recorded_at == 0 {
+    if is_recorded(settings, judgement.verdict, judgement.decision) && state.recorded_at == 0 {
         state.flags |= socket::WAITS;
     }
 }

@@ -6,19 +6,18 @@ use aya_ebpf::{
     bindings::BPF_SK_STORAGE_GET_F_CREATE, btf_maps::SkStorage,
     helpers::generated::bpf_sk_storage_get,
 };
-use firewall_common::{layout::Stream, parse::dns};
+use firewall_common::{layout::Stream, parse::dns::HEADER};
 
 use crate::{
     answers,
-    dns::{MALFORMED, NOTHING, judge_questions, worse},
-    names::DNS,
+    dns::{self, MALFORMED, judge_questions},
     packet::{Segment, Skb},
     repeat::repeat,
     scratch::{self, copy},
 };
 
 /// Pieces of one packet that are looked at; more, and the packet is malformed.
-const STEPS: u32 = 64;
+const STEPS: u32 = 1024;
 
 /// Which way a stream goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,9 +27,6 @@ pub enum Way {
     /// Answers.
     In = 1,
 }
-
-/// In place of an outcome's leaf: the segment comes too early, and is to come again.
-pub const EARLY: u32 = 5;
 
 /// Bytes of a message with questions; longer ones are malformed.
 const MAX_QUESTION_BYTES: u32 = 2048;
@@ -42,9 +38,7 @@ struct Walk {
     at: u32,
     end: u32,
     index: u32,
-    result: u32,
     way: u32,
-    _pad: u32,
 }
 
 /// What is kept of a socket's stream, made if there is nothing yet.
@@ -60,14 +54,19 @@ pub fn of<T>(map: &'static SkStorage<T>, sk: *mut c_void) -> Option<&'static mut
     }
 }
 
-/// Takes in a segment, and says what comes of the messages that it makes whole.
+/// Takes in a segment and does with the messages that it makes whole what is done with messages.
+/// Returns whether it comes in its turn; one that does not is to come again.
 #[inline(always)]
-pub fn feed(index: u32, skb: Skb, stream: &mut Stream, segment: &Segment, way: Way) -> u32 {
-    if stream.closed != 0 {
-        return MALFORMED;
-    }
+pub fn feed(index: u32, skb: Skb, stream: &mut Stream, segment: &Segment, way: Way) -> bool {
     if segment.len == 0 {
-        return NOTHING;
+        return true;
+    }
+    if stream.closed != 0 {
+        if let Some(scratch) = scratch::get(index) {
+            scratch.result = stream.closed;
+            scratch.known = stream.name;
+        }
+        return true;
     }
     if stream.started == 0 {
         stream.started = 1;
@@ -75,25 +74,27 @@ pub fn feed(index: u32, skb: Skb, stream: &mut Stream, segment: &Segment, way: W
     }
     let known = stream.next.wrapping_sub(segment.sequence);
     if known > 1 << 31 {
-        return EARLY;
+        return false;
     }
     if known >= segment.len {
-        return NOTHING;
+        return true;
     }
     let end = segment.offset.wrapping_add(segment.len);
     stream.next = segment.sequence.wrapping_add(segment.len);
-    let mut walk = Walk {
-        skb,
-        stream,
-        at: segment.offset.wrapping_add(known),
-        end,
-        index,
-        result: NOTHING,
-        way: way as u32,
-        _pad: 0,
-    };
+    let at = segment.offset.wrapping_add(known);
+    let mut walk = Walk { skb, stream, at, end, index, way: way as u32 };
     repeat(STEPS, step, &mut walk);
-    if walk.at != end { worse(walk.result, MALFORMED) } else { walk.result }
+    if walk.at != walk.end {
+        dns::stand(index, MALFORMED);
+    }
+    if let Some(scratch) = scratch::get(index)
+        && !dns::passes(scratch.result)
+    {
+        // Nothing behind it is read as if it were a message of its own.
+        stream.closed = scratch.result;
+        stream.name = scratch.known;
+    }
+    true
 }
 
 /// Takes a byte of the length or a piece of the message. Returns whether the loop is to end.
@@ -107,13 +108,13 @@ extern "C" fn step(_: u32, walk: &mut Walk) -> i64 {
         let [byte] = firewall_common::parse::Bytes::read(&walk.skb, walk.at).unwrap_or([0]);
         stream.length = (stream.length << 8 | u32::from(byte)) & 0xffff;
         stream.have += 1;
-        walk.at += 1;
         stream.read = 0;
         let long = walk.way == Way::Out as u32 && stream.length > MAX_QUESTION_BYTES;
-        if stream.have == 2 && (stream.length < dns::HEADER || long) {
-            walk.result = MALFORMED;
+        if stream.have == 2 && (stream.length < HEADER || long) {
+            // Malformed: the loop ends before the segment does.
             return 1;
         }
+        walk.at += 1;
         return 0;
     }
     let body = stream.have - 2;
@@ -136,11 +137,10 @@ extern "C" fn step(_: u32, walk: &mut Walk) -> i64 {
     }
     stream.have = 0;
     stream.length = 0;
-    let result = if walk.way == Way::Out as u32 {
-        judge_questions(walk.index, DNS)
-    } else {
-        answers::learn(walk.index)
-    };
-    walk.result = worse(walk.result, result);
-    0
+    if walk.way == Way::In as u32 {
+        answers::learn(walk.index);
+        return 0;
+    }
+    judge_questions(walk.index);
+    scratch::get(walk.index).map_or(1, |scratch| i64::from(!dns::passes(scratch.result)))
 }

@@ -54,6 +54,12 @@ impl Hierarchy {
         Ok(Self { root, _mount: Some(mount) })
     }
 
+    /// One that is mounted here.
+    #[cfg(test)]
+    pub(crate) const fn at(root: PathBuf) -> Self {
+        Self { root, _mount: None }
+    }
+
     /// The cgroup of this process, from the root of the hierarchy.
     pub fn own() -> Result<PathBuf, Error> {
         let text =

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::set;
 use crate::{
-    events::{Endpoint, protocol_number, protocol_word},
+    events::{Endpoint, Host, protocol_number, protocol_word},
     policy::{
         domains,
         explain::{Explainer, Finding, Geo, RunnerUp},
@@ -82,14 +82,6 @@ struct Explanation {
     runners_up: Vec<RunnerUp>,
 }
 
-/// A name, and the names that it is an alias of.
-#[derive(Debug, Serialize)]
-struct Host {
-    name: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    chain: Vec<String>,
-}
-
 /// Runs `firewall explain`.
 ///
 /// # Errors
@@ -152,7 +144,13 @@ fn explain(explainer: &Explainer<'_>, asked: Asked) -> anyhow::Result<Explanatio
             ip: to.address.into(),
             port: has_ports(to.protocol).then_some(to.port),
         }),
-        host: names.next().map(|name| Host { name, chain: names.collect() }),
+        host: names.next().map(|name| Host {
+            name,
+            via: None,
+            confidence: None,
+            encrypted_hello: false,
+            chain: names.collect(),
+        }),
         geo: to.map(|to| explainer.geo(to.address)).transpose()?.unwrap_or_default(),
         observed: findings,
         runners_up,
@@ -263,7 +261,7 @@ fn human(explanation: &Explanation) -> String {
         }
         _ => format!("{} the question for", finding.verdict),
     };
-    if let Some(Host { name, chain }) = host {
+    if let Some(Host { name, chain, .. }) = host {
         let names = std::iter::once(name).chain(chain);
         text += &names.map(|name| format!(" {name}")).collect::<String>();
     }

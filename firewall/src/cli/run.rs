@@ -7,6 +7,7 @@ use std::{
     process::ExitCode,
 };
 
+use firewall_common::verdict::{Hook, Reason};
 use nix::unistd::{Uid, User};
 
 use super::{colour, set};
@@ -64,13 +65,8 @@ fn try_run(args: &Args) -> Result<u8, set::Failure> {
                 .to_owned(),
         ));
     }
-    let plan = Plan {
-        command: &args.command,
-        user,
-        generation: &generation,
-        intel: &intel,
-        log: args.log.clone(),
-    };
+    let plan =
+        Plan { command: &args.command, user, generation, intel: &intel, log: args.log.clone() };
     let colour = colour();
     let quiet = args.quiet;
     let mut tell = |notice: Notice<'_>| match notice {
@@ -80,7 +76,7 @@ fn try_run(args: &Args) -> Result<u8, set::Failure> {
         }
         Notice::Verdict(_) => {}
     };
-    match run::run(&plan, &mut tell) {
+    match run::run(plan, &mut tell) {
         Ok(summary) => {
             if !quiet {
                 say(&summarise(&summary));
@@ -130,19 +126,22 @@ pub fn line(event: &Event, colour: bool) -> String {
         (true, "audit") => ("\x1b[33m", "\x1b[0m"),
         (true, _) => ("\x1b[32m", "\x1b[0m"),
     };
-    let mut text = format!(
-        "firewall: {on}{}{off} {} -> {}/{}",
-        finding.verdict,
-        event.app.name,
-        endpoint(event.dst),
-        event.proto
-    );
+    let place = format!("{}/{}", endpoint(event.dst), event.proto);
+    let to = match &event.host {
+        None => place,
+        Some(host) if event.hook == Hook::Dns.word() => {
+            format!("{} (question to {place})", host.name)
+        }
+        Some(host) => format!("{} {place}", host.name),
+    };
+    let mut text = format!("firewall: {on}{}{off} {} -> {to}", finding.verdict, event.app.name);
+    let outer = event.host.as_ref().is_some_and(|host| host.encrypted_hello);
     let owner = event.geo.organisation.as_ref().or(event.geo.as_name.as_ref());
-    let facts: Vec<String> = event
-        .geo
-        .country
-        .map(str::to_owned)
+    let facts: Vec<String> = outer
+        .then_some("outer name")
         .into_iter()
+        .chain(event.geo.country)
+        .map(str::to_owned)
         .chain(event.geo.asn.map(|asn| format!("AS{asn}")))
         .chain(owner.cloned())
         .collect();
@@ -153,6 +152,9 @@ pub fn line(event: &Event, colour: bool) -> String {
         (Some(policy), Some(rule)) => text += &format!(" by {policy}/{rule}"),
         (Some(policy), None) => text += &format!(" by the default of {policy}"),
         _ => text += &format!(" ({})", finding.reason),
+    }
+    if finding.policy.is_some() && finding.reason == Reason::Ambiguous.word() {
+        text += &format!(" ({})", finding.reason);
     }
     if event.count > 1 {
         text += &format!(" x{}", event.count);
@@ -178,4 +180,98 @@ fn summarise(summary: &Summary) -> String {
         text += &format!("; {unwritten} events could not be written to the log");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        events::{App, Host, SCHEMA},
+        policy::explain::{Finding, Geo},
+    };
+
+    fn event() -> Event {
+        Event {
+            schema: SCHEMA,
+            seq: 1,
+            time: String::new(),
+            finding: Finding {
+                verdict: "deny",
+                mode: "enforce",
+                reason: "rule",
+                action: Some("drop"),
+                policy: Some("baidu-tongji".to_owned()),
+                rule: Some("tongji".to_owned()),
+                evidence: Vec::new(),
+            },
+            hook: "connect",
+            app: App {
+                name: "curl".to_owned(),
+                exe: None,
+                pid: None,
+                uid: 0,
+                user: None,
+                cgroup: None,
+                unit: None,
+            },
+            proto: "tcp".into(),
+            src: None,
+            dst: Endpoint { ip: [103, 235, 46, 191].into(), port: Some(443) },
+            host: Some(Host {
+                name: "hm.baidu.com".to_owned(),
+                via: Some("dns"),
+                confidence: Some("unique"),
+                encrypted_hello: false,
+                chain: vec!["hm.e.shifen.com".to_owned()],
+            }),
+            geo: Geo {
+                country: Some("HK"),
+                asn: Some(55967),
+                organisation: Some("baidu".to_owned()),
+                as_name: None,
+            },
+            count: 1,
+            bytes_out: 0,
+            bytes_in: 0,
+        }
+    }
+
+    #[test]
+    fn lines() {
+        let no_name = Event { host: None, ..event() };
+        let question = Event {
+            hook: "dns",
+            proto: "udp".into(),
+            dst: Endpoint { ip: [10, 0, 0, 1].into(), port: Some(53) },
+            geo: Geo::default(),
+            count: 2,
+            ..event()
+        };
+        let unreadable = Event {
+            host: None,
+            finding: Finding { reason: "parse-error", policy: None, rule: None, ..event().finding },
+            ..question.clone()
+        };
+        let hello = Event {
+            hook: "tls",
+            host: event().host.map(|host| Host { encrypted_hello: true, ..host }),
+            ..event()
+        };
+        let nowhere = Event { geo: Geo::default(), ..hello.clone() };
+        let differ = Finding { reason: "ambiguous", ..event().finding };
+        let differ = Event { finding: differ, ..event() };
+        let all = [event(), no_name, question, unreadable, hello, nowhere, differ]
+            .map(|event| line(&event, false) + "\n")
+            .concat();
+        insta::assert_snapshot!(all, @r"
+        firewall: deny curl -> hm.baidu.com 103.235.46.191:443/tcp (HK, AS55967, baidu) by baidu-tongji/tongji
+        firewall: deny curl -> 103.235.46.191:443/tcp (HK, AS55967, baidu) by baidu-tongji/tongji
+        firewall: deny curl -> hm.baidu.com (question to 10.0.0.1:53/udp) by baidu-tongji/tongji x2
+        firewall: deny curl -> 10.0.0.1:53/udp (parse-error) x2
+        firewall: deny curl -> hm.baidu.com 103.235.46.191:443/tcp (outer name, HK, AS55967, baidu) by baidu-tongji/tongji
+        firewall: deny curl -> hm.baidu.com 103.235.46.191:443/tcp (outer name) by baidu-tongji/tongji
+        firewall: deny curl -> hm.baidu.com 103.235.46.191:443/tcp (HK, AS55967, baidu) by baidu-tongji/tongji (ambiguous)
+        ");
+        assert!(line(&event(), true).starts_with("firewall: \x1b[1;31mdeny\x1b[0m curl -> "));
+    }
 }

@@ -1,4 +1,7 @@
 //! Attaching the programs to a cgroup, each by a link that can be pinned.
+//!
+//! A link keeps its program, and a program its maps. What a map of programs holds, though, the kernel
+//! takes out of it when no descriptor and no pin of the map is left, so that is held and pinned too.
 
 use std::{
     io,
@@ -15,8 +18,11 @@ struct Hook {
     attach_type: u32,
 }
 
-/// In the order of attaching: the authority first, so that nothing is half attached and open.
-const HOOKS: [Hook; 9] = [
+/// In the order of attaching. What comes in is watched first: that refuses nothing, and an answer it
+/// missed would leave an address without its name. Then the authority, so that nothing is half
+/// attached and open.
+const HOOKS: [Hook; 10] = [
+    Hook { program: "ingress", attach_type: 0 },
     Hook { program: "egress", attach_type: 1 },
     Hook { program: "sock_create", attach_type: 2 },
     Hook { program: "tcp_event", attach_type: 3 },
@@ -42,11 +48,14 @@ pub enum Error {
         /// What the kernel says.
         source: io::Error,
     },
-    /// A link could not be pinned.
-    #[error("cannot pin the link of `{program}` at {path}: {source}")]
+    /// The map of programs could not be held.
+    #[error("cannot hold the map of programs: {0}")]
+    Hold(#[source] io::Error),
+    /// A link or the map of programs could not be pinned.
+    #[error("cannot pin `{name}` at {path}: {source}")]
     Pin {
-        /// The program.
-        program: &'static str,
+        /// The program or map.
+        name: &'static str,
         /// Where to.
         path: String,
         /// What the kernel says.
@@ -57,31 +66,32 @@ pub enum Error {
 /// Attached programs: they hold until this and every pin of it is gone.
 #[derive(Debug)]
 pub struct Attached {
-    links: Vec<(&'static str, OwnedFd)>,
+    held: Vec<(&'static str, OwnedFd)>,
 }
 
 /// Attaches every program to `cgroup` and the one that follows execs.
 pub fn attach(loaded: &Loaded, cgroup: BorrowedFd<'_>) -> Result<Attached, Error> {
-    let mut links = Vec::with_capacity(HOOKS.len() + 1);
+    let jumps = loaded.jumps()?.try_clone_to_owned().map_err(Error::Hold)?;
+    let mut held = vec![(load::JUMPS, jumps)];
     for Hook { program, attach_type } in HOOKS {
         let link = sys::link_cgroup(loaded.program(program)?, cgroup, attach_type)
             .map_err(|source| Error::Attach { program, source })?;
-        links.push((program, link));
+        held.push((program, link));
     }
     let program = "exec_path";
     let link = sys::open_raw_tracepoint(loaded.program(program)?, c"sched_process_exec")
         .map_err(|source| Error::Attach { program, source })?;
-    links.push((program, link));
-    Ok(Attached { links })
+    held.push((program, link));
+    Ok(Attached { held })
 }
 
 impl Attached {
-    /// Pins every link in `directory`, which lies in a bpf file system.
+    /// Pins all that holds the programs in `directory`, which lies in a bpf file system.
     pub fn pin(&self, directory: &Path) -> Result<(), Error> {
-        for (program, link) in &self.links {
-            let path = directory.join(program);
-            sys::pin(link.as_fd(), &path).map_err(|source| Error::Pin {
-                program,
+        for (name, fd) in &self.held {
+            let path = directory.join(name);
+            sys::pin(fd.as_fd(), &path).map_err(|source| Error::Pin {
+                name,
                 path: path.display().to_string(),
                 source,
             })?;

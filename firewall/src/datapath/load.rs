@@ -1,4 +1,5 @@
-//! Loading: from the embedded object to verified programs with empty maps.
+//! Loading: from the embedded object to verified programs with empty maps, each program where
+//! others jump to it.
 
 use std::{
     os::fd::{AsFd as _, BorrowedFd},
@@ -7,7 +8,8 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    programs::{Program, ProgramError},
+    maps::{Map, MapError, ProgramArray},
+    programs::{Program, ProgramError, ProgramFd},
 };
 use firewall_common::{flow::SEEDS, layout::Offsets};
 
@@ -37,6 +39,14 @@ pub enum Error {
         name: String,
         /// What the kernel says.
         source: Box<ProgramError>,
+    },
+    /// A program could not be put where others jump to it.
+    #[error("cannot put the program `{name}` where others jump to it: {source}")]
+    Jump {
+        /// The program.
+        name: &'static str,
+        /// What the kernel says.
+        source: MapError,
     },
     /// The kernel has no random numbers.
     #[error("no random numbers: {0}")]
@@ -114,7 +124,35 @@ pub fn load(object: &[u8], cgroup: u64) -> Result<Loaded, Error> {
             instructions: program.info().ok().and_then(|info| info.verified_instruction_count()),
         });
     }
+    fill_jumps(&mut ebpf)?;
     Ok(Loaded { ebpf, verified, maps_time })
+}
+
+/// The map of programs that others jump to.
+pub const JUMPS: &str = "JUMPS";
+
+/// Programs that others jump to, with their place in [`JUMPS`]: `Jump` of the kernel programs.
+const JUMP_TARGETS: [(&str, u32); 1] = [("payload", 0)];
+
+fn fill_jumps(ebpf: &mut Ebpf) -> Result<(), Error> {
+    for (name, place) in JUMP_TARGETS {
+        // What only measures jumps nowhere.
+        let Some(program) = ebpf.program(name) else { continue };
+        let fd = descriptor(name, program)?
+            .try_clone()
+            .map_err(|source| Error::Jump { name, source: MapError::IoError(source) })?;
+        let map = ebpf.map_mut(JUMPS).ok_or(Error::Missing(JUMPS))?;
+        ProgramArray::try_from(map)
+            .and_then(|mut jumps| jumps.set(place, &fd, 0))
+            .map_err(|source| Error::Jump { name, source })?;
+    }
+    Ok(())
+}
+
+fn descriptor<'a>(name: &str, program: &'a Program) -> Result<&'a ProgramFd, Error> {
+    program
+        .fd()
+        .map_err(|source| Error::Program { name: name.to_owned(), source: Box::new(source) })
 }
 
 /// Numbers that nobody else knows.
@@ -147,9 +185,14 @@ impl Loaded {
     /// A program's descriptor.
     pub fn program(&self, name: &'static str) -> Result<BorrowedFd<'_>, Error> {
         let program = self.ebpf.program(name).ok_or(Error::Missing(name))?;
-        let fd = program
-            .fd()
-            .map_err(|source| Error::Program { name: name.to_owned(), source: Box::new(source) })?;
-        Ok(fd.as_fd())
+        Ok(descriptor(name, program)?.as_fd())
+    }
+
+    /// The map of programs that others jump to.
+    pub fn jumps(&self) -> Result<BorrowedFd<'_>, Error> {
+        match self.ebpf.map(JUMPS) {
+            Some(Map::ProgramArray(map)) => Ok(map.fd().as_fd()),
+            _ => Err(Error::Missing(JUMPS)),
+        }
     }
 }

@@ -139,7 +139,7 @@ fn protocol(name: &'static str, kind: i32, number: i32, detail: &str) -> Feature
 }
 
 /// What no policy of this version reaches, whatever the kernel.
-fn limits() -> [Feature; 3] {
+fn limits() -> [Feature; 4] {
     let limit = |name, detail: &str| Feature {
         name,
         state: State::Missing,
@@ -152,6 +152,7 @@ fn limits() -> [Feature; 3] {
             "need CAP_NET_RAW, and pass below the hook: not stopped",
         ),
         limit("forwarded packets, virtual machines", "have no local socket: not stopped"),
-        limit("names (DNS, TLS, QUIC)", "not judged by this version, only addresses are"),
+        limit("names in QUIC", "not read by this version: judged by what DNS told of the address"),
+        limit("encrypted names (DoH, DoT, ECH)", "cannot be read: deny their servers"),
     ]
 }

@@ -28,6 +28,8 @@ struct Key {
     decision: u32,
     generation: u32,
     pid: u32,
+    name: u64,
+    via: u8,
 }
 
 impl Key {
@@ -44,6 +46,8 @@ impl Key {
             decision: event.decision,
             generation: event.generation,
             pid: event.identity.pid,
+            name: event.name,
+            via: event.via,
         }
     }
 }
@@ -118,6 +122,17 @@ fn tell_all(tell: &mut impl FnMut(FlowEvent)) -> impl FnMut(FlowEvent) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_name_is_another_flow() {
+        let mut coalescer = Coalescer::default();
+        let mut told = Vec::new();
+        let of = |name, via| FlowEvent { time: 1, count: 1, name, via, ..FlowEvent::default() };
+        for (name, via) in [(1, 1), (2, 1), (2, 2), (1, 1)] {
+            coalescer.push(of(name, via), |event| told.push((event.name, event.via)));
+        }
+        assert_eq!(told, [(1, 1), (2, 1), (2, 2)]);
+    }
 
     #[test]
     fn nothing_is_lost_and_nothing_told_twice() {

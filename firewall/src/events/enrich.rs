@@ -8,22 +8,28 @@ use std::{
 use firewall_common::{
     event::{FlowEvent, Identity, app},
     flow::{Address, Destination, has_ports},
-    verdict::{Hook, Reason, Verdict},
+    verdict::{Confidence, Hook, Reason, Verdict, Via},
 };
 use jiff::{Timestamp, tz::TimeZone};
 use nix::time::{ClockId, clock_gettime};
 
-use super::{App, Endpoint, Event, SCHEMA, executables::Executables, protocol_word};
+use super::{
+    App, Endpoint, Event, Host, SCHEMA, executables::Executables, names::Names, protocol_word,
+};
 use crate::{
     cgroup::Hierarchy,
     intel,
-    policy::explain::{Explainer, Finding, Geo},
+    policy::{
+        Default, Mode,
+        explain::{Explainer, Finding, Geo},
+    },
 };
 
 /// Adds names to numbers.
 pub struct Enricher<'a> {
     explainer: Explainer<'a>,
     executables: Executables,
+    names: Names,
     hierarchy: &'a Hierarchy,
     users: HashMap<u32, Option<String>>,
     cgroups: HashMap<u64, Option<PathBuf>>,
@@ -39,11 +45,13 @@ impl<'a> Enricher<'a> {
     pub fn new(
         explainer: Explainer<'a>,
         executables: Executables,
+        names: Names,
         hierarchy: &'a Hierarchy,
     ) -> Self {
         Self {
             explainer,
             executables,
+            names,
             hierarchy,
             users: HashMap::new(),
             cgroups: HashMap::new(),
@@ -56,9 +64,17 @@ impl<'a> Enricher<'a> {
     /// dropped the flow, and the verdict.
     pub fn enrich(&mut self, event: &FlowEvent) -> Result<Vec<Event>, intel::Error> {
         let time = wall_clock(event.time);
+        let hook = Hook::from_wire(event.hook).unwrap_or(Hook::Packet);
         let app = self.app(&event.identity);
-        let geo = self.geo(event.dst)?;
-        let findings = self.findings(event)?;
+        // Where the resolver is says nothing of what is asked for.
+        let geo = if hook == Hook::Dns { Geo::default() } else { self.geo(event.dst)? };
+        let mut names = if event.name == 0 { Vec::new() } else { self.names.find(event.name) };
+        if hook == Hook::Dns {
+            // What the name is an alias of is not known yet, whatever an answer said before.
+            names.truncate(1);
+        }
+        let findings = self.findings(event, hook, &names)?;
+        let host = host(event, names);
         let endpoint = |address: Address, port: u16| Endpoint {
             ip: address.into(),
             port: has_ports(event.protocol).then_some(port),
@@ -72,12 +88,13 @@ impl<'a> Enricher<'a> {
                     seq: self.seq,
                     time: time.clone(),
                     finding,
-                    hook: Hook::from_wire(event.hook).map_or("packet", Hook::word),
+                    hook: hook.word(),
                     app: app.clone(),
                     proto: protocol_word(event.protocol),
                     src: (event.src != Address::default())
                         .then(|| endpoint(event.src, event.src_port)),
                     dst: endpoint(event.dst, event.dst_port),
+                    host: host.clone(),
                     geo: geo.clone(),
                     count: event.count,
                     // A verdict comes before the flow's first byte.
@@ -88,25 +105,58 @@ impl<'a> Enricher<'a> {
             .collect())
     }
 
-    fn findings(&self, event: &FlowEvent) -> Result<Vec<Finding>, intel::Error> {
+    /// How often a name was not known any more when its event was read.
+    pub const fn missed_names(&self) -> u64 {
+        self.names.missed
+    }
+
+    fn findings(
+        &self,
+        event: &FlowEvent,
+        hook: Hook,
+        names: &[String],
+    ) -> Result<Vec<Finding>, intel::Error> {
         let destination = Destination {
             address: event.dst,
             port: event.dst_port,
             protocol: event.protocol,
             port_hidden: 0,
         };
+        let to = (hook != Hook::Dns).then_some(&destination);
+        let reason = Reason::from_wire(event.reason);
+        let mut findings = Vec::new();
+        let mut denied = None;
         if let Some(decision) = self.explainer.generation.decision(event.decision) {
-            return self.explainer.findings::<&str>(decision, Some(&destination), &[]);
+            findings = self.explainer.findings(decision, to, names)?;
+            if reason.is_none() {
+                return Ok(findings);
+            }
+            // The decision is not what happened: it is that of a name that is denied, if one is.
+            let rest = findings.split_off(decision.observed.len());
+            denied = rest.into_iter().find(|_| decision.verdict == Verdict::Deny);
         }
-        Ok(vec![Finding {
-            verdict: Verdict::from_wire(event.verdict).map_or("deny", Verdict::word),
-            mode: "enforce",
-            reason: Reason::from_wire(event.reason).unwrap_or(Reason::NoPolicy).word(),
+        let settings = &self.explainer.generation.settings;
+        let reason = reason.unwrap_or(Reason::NoPolicy);
+        let verdict = Verdict::from_wire(event.verdict).unwrap_or(Verdict::Deny);
+        // Denied, if more than observing was asked for.
+        let observed = reason == Reason::Ambiguous
+            && verdict == Verdict::Audit
+            && settings.observe
+            && settings.ambiguous == Default::Drop;
+        let without = Finding {
+            verdict: verdict.word(),
+            mode: if observed { Mode::Observe } else { Mode::Enforce }.word(),
+            reason: reason.word(),
             action: None,
             policy: None,
             rule: None,
             evidence: Vec::new(),
-        }])
+        };
+        findings.push(match denied {
+            Some(denied) => Finding { verdict: verdict.word(), reason: reason.word(), ..denied },
+            None => without,
+        });
+        Ok(findings)
     }
 
     fn geo(&mut self, address: Address) -> Result<Geo, intel::Error> {
@@ -167,6 +217,18 @@ impl<'a> Enricher<'a> {
     }
 }
 
+/// What the destination of an event is known by: a name, and behind it what it is an alias of.
+fn host(event: &FlowEvent, names: Vec<String>) -> Option<Host> {
+    let mut names = names.into_iter();
+    Some(Host {
+        name: names.next()?,
+        via: Via::from_wire(event.via).map(Via::word),
+        confidence: Confidence::from_wire(event.confidence).map(Confidence::word),
+        encrypted_hello: event.encrypted_hello != 0,
+        chain: names.collect(),
+    })
+}
+
 /// The systemd unit that a cgroup belongs to.
 fn unit(cgroup: &Path) -> Option<String> {
     cgroup
@@ -191,3 +253,7 @@ pub fn nanoseconds(clock: ClockId) -> i128 {
         .map(|time| i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()))
         .unwrap_or_default()
 }
+
+#[cfg(test)]
+#[path = "enrich_tests.rs"]
+mod tests;

@@ -5,10 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::{
-    Ebpf,
-    maps::{HashMap, MapData},
-};
+use aya::{Ebpf, maps::HashMap};
 use firewall_common::layout::{ExecutablePath, FileId, NAME_BYTES, PATH_NAMES};
 
 use super::reader::Error;
@@ -23,13 +20,14 @@ unsafe impl aya::Pod for Plain<FileId> {}
 unsafe impl aya::Pod for Plain<ExecutablePath> {}
 
 /// Finds paths by file.
-pub struct Executables(HashMap<MapData, Plain<FileId>, Plain<ExecutablePath>>);
+pub struct Executables(pub(super) Box<dyn Fn(FileId) -> Option<ExecutablePath>>);
 
 impl Executables {
     /// Takes the paths of loaded programs.
     pub fn new(ebpf: &mut Ebpf) -> Result<Self, Error> {
         let map = ebpf.take_map("EXECUTABLES").ok_or(Error::Missing("EXECUTABLES"))?;
-        Ok(Self(HashMap::try_from(map)?))
+        let map = HashMap::<_, Plain<FileId>, Plain<ExecutablePath>>::try_from(map)?;
+        Ok(Self(Box::new(move |file| map.get(&Plain(file), 0).ok().map(|Plain(path)| path))))
     }
 
     /// The path of an executable: as kept at exec, or what /proc says of the process, if that is
@@ -38,7 +36,7 @@ impl Executables {
         if file.inode == 0 {
             return None;
         }
-        let kept = self.0.get(&Plain(file), 0).ok().and_then(|Plain(path)| join(&path));
+        let kept = (self.0)(file).and_then(|path| join(&path));
         kept.or_else(|| {
             let link = format!("/proc/{pid}/exe");
             let found = std::fs::metadata(&link).ok()?;

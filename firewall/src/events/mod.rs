@@ -8,6 +8,7 @@ pub mod coalesce;
 pub mod enrich;
 pub mod executables;
 pub mod messages;
+pub mod names;
 pub mod reader;
 
 use std::{borrow::Cow, net::IpAddr};
@@ -32,7 +33,7 @@ pub struct Event {
     /// What happened and why.
     #[serde(flatten)]
     pub finding: Finding,
-    /// Where it was decided: `connect`, `sendmsg` or `packet`.
+    /// Where it was decided.
     pub hook: &'static str,
     /// Who.
     pub app: App,
@@ -41,8 +42,11 @@ pub struct Event {
     /// Where from; absent where no packet has shown it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub src: Option<Endpoint>,
-    /// Where to.
+    /// Where to: of a question, who is asked.
     pub dst: Endpoint,
+    /// The name of the destination, or the one that is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<Host>,
     /// What is known of the destination.
     #[serde(skip_serializing_if = "Geo::is_empty")]
     pub geo: Geo,
@@ -86,6 +90,25 @@ pub struct Endpoint {
     /// Port; absent for protocols without ports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+}
+
+/// What a destination is known by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Host {
+    /// The name that was asked for, or that the payload shows.
+    pub name: String,
+    /// How it was learned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<&'static str>,
+    /// How sure it is that the flow goes there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<&'static str>,
+    /// The TLS ClientHello has an encrypted one inside: the name is that of the outer one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted_hello: bool,
+    /// What it is an alias of, by the answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<String>,
 }
 
 /// Events that the kernel had no room for.

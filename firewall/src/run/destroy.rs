@@ -1,5 +1,5 @@
-//! Ending TCP sockets whose packets are denied though their `connect` was not: without it they
-//! would go on in retries until the kernel gives up, minutes later.
+//! Ending TCP sockets whose packets are denied though their `connect` was not, for the name in them
+//! for example: without it they would go on in retries until the kernel gives up, minutes later.
 //!
 //! A packet that is refused unread shows no ports, so a socket is found by its cookie among all
 //! those of its network namespace, and destroyed through socket diagnostics (sock_diag(7)). A
@@ -45,10 +45,7 @@ pub struct Destroyer {
 impl Destroyer {
     /// Looks at an event, and has the socket ended if it is a TCP socket that may not send.
     pub fn consider(&mut self, event: &FlowEvent) {
-        if event.verdict != Verdict::Deny as u8
-            || event.hook != Hook::Packet as u8
-            || event.protocol != TCP
-        {
+        if !is_doomed(event) {
             return;
         }
         if self.seen.len() >= MAX_SEEN {
@@ -63,6 +60,15 @@ impl Destroyer {
             self.seen.remove(&event.cookie);
         }
     }
+}
+
+/// Whether the event is of a TCP socket that is open and may not send: by its address, a question on
+/// it, or the name in its payload. A denied `connect` has failed, and leaves nothing open.
+fn is_doomed(event: &FlowEvent) -> bool {
+    const PACKETS: [Hook; 4] = [Hook::Packet, Hook::Dns, Hook::Tls, Hook::Http];
+    event.verdict == Verdict::Deny as u8
+        && event.protocol == TCP
+        && PACKETS.iter().any(|hook| event.hook == *hook as u8)
 }
 
 fn start() -> SyncSender<Doomed> {
@@ -201,6 +207,19 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sockets_end_whose_packets_are_denied() {
+        let doomed = |hook: Hook, verdict: Verdict, protocol| {
+            let (hook, verdict) = (hook as u8, verdict as u8);
+            is_doomed(&FlowEvent { hook, verdict, protocol, ..FlowEvent::default() })
+        };
+        let of_tcp = |hook: &&Hook| doomed(**hook, Verdict::Deny, TCP);
+        let ended: Vec<&str> = Hook::ALL.iter().filter(of_tcp).map(|hook| hook.word()).collect();
+        assert_eq!(ended, ["packet", "dns", "tls", "http"]);
+        assert!(!doomed(Hook::Dns, Verdict::Deny, firewall_common::flow::UDP));
+        assert!(!doomed(Hook::Tls, Verdict::Audit, TCP));
+    }
 
     #[test]
     fn messages_end_where_the_datagram_does() {

@@ -4,8 +4,8 @@
 //! cgroup ─ load ─ apply ─ attach ─ pin ─▶ command ─▶ events ─▶ log, terminal
 //! ```
 //!
-//! The command starts when everything is in place. Its links are pinned, so that it stays under its
-//! policies if this process is killed; what it leaves running when it ends is ended too.
+//! The command starts when everything is in place. What holds the programs is pinned, so that it stays
+//! under its policies if this process is killed; what it leaves running when it ends is ended too.
 
 pub mod child;
 mod destroy;
@@ -38,6 +38,7 @@ use crate::{
         enrich::{Enricher, nanoseconds},
         executables::Executables,
         messages::Messages,
+        names::Names,
         reader::{self, Counters, Reader},
     },
     intel::{self, Intel},
@@ -54,7 +55,7 @@ pub struct Plan<'a> {
     /// Who it runs as; `None` is who runs this.
     pub user: Option<User>,
     /// What holds.
-    pub generation: &'a Generation,
+    pub generation: Generation,
     /// What is known of addresses.
     pub intel: &'a Intel,
     /// Where events are appended to.
@@ -136,7 +137,7 @@ pub struct Summary {
 ///
 /// # Errors
 /// When anything is missing that the policies need: then the command is not started.
-pub fn run(plan: &Plan<'_>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Summary, Error> {
+pub fn run(plan: Plan<'_>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Summary, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -144,7 +145,7 @@ pub fn run(plan: &Plan<'_>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Summary,
     runtime.block_on(run_here(plan, tell))
 }
 
-async fn run_here(plan: &Plan<'_>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Summary, Error> {
+async fn run_here(plan: Plan<'_>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Summary, Error> {
     let log = Log::open(plan.log.as_ref())?;
     // Everything that events are enriched with is at hand before the first of them.
     plan.intel.geo()?;
@@ -204,21 +205,26 @@ impl Drop for Place {
 impl Place {
     async fn run(
         self,
-        plan: &Plan<'_>,
+        mut plan: Plan<'_>,
         tell: &mut dyn FnMut(Notice<'_>),
         log: Log,
         signals: &Signals,
         hierarchy: &Hierarchy,
     ) -> Result<Summary, Error> {
         let mut loaded = load::load(datapath::OBJECT, self.group.id()?)?;
-        let number = apply::apply(&mut loaded.ebpf, plan.generation)?;
+        let number = apply::apply(&mut loaded.ebpf, &plan.generation)?;
         debug_assert_ne!(number, 0, "0 is no generation");
+        // From here on the kernel decides, and only what decisions mean is asked here.
+        plan.generation.forget_tables();
+        give_memory_back();
         let attached = attach::attach(&loaded, self.group.open()?.as_fd())?;
         attached.pin(&self.pins.directory)?;
         let reader = Reader::new(&mut loaded.ebpf)?;
         let counters = Counters::new(&mut loaded.ebpf)?;
-        let explainer = Explainer { generation: plan.generation, intel: plan.intel };
-        let enricher = Enricher::new(explainer, Executables::new(&mut loaded.ebpf)?, hierarchy);
+        let explainer = Explainer { generation: &plan.generation, intel: plan.intel };
+        let executables = Executables::new(&mut loaded.ebpf)?;
+        let names = Names::new(&mut loaded.ebpf)?;
+        let enricher = Enricher::new(explainer, executables, names, hierarchy);
         let mut recorder = Recorder {
             reader,
             enricher,
@@ -277,10 +283,23 @@ impl Place {
     }
 }
 
+/// Gives back to the system what reading and compiling the policies took: the C library keeps what
+/// is freed, and the command may run for long.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: has no preconditions.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Counters that stay at zero on a sound machine, and what it means if they do not.
-const UNEXPECTED: [(Counter, &str); 2] = [
+const UNEXPECTED: [(Counter, &str); 5] = [
     (Counter::NoState, "no memory for the state of a socket, packets were dropped"),
     (Counter::NoPolicy, "the tables in the kernel had no answer, flows were denied"),
+    (Counter::NoScratch, "no memory was free to read packets in, they were dropped"),
+    (Counter::MalformedDns, "DNS messages could not be read, names may be missing"),
+    (Counter::NoName, "names or addresses of answers could not be kept, names may be missing"),
 ];
 
 /// Takes events from the kernel to the log.
@@ -330,6 +349,13 @@ impl Recorder<'_> {
             if times > 0 {
                 tell(Notice::Say(format!("{what}: {times} times ({})", counter.word())));
             }
+        }
+        let missed = self.enricher.missed_names();
+        if missed > 0 {
+            tell(Notice::Say(format!(
+                "names had made room for others before they were read, the verdicts stood all the \
+                 same: {missed} times"
+            )));
         }
         self.summary.lost = counters.sum(Counter::LostEvents)? + self.reader.malformed;
         if self.summary.lost > 0 {

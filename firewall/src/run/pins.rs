@@ -1,4 +1,4 @@
-//! Pinned links: what holds a command under its policy when `run` itself is killed.
+//! Pins: what holds a command under its policy when `run` itself is killed.
 //!
 //! Each run has a directory of its own in a bpf file system, named after the process, with a link
 //! to its cgroup. The next run removes what belongs to processes and cgroups that are gone.
@@ -97,7 +97,7 @@ impl Runs {
     }
 }
 
-/// The pinned links of one run.
+/// The pins of one run.
 pub struct Pins {
     /// Where they are.
     pub directory: PathBuf,

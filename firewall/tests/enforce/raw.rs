@@ -90,7 +90,7 @@ fn source_routes_are_refused() {
 
     // Without the firewall they go out, so the wire is not what stopped them.
     let outcome = Run::new(&net, &["--observe", "--config", "/dev/null"]).client(&script);
-    assert_eq!(outcome.errno(&raw4), EPERM, "observing does not make it readable");
+    assert_eq!(outcome.errno(&raw4), 0, "observing stops nothing");
     let config = outcome_config(&net, &script);
     assert_eq!(config, [0, 0, 0, 0]);
     assert!(!capture.to(FREE).is_empty() && !capture.to(AMAZON).is_empty());

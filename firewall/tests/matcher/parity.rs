@@ -12,9 +12,9 @@ use firewall::{
     },
 };
 use firewall_common::{
-    evaluate::{Fault, Named},
+    evaluate::{Fault, Named, Outcome},
     event::FlowEvent,
-    flow::TCP,
+    flow::{TCP, UDP},
     parse::ip,
     verdict::{Hook, Reason, Verdict},
 };
@@ -63,12 +63,24 @@ const EXTENSIONS: [u8; 8] = [0, 43, 44, 51, 60, 135, 139, 140];
 /// What user space says of a packet: the verdict, the reason where no decision says it, and the
 /// number of the decision.
 fn judged(generation: &Generation, packet: &ip::Packet, error: Option<ip::Error>) -> Judged {
+    let to = &packet.destination;
+    let names = generation.header.name_lines != 0;
     let outcome = match error {
         Some(_) => Err(Fault::PortHidden),
-        None => generation.evaluate(&packet.destination, &Named::default()),
+        // The name could be in it.
+        None if names && to.port_hidden != 0 && matches!(to.protocol, TCP | UDP) => {
+            Err(Fault::PortHidden)
+        }
+        None => generation.evaluate(to, &Named::default()),
+    };
+    // No payload is no question.
+    let asks = names && to.protocol == UDP && to.port == 53;
+    let (outcome, hook) = match outcome {
+        Ok(outcome) if asks && outcome.verdict.passes() => (Err(Fault::PortHidden), Hook::Dns),
+        outcome => (outcome, Hook::Packet),
     };
     match outcome {
-        Ok(outcome) => Judged { verdict: outcome.verdict, reason: 0, decision: outcome.decision },
+        Ok(Outcome { verdict, decision }) => Judged { verdict, reason: 0, decision, hook },
         Err(Fault::PortHidden) => Judged {
             verdict: match generation.settings.unparsable {
                 Default::Allow => Verdict::Audit,
@@ -76,6 +88,7 @@ fn judged(generation: &Generation, packet: &ip::Packet, error: Option<ip::Error>
             },
             reason: Reason::ParseError as u8,
             decision: 0,
+            hook,
         },
         Err(Fault::Damaged) => panic!("damaged tables at {packet:?}"),
     }
@@ -85,6 +98,20 @@ struct Judged {
     verdict: Verdict,
     reason: u8,
     decision: u32,
+    hook: Hook,
+}
+
+/// Whether a packet without payload, which is what these are, passes without a record.
+fn waits_for_payload(
+    generation: &Generation,
+    packet: &ip::Packet,
+    error: Option<ip::Error>,
+) -> bool {
+    let to = &packet.destination;
+    error.is_none()
+        && to.protocol == TCP
+        && to.port_hidden == 0
+        && (generation.header.name_lines != 0 || to.port == 53)
 }
 
 #[test]
@@ -108,7 +135,9 @@ fn the_kernel_says_what_user_space_says() {
                 }
             }
             let want = judged(&generation, &packet, error);
-            let told = want.verdict != Verdict::Allow || generation.settings.record_allow;
+            let waits = want.verdict.passes() && waits_for_payload(&generation, &packet, error);
+            let told =
+                !waits && (want.verdict != Verdict::Allow || generation.settings.record_allow);
             // The second time and the third, a plain packet is let through or dropped by what is
             // kept with the socket.
             for times in [1, 3] {
@@ -126,7 +155,7 @@ fn the_kernel_says_what_user_space_says() {
                         protocol: packet.destination.protocol,
                         verdict: want.verdict as u8,
                         reason: want.reason,
-                        hook: Hook::Packet as u8,
+                        hook: want.hook as u8,
                         generation: number,
                         decision: want.decision,
                         count: 1,

@@ -9,6 +9,7 @@ mod support;
 
 mod answer;
 mod apps;
+mod killed;
 mod payload;
 mod question;
 mod shape;

@@ -273,7 +273,7 @@ fn observing_records_and_lets_pass() {
         assert_passes(&outcome, line);
     }
     assert_nothing_denied(&outcome);
-    for (hook, ip) in [("dns", "10.200.0.1"), ("connect", BAIDU_HK), ("tls", FREE)] {
+    for (hook, ip) in [("dns", "10.200.0.1"), ("tls", BAIDU_HK), ("tls", FREE)] {
         let event = outcome.events.iter().find(|event| {
             event["hook"] == hook && event["dst"]["ip"] == ip && event["action"] == "drop"
         });

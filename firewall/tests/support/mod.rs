@@ -340,7 +340,7 @@ pub fn assert_keys(event: &Value) {
     };
     word("verdict", &["allow", "audit", "deny"]);
     word("mode", &["enforce", "observe"]);
-    word("reason", &["rule", "default", "parse-error", "no-policy", "kernel", "inbound"]);
+    word("reason", &["rule", "default", "parse-error", "no-policy", "ambiguous"]);
     word("hook", &["connect", "sendmsg", "packet", "dns", "tls", "http"]);
     let time = event["time"].as_str().expect("a time");
     assert!(time.len() == 27 && time.ends_with('Z') && time.starts_with("20"), "{event}");
@@ -348,6 +348,13 @@ pub fn assert_keys(event: &Value) {
     assert!(event["dst"]["ip"].is_string() && event["proto"].is_string(), "{event}");
     assert!(event["count"].as_u64().is_some_and(|count| count > 0), "{event}");
     assert!(event["bytes_out"].is_u64() && event["bytes_in"].is_u64(), "{event}");
+    if event["host"].is_object() {
+        let host = |key: &str| event["host"][key].as_str().unwrap_or_default();
+        assert!(!host("name").is_empty(), "{event}");
+        assert!(["dns", "tls", "http"].contains(&host("via")), "{event}");
+        assert!(["confirmed", "unique", "ambiguous"].contains(&host("confidence")), "{event}");
+    }
+    assert!(event["hook"] != "dns" || event["geo"].is_null(), "{event}");
     if event["reason"] == "rule" {
         assert!(event["policy"].is_string() && event["rule"].is_string(), "{event}");
         assert!(event["evidence"].as_array().is_some_and(|list| !list.is_empty()), "{event}");

@@ -117,7 +117,7 @@ impl Settings {
             (self.unparsable == Default::Allow, flags::UNPARSABLE_ALLOW),
             (self.inbound == Inbound::Enforce, flags::INBOUND_ENFORCE),
             (self.record_allow, flags::RECORD_ALLOW),
-            (self.ambiguous == Default::Allow, flags::AMBIGUOUS_ALLOW),
+            (self.observe || self.ambiguous == Default::Allow, flags::AMBIGUOUS_ALLOW),
         ] {
             if is {
                 bits |= bit;
@@ -135,4 +135,17 @@ fn fill<T>(to: &mut [T], from: Vec<T>, setting: &'static str) -> Result<(), Erro
         *to = from;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_only_observes_denies_nothing_for_its_names() {
+        let settings = Settings::default();
+        assert_eq!(settings.header().unwrap().flags & flags::AMBIGUOUS_ALLOW, 0);
+        let settings = Settings { observe: true, ..settings };
+        assert_ne!(settings.header().unwrap().flags & flags::AMBIGUOUS_ALLOW, 0);
+    }
 }
