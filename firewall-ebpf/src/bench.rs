@@ -15,7 +15,7 @@ use firewall_common::{
     event::app,
     flow::Address,
     name::Text,
-    parse::{Bytes as _, payload::Payload},
+    parse::{Bytes as _, dns::HEADER, ip, payload::Payload},
     verdict::Verdict,
 };
 use firewall_ebpf::{
@@ -42,9 +42,9 @@ pub fn bench_decided(ctx: SkBuffContext) -> i32 {
     egress::judge(&ctx, |_, _| {})
 }
 
-/// As attached: what the others jump to.
+/// As attached: what the others jump to, which is found by its name.
 #[cgroup_skb(egress)]
-pub fn bench_payload(ctx: SkBuffContext) -> i32 {
+pub fn payload(ctx: SkBuffContext) -> i32 {
     inspect::inspect(&ctx)
 }
 
@@ -79,9 +79,33 @@ pub fn bench_shown(ctx: SkBuffContext) -> i32 {
 
 /// What forgetting the payload before alone costs, to be taken into account.
 #[cgroup_skb(egress)]
-pub fn bench_start_again(ctx: SkBuffContext) -> i32 {
+pub fn bench_again(ctx: SkBuffContext) -> i32 {
     start_again(&ctx);
     egress::PASS
+}
+
+/// A question for a name that nobody has asked for, without the way to where it is judged: the first
+/// four letters of the packet's are random.
+#[cgroup_skb(egress)]
+pub fn bench_question(ctx: SkBuffContext) -> i32 {
+    let skb = Skb(ctx.skb.skb);
+    let Some(packet) = packet::plain(skb.0) else { return egress::DROP };
+    let Some(taken) = prepare(&ctx, skb, &packet) else { return egress::DROP };
+    let mut passes = false;
+    if let Some(scratch) = scratch::get(taken.index) {
+        let offset = packet.transport.wrapping_add(8);
+        let len = skb.len().wrapping_sub(offset);
+        scratch.len = skb.copy(offset, len, &mut scratch.message, 0);
+        let random = random();
+        for letter in 0..4 {
+            scratch.message[HEADER as usize + 1 + letter] =
+                b'a' + (random >> (8 * letter) & 15) as u8;
+        }
+        dns::judge_questions(taken.index);
+        passes = scratch::get(taken.index).is_some_and(|scratch| dns::passes(scratch.result));
+    }
+    scratch::give_back(taken);
+    if passes { egress::PASS } else { egress::DROP }
 }
 
 /// An answer as it arrives, to a question that waits for it.
@@ -136,21 +160,29 @@ static ASKED_NAME: Array<u64> = Array::with_max_entries(1, 0);
 #[inline(always)]
 fn ask(ctx: &SkBuffContext) {
     let skb = Skb(ctx.skb.skb);
-    let active = policy::active();
-    let (Some(header), Some(sk)) = (policy::header(active), full_socket(ctx)) else { return };
-    let (Some(state), Some(mut from)) = (socket::state(sk.cast()), packet::plain(skb.0)) else {
-        return;
-    };
+    let Some(mut from) = packet::plain(skb.0) else { return };
     let Some([a, b]) = skb.read(from.transport.wrapping_add(8)) else { return };
-    let Some(taken) = scratch::take() else { return };
     from.destination.address = from.src;
     from.destination.port = from.src_port;
-    dns::prepare(taken.index, skb, active, header, state, &from);
-    if let (Some(scratch), Some(name)) = (scratch::get(taken.index), ASKED_NAME.get(0)) {
+    let Some(taken) = prepare(ctx, skb, &from) else { return };
+    if let (Some(scratch), Some(header), Some(name)) =
+        (scratch::get(taken.index), policy::header(policy::active()), ASKED_NAME.get(0))
+    {
         scratch.name = *name;
         names::ask(header, scratch, u16::from_be_bytes([a, b]), 0);
     }
     scratch::give_back(taken);
+}
+
+/// Memory with what messages of a packet are judged by, as the attached programs have it.
+#[inline(always)]
+fn prepare(ctx: &SkBuffContext, skb: Skb, packet: &ip::Packet) -> Option<scratch::Taken> {
+    let active = policy::active();
+    let header = policy::header(active)?;
+    let state = socket::state(full_socket(ctx)?.cast())?;
+    let taken = scratch::take()?;
+    dns::prepare(taken.index, skb, active, header, state, packet);
+    Some(taken)
 }
 
 #[inline(always)]
