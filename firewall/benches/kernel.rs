@@ -12,7 +12,7 @@ mod world;
 use std::{fs::File, io::Write as _, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use clap::Parser;
 use common::{Spread, milliseconds, timed};
 use firewall::{
@@ -33,6 +33,13 @@ use serde_json::json;
 const DECIDED: f64 = 1.8;
 /// Times the empty program, for a new flow.
 const NEW: f64 = 8.0;
+/// Times the empty program, for a question for a name.
+const QUESTION: f64 = 10.0;
+
+/// The name that is asked for.
+const NAME: &str = "hm.baidu.com";
+/// Who is asked.
+const RESOLVER: [u8; 4] = [192, 0, 2, 1];
 
 /// How often a program runs in one turn. With a record for each, they fit the ring buffer.
 const REPEAT: u32 = 7_000;
@@ -71,6 +78,8 @@ struct Row {
     packet: &'static str,
     frame: Vec<u8>,
     repeat: u32,
+    /// What the packet is counted as, each time.
+    counted: Option<Counter>,
     /// Whether there is room for records; if not, every one is lost.
     room: bool,
     goal: Option<f64>,
@@ -114,7 +123,9 @@ fn benches(output: &mut Output) -> Result<Vec<Bench>> {
         ("1,000 rules", world::networks(1_000)),
         ("100,000 rules", world::networks(100_000)),
         ("world + 100,000", with_more),
+        (NAMES, world::names(&world::list(1_000_000))?),
     ];
+    let settings = Settings { resolvers: vec![(RESOLVER.into(), 53)], ..Settings::default() };
     output.say(&format!(
         "{:<16} {:>8} {:>8} {:>11} {:>8} {:>10}",
         "generation", "rules", "classes", "boundaries", "blocks", "MiB"
@@ -122,7 +133,7 @@ fn benches(output: &mut Output) -> Result<Vec<Bench>> {
     let mut benches = Vec::new();
     for (name, policies) in generations {
         let rules: usize = policies.iter().map(|policy| policy.rules.len()).sum();
-        let mut generation = common::compile(policies, &intel, Settings::default())?;
+        let mut generation = common::compile(policies, &intel, settings.clone())?;
         let (blocks, classes) = (generation.blocks.len(), generation.header.classes - 1);
         let mib = size_of_val(generation.blocks.as_slice()) as f64 / f64::from(1 << 20);
         let boundaries = world::boundaries(&generation);
@@ -138,16 +149,18 @@ fn benches(output: &mut Output) -> Result<Vec<Bench>> {
             if recorded {
                 generation.header.flags |= flags::RECORD_ALLOW;
             }
-            let loaded = in_place(BENCH_OBJECT, &generation)?;
+            let loaded = in_place(&generation)?;
             benches.push(Bench { name, recorded, loaded });
         }
     }
     Ok(benches)
 }
 
-fn in_place(object: &[u8], generation: &Generation) -> Result<Loaded> {
-    let mut loaded = load(object, 0)?;
+fn in_place(generation: &Generation) -> Result<Loaded> {
+    let mut loaded = load(BENCH_OBJECT, 0)?;
     apply::apply(&mut loaded.ebpf, generation)?;
+    let asked = loaded.ebpf.map_mut("ASKED_NAME").context("no map of the name asked for")?;
+    Array::try_from(asked)?.set(0, generation.header.name_keys.hash(NAME), 0)?;
     Ok(loaded)
 }
 
@@ -158,6 +171,7 @@ fn rows(benches: &[Bench]) -> Vec<Row> {
         packet,
         frame,
         repeat,
+        counted: None,
         room: true,
         goal,
         nanoseconds: Vec::new(),
@@ -175,20 +189,118 @@ fn rows(benches: &[Bench]) -> Vec<Row> {
             }
         }
     }
-    for bench in 0..benches.len() {
-        rows.push(row(bench, "bench_new_v4", v4(TCP), REPEAT, Some(NEW)));
-        rows.push(row(bench, "bench_new_v6", v6(TCP), REPEAT, Some(NEW)));
+    for (bench, Bench { name, .. }) in benches.iter().enumerate() {
+        // Where rules match by name, the address alone decides only about other protocols.
+        let protocol = if *name == NAMES { UDP } else { TCP };
+        rows.push(row(bench, "bench_new_v4", v4(protocol), REPEAT, Some(NEW)));
+        rows.push(row(bench, "bench_new_v6", v6(protocol), REPEAT, Some(NEW)));
+    }
+    for (bench, Bench { name, recorded, .. }) in benches.iter().enumerate() {
+        if *recorded || !matches!(*name, "no rules" | NAMES) {
+            continue;
+        }
+        let mut push = |program, packet, goal, counted| {
+            rows.push(Row { counted, ..row(bench, program, packet, REPEAT, goal) });
+        };
+        let asked = Some(Counter::Questions);
+        push("bench_decided", ("question", question(NAME)), Some(QUESTION), asked);
+        push("bench_question", ("question", question("aaaa.baidu.com")), None, None);
+        push("bench_ask", ("answer, 1", answer(1)), None, None);
+        let learned = Some(Counter::Answers);
+        push("bench_answer", ("answer, 1", answer(1)), None, learned);
+        push("bench_answer", ("answer, 16", answer(16)), None, learned);
+        if *name == NAMES {
+            let allowed = Some(Counter::Allow);
+            push("bench_again", HELLOS[0].frame(), None, None);
+            for hello in &HELLOS {
+                push("bench_shown", hello.frame(), None, allowed);
+            }
+        }
     }
     rows.push(Row { room: false, ..row(0, "bench_new_v4", v4(TCP), REPEAT, Some(NEW)) });
     rows
 }
 
+/// The generation with names.
+const NAMES: &str = "1,000,000 names";
+
+/// What a TLS client sends first.
+struct Hello {
+    name: &'static str,
+    bytes: &'static [u8],
+}
+
+/// Real ones; the second has a post-quantum key share, the third an encrypted hello too.
+const HELLOS: [Hello; 3] = [
+    Hello {
+        name: "hello 517 B",
+        bytes: include_bytes!("../../firewall-common/tests/payload/curl"),
+    },
+    Hello {
+        name: "hello 1491 B",
+        bytes: include_bytes!("../../firewall-common/tests/payload/rustls-mlkem768"),
+    },
+    Hello {
+        name: "hello 1926 B",
+        bytes: include_bytes!("../../firewall-common/tests/payload/rustls-mlkem768-ech-grease"),
+    },
+];
+
+impl Hello {
+    fn frame(&self) -> (&'static str, Vec<u8>) {
+        let mut tcp = vec![0; 20];
+        tcp[..4].copy_from_slice(&[0xc3, 0x50, 1, 187]);
+        tcp[12..14].copy_from_slice(&[0x50, 0x18]);
+        tcp.extend(self.bytes);
+        (self.name, ipv4(TCP, HERE.0, RESOLVER, &tcp))
+    }
+}
+
+/// Where questions come from, and where they go.
+const HERE: ([u8; 4], u16) = ([10, 0, 0, 2], 50_000);
+const THERE: ([u8; 4], u16) = (RESOLVER, 53);
+
+/// A question for the addresses of a name.
+fn question(name: &str) -> Vec<u8> {
+    udp(HERE, THERE, &message(name, 0x0100, 0))
+}
+
+/// The answer to that for [`NAME`], with so many addresses.
+fn answer(addresses: u16) -> Vec<u8> {
+    let mut message = message(NAME, 0x8180, addresses);
+    for number in 0..addresses as u8 {
+        message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 198, 51, 100, number]);
+    }
+    udp(THERE, HERE, &message)
+}
+
+/// A DNS message with a question.
+fn message(name: &str, bits: u16, answers: u16) -> Vec<u8> {
+    let header = [1, bits, 1, answers, 0, 0].map(u16::to_be_bytes);
+    let label = |label: &str| [&[label.len() as u8], label.as_bytes()].concat();
+    let labels = name.split('.').flat_map(label);
+    header.into_iter().flatten().chain(labels).chain([0, 0, 1, 0, 1]).collect()
+}
+
+fn udp(from: ([u8; 4], u16), to: ([u8; 4], u16), message: &[u8]) -> Vec<u8> {
+    let header = [from.1, to.1, 8 + message.len() as u16, 0].map(u16::to_be_bytes);
+    ipv4(UDP, from.0, to.0, &[header.as_flattened(), message].concat())
+}
+
+fn ipv4(protocol: u8, from: [u8; 4], to: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    let mut frame = ethernet(0x0800);
+    let [high, low] = (20 + payload.len() as u16).to_be_bytes();
+    frame.extend([0x45, 0, high, low, 0, 1, 0, 0, 64, protocol, 0, 0]);
+    frame.extend(from.into_iter().chain(to));
+    frame.extend(payload);
+    frame
+}
+
 /// An Ethernet frame to 192.0.2.1, a documentation address (RFC 5737), port 443.
 fn v4(protocol: u8) -> (&'static str, Vec<u8>) {
-    let mut frame = ethernet(0x0800);
-    frame.extend([0x45, 0, 0, 60, 0, 1, 0, 0, 64, protocol, 0, 0]);
-    frame.extend([10, 0, 0, 2, 192, 0, 2, 1]);
-    transport(&mut frame);
+    let mut bytes = Vec::new();
+    transport(&mut bytes);
+    let frame = ipv4(protocol, HERE.0, RESOLVER, &bytes);
     (if protocol == TCP { "v4 tcp" } else { "v4 udp" }, frame)
 }
 
@@ -225,7 +337,15 @@ impl Row {
         }
         let empty = nanoseconds(loaded, "bench_empty", &self.frame, REPEAT_SHORT)?;
         let lost_before = counter(loaded, Counter::LostEvents)?;
+        let counted = |loaded: &Loaded| self.counted.map_or(Ok(0), |kind| counter(loaded, kind));
+        let before = counted(loaded)?;
         let own = nanoseconds(loaded, self.program, &self.frame, self.repeat)?;
+        ensure!(
+            self.counted.is_none() || counted(loaded)? == before + u64::from(self.repeat),
+            "{} on a packet with {}: not every one was taken for that",
+            self.program,
+            self.packet
+        );
         self.lost += counter(loaded, Counter::LostEvents)? - lost_before;
         self.nanoseconds.push(own);
         self.ratios.push(own / empty);
@@ -256,7 +376,7 @@ fn drain(loaded: &mut Loaded) -> Result<()> {
 
 fn print_rows(output: &mut Output, benches: &[Bench], rows: &[Row], rounds: u32) -> Result<()> {
     output.say(&format!(
-        "\n{:<14} {:<7} {:<16} {:<9} {:>7} {:>7} {:>7} {:>7} {:>6}",
+        "\n{:<14} {:<12} {:<16} {:<9} {:>7} {:>7} {:>7} {:>7} {:>6}",
         "program", "packet", "generation", "recorded", "ns", "ratio", "min", "max", "goal"
     ));
     for row in rows {
@@ -272,14 +392,14 @@ fn print_rows(output: &mut Output, benches: &[Bench], rows: &[Row], rounds: u32)
         let Spread { median, min, max } = Spread::of(row.ratios.iter().copied());
         let (name, recorded) = match (row.program, row.room, recorded) {
             ("bench_empty" | "bench_random", ..) => ("", ""),
-            ("bench_decided", ..) => (name, ""),
+            ("bench_decided", ..) if row.counted.is_none() => (name, ""),
             (_, false, _) => (name, "ring full"),
             (_, true, true) => (name, "yes"),
             (_, true, false) => (name, "no"),
         };
         let missed = row.goal.is_some_and(|goal| median > goal);
         output.say(&format!(
-            "{:<14} {:<7} {name:<16} {recorded:<9} {ns:>7.1} {median:>7.2} {min:>7.2} {max:>7.2} \
+            "{:<14} {:<12} {name:<16} {recorded:<9} {ns:>7.1} {median:>7.2} {min:>7.2} {max:>7.2} \
              {:>6}{}",
             row.program,
             row.packet,
@@ -294,7 +414,8 @@ fn print_rows(output: &mut Output, benches: &[Bench], rows: &[Row], rounds: u32)
     }
     output.say(&format!(
         "medians of {rounds} turns; the goals are for the ratios as they stand, random numbers \
-         included"
+         included; bench_shown includes bench_again, bench_answer includes bench_ask; questions, \
+         answers and hellos are for {NAME} or as their clients sent them, again and again"
     ));
     Ok(())
 }

@@ -96,10 +96,10 @@ impl Message<'_> {
         let mut reader = NameReader::at(at);
         for _ in 0..NameReader::STEPS {
             if !reader.step(self, name) {
-                return reader.end();
+                break;
             }
         }
-        0
+        reader.end()
     }
 
     /// The offset of what comes after the name at `at`, or 0 if it is malformed.
@@ -144,6 +144,8 @@ pub struct NameReader {
     begin: u32,
     /// What comes after the first one; 0 while that is being read.
     after: u32,
+    /// The same, when the last one has come to its end; 0 before.
+    end: u32,
     /// Bytes of the text so far.
     len: u32,
 }
@@ -155,37 +157,31 @@ impl NameReader {
     /// Starts with the name at `at`.
     #[inline(always)]
     pub const fn at(at: u32) -> Self {
-        Self { position: at, begin: at, after: 0, len: 0 }
+        Self { position: at, begin: at, after: 0, end: 0, len: 0 }
     }
 
-    /// The offset of what comes after the name, or 0 if it is malformed; when the steps are done.
+    /// The offset of what comes after the name; 0 if it is malformed or has not been read to its end.
     #[inline(always)]
     pub const fn end(&self) -> u32 {
-        self.after
+        self.end
     }
 
-    #[inline(always)]
-    fn malformed(&mut self) -> bool {
-        self.after = 0;
-        false
-    }
-
-    /// Reads on, and says whether there is more.
+    /// Reads on, and says whether there is more. The name counts when it has an [`end`](Self::end).
     #[inline(always)]
     pub fn step(&mut self, message: &Message<'_>, name: &mut Text) -> bool {
         let position = self.position;
         if position >= message.len {
-            return self.malformed();
+            return false;
         }
         let byte = u32::from(message.byte(position));
         let position = position.wrapping_add(1);
         if byte >= 0xc0 {
             if position >= message.len {
-                return self.malformed();
+                return false;
             }
             let target = (byte & 0x3f) << 8 | u32::from(message.byte(position));
             if target >= self.begin || target < HEADER {
-                return self.malformed();
+                return false;
             }
             if self.after == 0 {
                 self.after = position.wrapping_add(1);
@@ -196,9 +192,7 @@ impl NameReader {
         }
         let mut len = self.len;
         if byte == 0 {
-            if self.after == 0 {
-                self.after = position;
-            }
+            self.end = if self.after == 0 { position } else { self.after };
             name.len = len;
             return false;
         }
@@ -207,7 +201,7 @@ impl NameReader {
             || len.wrapping_add(byte).wrapping_add(dot) > MAX_NAME as u32
             || position.wrapping_add(byte) > message.len
         {
-            return self.malformed();
+            return false;
         }
         if len != 0 {
             name.bytes[len as usize & 255] = b'.';
@@ -226,7 +220,7 @@ impl NameReader {
             name.bytes[len.wrapping_add(index) as usize & 255] = (byte | upper << 5) as u8;
         }
         if wrong >> 31 != 0 {
-            return self.malformed();
+            return false;
         }
         self.len = len.wrapping_add(byte);
         self.position = position.wrapping_add(byte);

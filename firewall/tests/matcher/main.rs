@@ -4,6 +4,8 @@
 
 mod frames;
 mod generate;
+#[path = "../support/loaded.rs"]
+mod loaded;
 mod oracle;
 mod parity;
 

@@ -1,16 +1,11 @@
 //! The loaded kernel program gives the verdict that user space gives, on the same bytes, and tells
 //! of it truthfully.
 
-use std::{cell::RefCell, io::Write as _, net::IpAddr};
+use std::{cell::RefCell, net::IpAddr};
 
 use aya::maps::{MapData, RingBuf};
 use firewall::{
-    datapath::{
-        OBJECT,
-        apply::apply,
-        load::{Loaded, load},
-        sys::test_run,
-    },
+    datapath::{OBJECT, apply::apply, load::Loaded, sys::test_run},
     policy::{
         Default,
         compile::{Generation, Settings},
@@ -29,6 +24,7 @@ use crate::{
     check,
     frames::{Dress, Extra, SOURCE_PORT, dress, frame},
     generate::{self, Target},
+    loaded::loaded,
 };
 
 /// The kernel programs, loaded and attached nowhere.
@@ -40,16 +36,9 @@ struct Kernel {
 impl Kernel {
     /// `None`, with the reason told, where the kernel refuses.
     fn load() -> Option<Self> {
-        match load(OBJECT, 0) {
-            Ok(mut loaded) => {
-                let events = loaded.ebpf.take_map("EVENTS").unwrap();
-                Some(Self { loaded, events: RingBuf::try_from(events).unwrap() })
-            }
-            Err(error) => {
-                skip(&format!("parity of kernel and user space: {error}"));
-                None
-            }
-        }
+        let mut loaded = loaded(OBJECT, "parity of kernel and user space")?;
+        let events = loaded.ebpf.take_map("EVENTS").unwrap();
+        Some(Self { loaded, events: RingBuf::try_from(events).unwrap() })
     }
 
     /// Sends `frame` `times` times over a socket of its own: whether it passed the last time, and
@@ -66,22 +55,6 @@ impl Kernel {
             events.push(FlowEvent::try_from(&item[..]).unwrap());
         }
         (passed, events)
-    }
-}
-
-/// Says why nothing was tested, or panics where that may not be.
-#[expect(clippy::print_stderr, reason = "a test that passes without having run says so")]
-fn skip(reason: &str) {
-    let required = std::env::var_os("FIREWALL_REQUIRE_KERNEL");
-    assert!(required.is_none_or(|value| value != "1"), "{reason}");
-    eprintln!("skipped: {reason}");
-    // Test runners hide the line above; `cargo xtask test` reads this one.
-    if let Some(path) = std::env::var_os("FIREWALL_SKIP_LOG")
-        && let Ok(mut log) = std::fs::File::options().append(true).open(path)
-    {
-        let line = reason.lines().next().unwrap_or_default();
-        // One write, so that lines of tests side by side do not mix.
-        let _ = log.write_all(format!("{line}\n").as_bytes());
     }
 }
 
