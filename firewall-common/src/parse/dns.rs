@@ -129,8 +129,8 @@ const MAX_LABEL: u32 = crate::name::MAX_LABEL as u32;
 /// Labels of a name of 255 bytes at most.
 const MAX_LABELS: u32 = 128;
 
-/// Reads a name, a label or a pointer with each step. So it can be the body of a loop that the
-/// kernel's verifier looks at once.
+/// Reads a name, a pointer or some bytes of a label with each step. So it can be the body of a loop
+/// that the kernel's verifier looks at once.
 ///
 /// A pointer leads to a name before the one it is in (RFC 1035 section 4.1.4), so no chain of them
 /// comes back to where it was. A label with a dot or a zero byte is malformed: as text it would
@@ -148,16 +148,22 @@ pub struct NameReader {
     end: u32,
     /// Bytes of the text so far.
     len: u32,
+    /// Bytes of the label that are still to be read.
+    left: u32,
 }
 
 impl NameReader {
-    /// A name of 255 bytes has 127 labels at most, each behind a pointer of its own.
-    pub const STEPS: u32 = 256;
+    /// Bytes of a label that a step takes at most.
+    pub const BYTES: u32 = 16;
+
+    /// A name of 255 bytes has 127 labels at most, each behind a pointer of its own; and what is
+    /// left of long labels.
+    pub const STEPS: u32 = 256 + MAX_NAME as u32 / Self::BYTES;
 
     /// Starts with the name at `at`.
     #[inline(always)]
     pub const fn at(at: u32) -> Self {
-        Self { position: at, begin: at, after: 0, end: 0, len: 0 }
+        Self { position: at, begin: at, after: 0, end: 0, len: 0, left: 0 }
     }
 
     /// The offset of what comes after the name; 0 if it is malformed or has not been read to its end.
@@ -169,6 +175,9 @@ impl NameReader {
     /// Reads on, and says whether there is more. The name counts when it has an [`end`](Self::end).
     #[inline(always)]
     pub fn step(&mut self, message: &Message<'_>, name: &mut Text) -> bool {
+        if self.left != 0 {
+            return self.read(message, name);
+        }
         let position = self.position;
         if position >= message.len {
             return false;
@@ -207,11 +216,23 @@ impl NameReader {
             name.bytes[len as usize & 255] = b'.';
             len = len.wrapping_add(1);
         }
+        self.len = len;
+        self.position = position;
+        self.left = byte;
+        self.read(message, name)
+    }
+
+    /// Reads on in a label. That all of it is there has been seen.
+    #[inline(always)]
+    fn read(&mut self, message: &Message<'_>, name: &mut Text) -> bool {
+        let Self { position, len, left, .. } = *self;
         let mut wrong = 0;
-        for index in 0..MAX_LABEL {
-            if index >= byte {
+        let mut taken = 0;
+        for index in 0..Self::BYTES {
+            if index >= left {
                 break;
             }
+            taken = index + 1;
             let byte = u32::from(message.byte(position.wrapping_add(index)));
             // Without branches, which the verifier would follow for each byte.
             wrong |= byte.wrapping_sub(1) | (byte ^ u32::from(b'.')).wrapping_sub(1);
@@ -222,8 +243,9 @@ impl NameReader {
         if wrong >> 31 != 0 {
             return false;
         }
-        self.len = len.wrapping_add(byte);
-        self.position = position.wrapping_add(byte);
+        self.len = len.wrapping_add(taken);
+        self.position = position.wrapping_add(taken);
+        self.left = left.wrapping_sub(taken);
         true
     }
 }

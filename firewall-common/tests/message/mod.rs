@@ -77,7 +77,8 @@ fn pieces(message: &[u8], at: usize) -> Option<Pieces> {
 /// The name that the parser must read.
 pub fn slow(message: &[u8], at: u32) -> Name {
     let Pieces { labels, pointers, end } = pieces(message, at as usize)?;
-    let steps = labels.len() + pointers + 1;
+    let read = labels.iter().map(|label| label.len().div_ceil(NameReader::BYTES as usize));
+    let steps = read.sum::<usize>() + pointers + 1;
     let text = labels.join(&b'.');
     let plain = labels.iter().flatten().all(|byte| !matches!(byte, 0 | b'.'));
     let fits = steps <= NameReader::STEPS as usize && text.len() <= 253;
