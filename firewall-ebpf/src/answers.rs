@@ -355,11 +355,11 @@ pub extern "C" fn keep(index: u32, address: u32) -> u32 {
                     place = index;
                 }
             }
-            if rank > 1 {
-                there.more_until = until;
-            }
-            if scratch.more != 0 {
-                there.more_until = until;
+            // Until what is pushed out would have run out.
+            let more_until = if scratch.more != 0 { until } else { 0 };
+            let more_until = if rank > 1 && rank > more_until { rank } else { more_until };
+            if more_until > there.more_until {
+                there.more_until = more_until;
             }
             {
                 let to = &mut there.names[forget(place as u32) as usize % KEPT];
@@ -381,6 +381,7 @@ pub extern "C" fn keep(index: u32, address: u32) -> u32 {
     scratch.fresh.generation = scratch.generation;
     scratch.fresh.several = 0;
     scratch.fresh.more_until = if scratch.more != 0 { until } else { 0 };
+    names::note(&key);
     if ANSWERS.insert(&key, &scratch.fresh, 0).is_err() {
         count(Counter::NoName);
     }

@@ -73,6 +73,14 @@ fn settle(index: u32, skb: Skb, state: &mut SocketState) -> i32 {
     let Some(scratch) = scratch::get(index) else { return DROP_SILENTLY };
     let Some(header) = HEADERS.get(scratch.slot) else { return DROP_SILENTLY };
     let judgement = scratch.judgement;
+    // Every question is a judgement of its own, and most are nobody's business.
+    if scratch.hook == Hook::Dns as u32
+        && judgement.passes()
+        && !socket::is_recorded(header.flags, judgement.verdict, judgement.decision)
+    {
+        count(Counter::Allow);
+        return PASS;
+    }
     let keep = if scratch.plain == 0 {
         Keep::Nothing
     } else if scratch.service != NO_DNS {

@@ -57,6 +57,11 @@ pub static QUESTIONS: Array<Question> = Array::with_max_entries(MAX_PENDING, 0);
 #[map]
 pub static ANSWERS: LruHashMap<AnswerKey, Answers> = LruHashMap::with_max_entries(MAX_ANSWERS, 0);
 
+/// Bits by a hash of app and address: 0 where [`ANSWERS`] never had an entry. Of most addresses no
+/// name is known, and this says so without the wait for the memory of so large a map.
+#[map]
+pub static KNOWN: Array<u64> = Array::with_max_entries(MAX_ANSWERS / 8, 0);
+
 /// Names as text, by their hash.
 #[map]
 pub static NAMES: LruHashMap<u64, NameText> = LruHashMap::with_max_entries(MAX_NAMES, 0);

@@ -3,18 +3,20 @@
 //! What is done with a message is in global functions, which the verifier goes through once each.
 //! Memory is passed between them by its number in [`crate::maps::SCRATCH`].
 
+use core::arch::asm;
+
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use firewall_common::{
     evaluate::{CANDIDATES, Named},
     event::Identity,
     flow::{Address, Destination, fingerprint_words},
-    layout::{AnswerKey, Answers, Counter, Header, MAX_PENDING, Question},
+    layout::{AnswerKey, Answers, Counter, Header, MAX_ANSWERS, MAX_PENDING, Question},
     name_table::{Keys, Suffixes},
     parse::dns::{Message, NameReader},
 };
 
 use crate::{
-    maps::{self, ANSWERS, HEADERS, NAMES, QUESTIONS, Scratch, count},
+    maps::{self, ANSWERS, HEADERS, KNOWN, NAMES, QUESTIONS, Scratch, count},
     policy::Generation,
     repeat::repeat,
     scratch,
@@ -61,6 +63,33 @@ pub fn of(app: u64, address: Address, generation: u32) -> Option<&'static Answer
     // key meanwhile, which makes names of one moment those of the next.
     let answers = unsafe { ANSWERS.get(&key) }?;
     (answers.generation == generation).then_some(answers)
+}
+
+/// Whether [`of`] can have an answer.
+#[inline(always)]
+pub fn any(app: u64, address: Address) -> bool {
+    let (word, bit) = place(app, address);
+    KNOWN.get(word).is_some_and(|bits| bits & bit != 0)
+}
+
+/// Where [`KNOWN`] has the bit of an entry. The app is a secret hash, so nobody can aim at a place.
+#[inline(always)]
+fn place(app: u64, address: Address) -> (u32, u64) {
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let hash = (app ^ address.high).wrapping_mul(FACTOR);
+    let hash = (hash ^ hash >> 32 ^ address.low).wrapping_mul(FACTOR);
+    ((hash >> 32) as u32 % (MAX_ANSWERS / 8), 1 << (hash >> 58))
+}
+
+/// Notes that there is an entry for a key from now on.
+#[inline(always)]
+pub fn note(key: &AnswerKey) {
+    let (word, bit) = place(key.app, key.address);
+    if let Some(to) = KNOWN.get_ptr_mut(word) {
+        // SAFETY: the pointer is valid and aligned. In one step, so that no bit is lost to another
+        // CPU; `core` has none for this target.
+        unsafe { asm!("lock *(u64 *)({to} + 0) |= {bit}", to = in(reg) to, bit = in(reg) bit) };
+    }
 }
 
 #[inline(always)]

@@ -124,6 +124,11 @@ pub fn is_bare_segment(skb: Skb) -> bool {
 pub fn handed_over(skb: *mut __sk_buff) -> Option<ip::Packet> {
     // SAFETY: reading a context member.
     let word = unsafe { (*skb).cb[0] };
+    if word >> 24 & 1 != 0
+        && let Some(packet) = plain(skb)
+    {
+        return Some(packet);
+    }
     let transport = word & 0xffff;
     let bytes = Skb(skb);
     let [first] = bytes.read(0)?;

@@ -284,7 +284,11 @@ extern "C" fn weigh_address(active: u64, app: u64, high: u64, low: u64, asked: u
     let class = (asked >> ask::CLASS) as u32;
     let tables = Generation { slot: active.slot() };
     let place = evaluate::place(&tables, header, address);
-    let Some(answers) = names::of(app, address, active.generation()) else {
+    let answers = match names::any(app, address) {
+        true => names::of(app, address, active.generation()),
+        false => None,
+    };
+    let Some(answers) = answers else {
         let named = Named { classes: [class, 0, 0, 0], trusted: 0 };
         return u64::from(tables.named(header, ANY_APP, &place, &to, &named).0);
     };
