@@ -269,7 +269,7 @@ pub struct Question {
     pub app: u64,
     /// Class of the name.
     pub class: u32,
-    /// When it was asked, in seconds of the boot-time clock.
+    /// When it was asked, in seconds of the monotonic clock.
     pub asked: u32,
     /// 1 if the server is a trusted resolver.
     pub trusted: u32,

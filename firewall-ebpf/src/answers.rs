@@ -6,7 +6,7 @@ use firewall_common::{
     evaluate::NAMES as KEPT,
     flow::{Address, TCP, UDP},
     forget::forget,
-    layout::{Answer, AnswerKey, CHAIN, Counter, MAX_ADDRESSES, MAX_WAIT, MIN_LIFETIME},
+    layout::{Answer, AnswerKey, CHAIN, Counter, MAX_ADDRESSES, MIN_LIFETIME},
     parse::{
         dns::{HEADER, Message, parameter, record},
         ip,
@@ -165,11 +165,10 @@ fn believed(index: u32) -> u32 {
     let Some(header) = HEADERS.get(scratch.slot) else { return NOTHING };
     scratch.name = scratch.suffixes.whole;
     let Some(question) = names::answered(header, scratch, id) else { return NOTHING };
-    if question.generation != scratch.generation
-        || scratch.now.wrapping_sub(question.asked) > MAX_WAIT
-    {
+    if question.generation != scratch.generation {
         return NOTHING;
     }
+    scratch.now = names::now();
     scratch.app = question.app;
     scratch.named.classes = [question.class, 0, 0, 0];
     scratch.named.trusted = question.trusted;

@@ -58,7 +58,6 @@ pub fn prepare(
     scratch.port = u32::from(packet.destination.port);
     scratch.protocol = u32::from(packet.destination.protocol);
     scratch.trusted = u32::from(names::is_trusted(header, &packet.destination));
-    scratch.now = names::now();
     scratch.name = 0;
     scratch.known = 0;
     scratch.result = NOTHING;

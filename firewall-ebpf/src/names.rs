@@ -5,12 +5,12 @@
 
 use core::arch::asm;
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns};
 use firewall_common::{
     evaluate::{CANDIDATES, Named},
     event::Identity,
     flow::{Address, Destination, fingerprint_words},
-    layout::{AnswerKey, Answers, Counter, Header, MAX_ANSWERS, MAX_PENDING, Question},
+    layout::{AnswerKey, Answers, Counter, Header, MAX_ANSWERS, MAX_PENDING, MAX_WAIT, Question},
     name_table::{Keys, Suffixes},
     parse::dns::{Message, NameReader},
 };
@@ -35,6 +35,13 @@ pub mod which {
 pub fn now() -> u32 {
     // SAFETY: the helper has no preconditions.
     (unsafe { bpf_ktime_get_boot_ns() } / 1_000_000_000) as u32 + 1
+}
+
+/// Seconds of a clock that is cheap to read and stands still while the machine sleeps.
+#[inline(always)]
+fn awake() -> u32 {
+    // SAFETY: the helper has no preconditions.
+    (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32
 }
 
 /// The app that an identity stands for: a secret hash, so that nobody finds two executables that
@@ -196,7 +203,7 @@ pub fn ask(header: &Header, scratch: &Scratch, id: u16, class: u32) {
         name: scratch.name,
         app: scratch.app,
         class,
-        asked: scratch.now,
+        asked: awake(),
         trusted: scratch.trusted,
         generation: scratch.generation,
     };
@@ -217,7 +224,7 @@ pub fn answered(header: &Header, scratch: &Scratch, id: u16) -> Option<Question>
     // SAFETY: as in `ask`.
     let question = unsafe { kept.read() };
     let (_, check) = tie(header.name_keys, scratch, id, &question);
-    if check != question.check {
+    if check != question.check || awake().wrapping_sub(question.asked) > MAX_WAIT {
         return None;
     }
     // SAFETY: as in `ask`.
