@@ -168,8 +168,8 @@ pub trait Tables {
 
     /// The leaf that a row has for a protocol and port, or the fault in its place.
     #[inline(always)]
-    fn leaf(&self, rows: u32, row: u32, destination: &Destination) -> Cell {
-        row_leaf(self, rows, row, destination)
+    fn leaf(&self, rows: u32, row: u32, service: Service) -> Cell {
+        row_leaf(self, rows, row, service)
     }
 
     /// The leaf of an address that is known by a name, or the fault in its place.
@@ -178,14 +178,14 @@ pub trait Tables {
         &self,
         header: &Header,
         app: u32,
-        place: &Place,
-        destination: &Destination,
+        place: Place,
+        service: Service,
         named: &Named,
     ) -> Cell
     where
         Self: Sized,
     {
-        decide_leaf(self, header, app, place, destination, named)
+        decide_leaf(self, header, app, place, service, named)
     }
 
     /// The entry of the name table for a suffix.
@@ -209,15 +209,20 @@ pub trait Tables {
 /// of.
 pub const CANDIDATES: usize = 4;
 
-/// What rules know of a name: the classes of its candidates, 0 where there is none, and whether it
-/// comes from somebody whose word can widen what an app may reach.
+/// What rules know of a name: the classes of its candidates, 0 where there is none, and which of them
+/// come from somebody whose word can widen what an app may reach.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Named {
-    /// Name classes.
+    /// Name classes: first that of the name asked for.
     pub classes: [u32; CANDIDATES],
-    /// 1 if a trusted resolver gave the address for the name.
+    /// Bits by candidate: a trusted resolver gave the address for the name.
     pub trusted: u32,
+}
+
+impl Named {
+    /// [`Named::trusted`] with a bit for each candidate.
+    pub const TRUSTED: u32 = (1 << CANDIDATES) - 1;
 }
 
 /// Words of the record of a name class.
@@ -242,17 +247,51 @@ impl NameRecord {
     }
 }
 
-/// Where an address stands in the tables.
-#[repr(C)]
+/// Where an address stands in the tables: as one number, because the kernel programs have little room
+/// for more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Place(pub u64);
+
+/// What is allowed of the inner address counts.
+const INNER_COUNTS: u64 = 1 << 62;
+/// Tells an inner address that the tables have no class for from none.
+const HAS_INNER: u64 = 1 << 63;
+
+impl Place {
     /// The destination class of the address; 0 if the tables are damaged.
-    pub class: u32,
-    /// The destination class of the IPv4 address inside, with the highest bit set; 0 if there is
-    /// none.
-    pub inner: u32,
-    /// Whether what is allowed of the inner address counts.
-    pub inner_counts: u32,
+    const fn class(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// The destination class of the IPv4 address inside.
+    const fn inner(self) -> u32 {
+        (self.0 >> 32) as u32 & !(3 << 30)
+    }
+}
+
+/// Protocol and port, as one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service(pub u32);
+
+impl Service {
+    /// Of a destination.
+    #[inline(always)]
+    pub const fn of(destination: &Destination) -> Self {
+        let Destination { port, protocol, port_hidden, .. } = *destination;
+        Self(port as u32 | (protocol as u32) << 16 | ((port_hidden != 0) as u32) << 24)
+    }
+
+    const fn port(self) -> u16 {
+        self.0 as u16
+    }
+
+    const fn protocol(self) -> u8 {
+        (self.0 >> 16) as u8
+    }
+
+    const fn port_hidden(self) -> bool {
+        self.0 >> 24 & 1 != 0
+    }
 }
 
 /// Decides what `app` gets at `destination`, which is known by `named`.
@@ -265,7 +304,7 @@ pub fn evaluate(
     named: &Named,
 ) -> Result<Outcome, Fault> {
     let place = place(tables, header, destination.address);
-    decide(tables, header, app, &place, destination, named)
+    decide(tables, header, app, place, Service::of(destination), named)
 }
 
 /// Looks an address up.
@@ -281,18 +320,16 @@ pub fn place(tables: &impl Tables, header: &Header, address: Address) -> Place {
         None => (Cell(header.root_v6), address),
     };
     let class = tables.class(root, key);
-    let (inner, inner_counts) = match address.embedded_v4() {
-        None => (0, 0),
+    let inner = match address.embedded_v4() {
+        None => 0,
         Some(bits) => {
             let (root, key) = v4(header, bits);
-            (tables.class(root, key) | HAS_INNER, u32::from(is_global_v4(bits)))
+            let counts = if is_global_v4(bits) { INNER_COUNTS } else { 0 };
+            u64::from(tables.class(root, key)) << 32 | counts | HAS_INNER
         }
     };
-    Place { class, inner, inner_counts }
+    Place(u64::from(class) | inner)
 }
-
-/// Tells an inner address that the tables have no class for from none.
-const HAS_INNER: u32 = 1 << 31;
 
 /// Decides about an address that was looked up.
 #[inline(always)]
@@ -300,11 +337,11 @@ pub fn decide(
     tables: &impl Tables,
     header: &Header,
     app: u32,
-    place: &Place,
-    destination: &Destination,
+    place: Place,
+    service: Service,
     named: &Named,
 ) -> Result<Outcome, Fault> {
-    Outcome::from_leaf(decide_leaf(tables, header, app, place, destination, named))
+    Outcome::from_leaf(decide_leaf(tables, header, app, place, service, named))
 }
 
 /// As [`decide`], the leaf or the fault in its place.
@@ -313,29 +350,29 @@ fn decide_leaf(
     tables: &impl Tables,
     header: &Header,
     app: u32,
-    place: &Place,
-    destination: &Destination,
+    place: Place,
+    service: Service,
     named: &Named,
 ) -> Cell {
     let [a, b, c, d] = named.classes;
     let mut group = 0;
     if header.name_groups > 1 {
         // The lowest, whichever candidate asks for it; less one, so that none (0) is the highest.
-        let of = |group: u32, class: u32| match class {
+        let of = |group: u32, class: u32, place: u32| match class {
             0 => group,
             _ => {
-                let of = name_group(tables, header, app, class, named.trusted);
+                let of = name_group(tables, header, app, class, named.trusted >> place & 1);
                 group.wrapping_sub(1).min(of.wrapping_sub(1)).wrapping_add(1)
             }
         };
-        group = of(of(of(of(group, a), b), c), d);
+        group = of(of(of(of(group, a, 0), b, 1), c, 2), d, 3);
     }
-    let outer = of_class(tables, header, app, place.class, group, destination, named);
-    if place.inner == 0 {
+    let outer = of_class(tables, header, app, place.class(), group, service, named);
+    if place.0 & HAS_INNER == 0 {
         return outer;
     }
-    let inner = of_class(tables, header, app, place.inner & !HAS_INNER, group, destination, named);
-    let counts = verdict_of(inner) == Verdict::Deny as u32 || place.inner_counts != 0;
+    let inner = of_class(tables, header, app, place.inner(), group, service, named);
+    let counts = verdict_of(inner) == Verdict::Deny as u32 || place.0 & INNER_COUNTS != 0;
     if counts || verdict_of(inner) == 0 { first(outer, inner) } else { outer }
 }
 
@@ -347,7 +384,7 @@ fn of_class(
     app: u32,
     class: u32,
     group: u32,
-    destination: &Destination,
+    service: Service,
     named: &Named,
 ) -> Cell {
     if class == 0 || class >= header.classes || group >= header.name_groups {
@@ -355,12 +392,12 @@ fn of_class(
     }
     let row = app.wrapping_mul(header.name_groups).wrapping_add(group);
     let row = row.wrapping_mul(header.classes).wrapping_add(class);
-    let mut leaf = tables.leaf(header.rows, row, destination);
+    let mut leaf = tables.leaf(header.rows, row, service);
     let mut address_group = 0;
     if header.address_groups > 1 {
         address_group = tables.word(header.address_group_of, class);
     }
-    let by_name = |leaf: Cell, name_class: u32| {
+    let by_name = |leaf: Cell, name_class: u32, place: u32| {
         if name_class == 0 {
             return leaf;
         }
@@ -369,16 +406,16 @@ fn of_class(
         }
         let row = app.wrapping_mul(header.name_classes).wrapping_add(name_class);
         let row = row.wrapping_mul(header.address_groups).wrapping_add(address_group);
-        let row = row.wrapping_mul(2).wrapping_add(named.trusted & 1);
-        let by_name = tables.leaf(header.name_rows, row, destination);
+        let row = row.wrapping_mul(2).wrapping_add(named.trusted >> place & 1);
+        let by_name = tables.leaf(header.name_rows, row, service);
         if by_name == NOTHING { leaf } else { first(leaf, by_name) }
     };
     // One by one: the kernel's verifier would follow an array through a loop, in memory.
     let [a, b, c, d] = named.classes;
-    leaf = by_name(leaf, a);
-    leaf = by_name(leaf, b);
-    leaf = by_name(leaf, c);
-    leaf = by_name(leaf, d);
+    leaf = by_name(leaf, a, 0);
+    leaf = by_name(leaf, b, 1);
+    leaf = by_name(leaf, c, 2);
+    leaf = by_name(leaf, d, 3);
     leaf
 }
 
@@ -406,15 +443,14 @@ impl Weighed {
     }
 }
 
-/// Decides about an address by each of the names that it is known by; by the address alone if there
-/// is none. `name` says what is known of the name with an index, and whether it still holds.
+/// Decides about an address by each of the names that it is known by. `name` says what is known of the name with an index, and whether it still holds.
 #[inline(always)]
 pub fn weigh<'a>(
     tables: &impl Tables,
     header: &Header,
     app: u32,
-    place: &Place,
-    destination: &Destination,
+    place: Place,
+    service: Service,
     name: impl Fn(usize) -> (bool, &'a Named),
 ) -> Weighed {
     let mut weighed = Weighed { leaf: NOTHING, which: NAMES as u32, names: 0, differ: 0 };
@@ -423,7 +459,7 @@ pub fn weigh<'a>(
         if !holds {
             continue;
         }
-        let leaf = tables.named(header, app, place, destination, named);
+        let leaf = tables.named(header, app, place, service, named);
         let passes = |leaf: Cell| matches!(verdict_of(leaf), 1 | 2);
         let differs = weighed.names != 0 && passes(leaf) != passes(weighed.leaf);
         let stands = if weighed.names == 0 {
@@ -439,10 +475,6 @@ pub fn weigh<'a>(
             weighed.leaf = leaf;
             weighed.which = index as u32;
         }
-    }
-    if weighed.names == 0 {
-        let nobody = Named { classes: [0; CANDIDATES], trusted: 0 };
-        weighed.leaf = tables.named(header, app, place, destination, &nobody);
     }
     weighed
 }
@@ -499,15 +531,10 @@ const fn v4(header: &Header, bits: u32) -> (Cell, Address) {
 
 /// The leaf of a row for a protocol and port, or the fault in its place.
 #[inline(always)]
-fn row_leaf(
-    tables: &(impl Tables + ?Sized),
-    rows: u32,
-    row: u32,
-    destination: &Destination,
-) -> Cell {
+fn row_leaf(tables: &(impl Tables + ?Sized), rows: u32, row: u32, service: Service) -> Cell {
     let rows = Cell::block(rows.wrapping_add(row >> 8));
     let leaf = match rows.follow(tables, row as u8) {
-        Ok(cell) => by_port(tables, cell, destination),
+        Ok(cell) => by_port(tables, cell, service),
         Err(fault) => Err(fault),
     };
     match leaf {
@@ -519,27 +546,23 @@ fn row_leaf(
 
 /// The trie over (protocol, high byte of the port, low byte of the port).
 #[inline(always)]
-fn by_port(
-    tables: &(impl Tables + ?Sized),
-    cell: Cell,
-    destination: &Destination,
-) -> Result<Cell, Fault> {
+fn by_port(tables: &(impl Tables + ?Sized), cell: Cell, service: Service) -> Result<Cell, Fault> {
     if cell.is_leaf() {
         return Ok(cell);
     }
-    let cell = cell.follow(tables, destination.protocol)?;
+    let cell = cell.follow(tables, service.protocol())?;
     if cell.is_leaf() {
         return Ok(cell);
     }
     // A copy, so that the verifier does not follow each protocol through all that comes after.
-    if destination.port_hidden != 0 && has_ports(forget(u32::from(destination.protocol)) as u8) {
+    if service.port_hidden() && has_ports(forget(u32::from(service.protocol())) as u8) {
         return Err(Fault::PortHidden);
     }
-    let cell = cell.follow(tables, (destination.port >> 8) as u8)?;
+    let cell = cell.follow(tables, (service.port() >> 8) as u8)?;
     if cell.is_leaf() {
         return Ok(cell);
     }
-    let cell = cell.follow(tables, destination.port as u8)?;
+    let cell = cell.follow(tables, service.port() as u8)?;
     if cell.is_leaf() { Ok(cell) } else { Err(Fault::Damaged) }
 }
 

@@ -95,6 +95,9 @@ pub struct Header {
     pub flags: u32,
     /// Secrets of [`crate::name_table`]'s hash.
     pub name_keys: crate::name_table::Keys,
+    /// Cookie of the network namespace that the resolvers are in. In another, an app can answer from
+    /// their addresses itself.
+    pub netns: u64,
     /// Ports that are asked for names, beside 53; 0 is none.
     pub dns_ports: [u16; DNS_PORTS],
     /// Resolvers whose answers can support an allow.
@@ -168,6 +171,8 @@ pub struct SocketState {
     /// One word, so that it is read and written whole: two threads that send on one socket to two
     /// destinations must never make a verdict of the one hold for the other.
     pub kept: u64,
+    /// Cookie of the network namespace; 0 if no call of a process on the socket has shown it.
+    pub netns: u64,
     /// Where the socket is in the kernel's memory, as a number.
     pub socket: u64,
     /// What the destination is known by.
@@ -265,8 +270,6 @@ pub struct Question {
     pub check: u64,
     /// The name, by its hash.
     pub name: u64,
-    /// The app that asked, as of [`AnswerKey::app`].
-    pub app: u64,
     /// Class of the name.
     pub class: u32,
     /// When it was asked, in seconds of the monotonic clock.
@@ -462,17 +465,17 @@ counters! {
 }
 
 const _: () = {
-    assert!(size_of::<Header>() == 64 + 16 + 2 * DNS_PORTS + 24 * RESOLVERS);
+    assert!(size_of::<Header>() == 64 + 16 + 8 + 2 * DNS_PORTS + 24 * RESOLVERS);
     assert!(size_of::<Resolver>() == 24);
-    assert!(size_of::<SocketState>() == 96 + size_of::<Identity>());
-    assert!(core::mem::offset_of!(SocketState, identity) == 96);
+    assert!(size_of::<SocketState>() == 104 + size_of::<Identity>());
+    assert!(core::mem::offset_of!(SocketState, identity) == 104);
     assert!(size_of::<ExecutablePath>() == NAME_BYTES * PATH_NAMES + 8);
     assert!(size_of::<Offsets>() == 64);
     assert!(size_of::<FileId>() == 16);
     assert!(size_of::<Answer>() == 32);
     assert!(size_of::<Answers>() == 32 * NAMES + 16);
     assert!(size_of::<AnswerKey>() == 24);
-    assert!(size_of::<Question>() == 40);
+    assert!(size_of::<Question>() == 32);
     assert!(size_of::<Stream>() == 32 + MESSAGE);
     assert!(size_of::<NameText>() == size_of::<Text>() + 8 * CHAIN);
 };

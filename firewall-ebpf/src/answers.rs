@@ -70,7 +70,7 @@ pub fn arrived(ctx: &SkBuffContext) -> i32 {
     let mut from = packet;
     from.destination.address = packet.src;
     from.destination.port = packet.src_port;
-    dns::prepare(taken.index, skb, active, header, state, &from);
+    dns::prepare(taken.index, active, header, state, &from, packet.destination.port);
     let in_turn = if protocol == UDP {
         answered(taken.index, skb, packet.transport);
         true
@@ -169,11 +169,12 @@ fn believed(index: u32) -> u32 {
         return NOTHING;
     }
     scratch.now = names::now();
-    scratch.app = question.app;
     scratch.named.classes = [question.class, 0, 0, 0];
     scratch.named.trusted = question.trusted;
     scratch.addresses = 0;
     scratch.aliases = 0;
+    scratch.places = [HEADER, 0, 0, 0, 0];
+    scratch.last = scratch.name;
     scratch.more = 0;
     scratch.asked.chain = [0; CHAIN];
     end.wrapping_add(4)
@@ -202,20 +203,57 @@ pub extern "C" fn read_record(index: u32, at: u32, number: u32) -> u32 {
     if next > len {
         return MALFORMED;
     }
+    if !matches!(kind, record::A | record::AAAA | record::CNAME | record::SVCB | record::HTTPS) {
+        return next;
+    }
+    if is_asked(index, at) == 0 {
+        count(Counter::UnaskedAnswers);
+        return next;
+    }
     match kind {
         record::A if size == 4 => lead_v4(index, data, lifetime),
         record::AAAA if size == 16 => lead_v6(index, data, lifetime),
-        record::CNAME => alias(index, data),
+        record::CNAME => alias(index, data, TOLD),
         record::SVCB | record::HTTPS => service(index, data, next, lifetime),
         _ => 0,
     };
     next
 }
 
+/// Whether the record at `at` is of the name asked for or of one that it is an alias of.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn is_asked(index: u32, at: u32) -> u32 {
+    let Some(scratch) = scratch::get(index) else { return 0 };
+    // Nearly always it is told by a pointer to where that name was read.
+    let pointer = u32::from(Message { bytes: &scratch.message, len: scratch.len }.u16(at));
+    for place in scratch.places {
+        if place != 0 && pointer == 0xc000 | place {
+            return 1;
+        }
+    }
+    if names::dns_name(index, at, which::ALIAS) == 0 {
+        return 0;
+    }
+    names::name_class(index, which::ALIAS);
+    let Some(scratch) = scratch::get(index) else { return 0 };
+    let name = scratch.suffixes.whole;
+    let mut known = name == scratch.name || name == scratch.last;
+    for alias in scratch.asked.chain {
+        known |= alias != 0 && alias == name;
+    }
+    u32::from(known)
+}
+
+/// Who says what a name is an alias of: the resolver, which has looked that name up.
+const TOLD: u32 = 1;
+/// The owner of the name, who can name any other and give addresses of his own.
+const CLAIMED: u32 = 0;
+
 /// Takes the name at `at` as one that the name asked for is an alias of.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn alias(index: u32, at: u32) -> u32 {
+pub extern "C" fn alias(index: u32, at: u32, told: u32) -> u32 {
     let end = names::dns_name(index, at, which::ALIAS);
     if end == 0 {
         count(Counter::MalformedDns);
@@ -227,12 +265,15 @@ pub extern "C" fn alias(index: u32, at: u32) -> u32 {
     if scratch.alias.text.len == 0 {
         return end;
     }
-    if !names::add_candidate(&mut scratch.named, class) {
+    let trusted = scratch.named.trusted & told;
+    if !names::add_alias(&mut scratch.named, class, trusted) {
         scratch.more = 1;
     }
+    scratch.last = scratch.suffixes.whole;
     let place = scratch.aliases;
     if place < CHAIN as u32 {
         scratch.asked.chain[forget(place) as usize % CHAIN] = scratch.suffixes.whole;
+        scratch.places[1 + forget(place) as usize % CHAIN] = at;
         scratch.aliases = place.wrapping_add(1);
         let name = scratch.suffixes.whole;
         scratch.alias.chain = [0; CHAIN];
@@ -247,7 +288,7 @@ pub extern "C" fn alias(index: u32, at: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn service(index: u32, at: u32, end: u32, lifetime: u32) -> u32 {
-    let mut at = alias(index, at.wrapping_add(2));
+    let mut at = alias(index, at.wrapping_add(2), CLAIMED);
     if at == 0 {
         return 0;
     }

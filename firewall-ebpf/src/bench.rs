@@ -90,7 +90,7 @@ pub fn bench_again(ctx: SkBuffContext) -> i32 {
 pub fn bench_question(ctx: SkBuffContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
     let Some(packet) = packet::plain(skb.0) else { return egress::DROP };
-    let Some(taken) = prepare(&ctx, skb, &packet) else { return egress::DROP };
+    let Some(taken) = prepare(&ctx, &packet, packet.src_port) else { return egress::DROP };
     let mut passes = false;
     if let Some(scratch) = scratch::get(taken.index) {
         let offset = packet.transport.wrapping_add(8);
@@ -162,9 +162,10 @@ fn ask(ctx: &SkBuffContext) {
     let skb = Skb(ctx.skb.skb);
     let Some(mut from) = packet::plain(skb.0) else { return };
     let Some([a, b]) = skb.read(from.transport.wrapping_add(8)) else { return };
+    let own_port = from.destination.port;
     from.destination.address = from.src;
     from.destination.port = from.src_port;
-    let Some(taken) = prepare(ctx, skb, &from) else { return };
+    let Some(taken) = prepare(ctx, &from, own_port) else { return };
     if let (Some(scratch), Some(header), Some(name)) =
         (scratch::get(taken.index), policy::header(policy::active()), ASKED_NAME.get(0))
     {
@@ -176,12 +177,12 @@ fn ask(ctx: &SkBuffContext) {
 
 /// Memory with what messages of a packet are judged by, as the attached programs have it.
 #[inline(always)]
-fn prepare(ctx: &SkBuffContext, skb: Skb, packet: &ip::Packet) -> Option<scratch::Taken> {
+fn prepare(ctx: &SkBuffContext, packet: &ip::Packet, own_port: u16) -> Option<scratch::Taken> {
     let active = policy::active();
     let header = policy::header(active)?;
     let state = socket::state(full_socket(ctx)?.cast())?;
     let taken = scratch::take()?;
-    dns::prepare(taken.index, skb, active, header, state, packet);
+    dns::prepare(taken.index, active, header, state, packet, own_port);
     Some(taken)
 }
 

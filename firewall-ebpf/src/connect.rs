@@ -5,7 +5,7 @@
 
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
-    helpers::generated::{bpf_set_retval, bpf_skc_to_mptcp_sock},
+    helpers::generated::{bpf_get_netns_cookie, bpf_set_retval, bpf_skc_to_mptcp_sock},
     programs::SockAddrContext,
 };
 use firewall_common::{
@@ -21,6 +21,7 @@ use crate::{
     names::{self, DNS},
     policy::{self, Judgement},
     socket::{self, Keep, Origin},
+    stream,
 };
 
 /// `IPPROTO_MPTCP`, which is TCP on the wire.
@@ -63,12 +64,18 @@ fn judge(ctx: &SockAddrContext, hook: Hook, address: Address) -> i32 {
     let destination =
         Destination { address: address.destination(), port, protocol, port_hidden: 0 };
     let state = if sk.is_null() { None } else { socket::state(sk.cast()) };
-    let mut app = 0;
+    let (mut app, mut netns) = (0, 0);
     let state = match state {
         Some(state) => {
             charge(state, sk);
             state.flags = (state.flags & !socket_flags::INBOUND) | socket_flags::CONNECTED;
-            app = names::app(&state.identity);
+            // SAFETY: the helper takes the context of this program type.
+            state.netns = unsafe { bpf_get_netns_cookie(addr.cast()) };
+            if protocol == TCP {
+                stream::forget(sk.cast());
+            }
+            app = names::app(state);
+            netns = state.netns;
             Some(state)
         }
         // The verdict stands all the same; only the record, the names and the cache are missing.
@@ -80,7 +87,7 @@ fn judge(ctx: &SockAddrContext, hook: Hook, address: Address) -> i32 {
     let active = policy::active();
     let (settings, errno, judgement) = match policy::header(active) {
         Some(header) => {
-            let judgement = decide(active, header, app, &destination);
+            let judgement = decide(active, header, app, netns, &destination);
             (header.flags, header.errno, judgement.forget())
         }
         None => (socket::NO_SETTINGS, 0, policy::no_policy()),
@@ -104,9 +111,9 @@ fn judge(ctx: &SockAddrContext, hook: Hook, address: Address) -> i32 {
 
 /// What is known before the first packet.
 #[inline(always)]
-fn decide(active: Active, header: &Header, app: u64, to: &Destination) -> Judgement {
+fn decide(active: Active, header: &Header, app: u64, netns: u64, to: &Destination) -> Judgement {
     // Question by question.
-    if names::service(header, to.port) == DNS && names::is_trusted(header, to) {
+    if names::service(header, to.port) == DNS && names::is_trusted(header, netns, to) {
         return Judgement::without_decision(Verdict::Allow, Reason::Default);
     }
     let judged = policy::judge(active, header, app, to);

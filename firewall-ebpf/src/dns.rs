@@ -1,6 +1,5 @@
 //! Questions for names, in datagrams and in streams.
 
-use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use firewall_common::{
     evaluate::{self, DAMAGED},
     forget::forget,
@@ -31,33 +30,32 @@ pub const NOTHING: u32 = 4;
 const MAX_QUESTIONS: u32 = 8;
 
 /// Messages in one packet that are judged; more are malformed.
-const MAX_DATAGRAMS: u32 = 16;
+const MAX_DATAGRAMS: u32 = 128;
 
 /// Puts into scratch memory what messages of a packet are judged by.
 #[inline(always)]
 pub fn prepare(
     index: u32,
-    skb: Skb,
     active: Active,
     header: &Header,
     state: &SocketState,
     packet: &ip::Packet,
+    own_port: u16,
 ) {
     let Some(scratch) = scratch::get(index) else { return };
     scratch.slot = active.slot();
     scratch.generation = active.generation();
-    // SAFETY: the helper takes the context of this program type.
-    scratch.cookie = unsafe { bpf_get_socket_cookie(skb.context()) };
-    scratch.app = names::app(&state.identity);
+    scratch.app = names::app(state);
     scratch.src = packet.src;
     scratch.src_port = u32::from(packet.src_port);
+    scratch.own_port = u32::from(own_port);
     scratch.plain = u32::from(packet.plain);
     scratch.transport = packet.transport;
     scratch.service = names::service(header, packet.destination.port);
     scratch.server = packet.destination.address;
     scratch.port = u32::from(packet.destination.port);
     scratch.protocol = u32::from(packet.destination.protocol);
-    scratch.trusted = u32::from(names::is_trusted(header, &packet.destination));
+    scratch.trusted = u32::from(names::is_trusted(header, state.netns, &packet.destination));
     scratch.name = 0;
     scratch.known = 0;
     scratch.result = NOTHING;
@@ -76,8 +74,10 @@ pub extern "C" fn judge_questions(index: u32) -> u32 {
         if service == MULTICAST {
             return 0;
         }
-        // A cookie alone is a question for no name (RFC 7873 section 5.4).
-        let leaf = if start.answer { MALFORMED } else { question_leaf(index, 0) };
+        let leaf = match start.answer || !message.is_cookie() {
+            true => MALFORMED,
+            false => question_leaf(index, 0),
+        };
         return stand(index, leaf);
     }
     if questions > MAX_QUESTIONS {

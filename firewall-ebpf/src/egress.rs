@@ -203,7 +203,7 @@ fn decide(
     let is_tcp = to.protocol == TCP;
     let service =
         if is_tcp || to.protocol == UDP { forget(names::service(header, to.port)) } else { 0 };
-    if service == DNS && names::is_trusted(header, to) {
+    if service == DNS && names::is_trusted(header, state.netns, to) {
         // Question by question.
         return (Judgement::without_decision(Verdict::Allow, Reason::Default), true);
     }
@@ -211,7 +211,7 @@ fn decide(
         // A piece of a packet: the name could be in it.
         return (policy::unparsable(header), false);
     }
-    let judged = policy::judge(active, header, names::app(&state.identity), to);
+    let judged = policy::judge(active, header, names::app(state), to);
     let look = match service {
         names::NO_DNS => is_tcp && header.name_lines != 0,
         names::MULTICAST => header.name_lines != 0,

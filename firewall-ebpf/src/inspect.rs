@@ -14,7 +14,7 @@ use firewall_common::{
 use crate::{
     dns::{self, MALFORMED, NOTHING},
     egress::{DROP, DROP_SILENTLY, PASS},
-    maps::{ASKED, HEADERS, PAYLOADS, count},
+    maps::{ASKED, HEADERS, PAYLOADS, Scratch, count},
     names::{self, DNS, NO_DNS, which},
     packet::{self, Skb},
     payload,
@@ -115,7 +115,7 @@ fn prepare(index: u32, skb: Skb, active: Active, state: &SocketState) -> u32 {
         count(Counter::ParseError);
         return 0;
     };
-    dns::prepare(index, skb, active, header, state, &packet);
+    dns::prepare(index, active, header, state, &packet, packet.src_port);
     1
 }
 
@@ -129,11 +129,12 @@ fn look(index: u32, skb: Skb, sk: *mut bpf_sock) -> u32 {
         return judge_asked(index);
     }
     let Some(segment) = packet::segment(skb, transport) else {
-        let Some(header) = HEADERS.get(scratch.slot) else { return DROP_SILENTLY as u32 };
-        scratch.hook = Hook::Packet as u32;
-        scratch.judgement = policy::unparsable(header);
-        return JUDGED;
+        return unreadable(scratch);
     };
+    if segment.urgent {
+        // Whoever receives it reads other bytes than are in the stream.
+        return unreadable(scratch);
+    }
     if service == DNS {
         let Some(stream) = stream::of(&ASKED, sk.cast()) else {
             count(Counter::NoState);
@@ -145,6 +146,15 @@ fn look(index: u32, skb: Skb, sk: *mut bpf_sock) -> u32 {
         };
     }
     read_payload(index, skb, sk, &segment)
+}
+
+/// Judges what cannot be read.
+#[inline(always)]
+fn unreadable(scratch: &mut Scratch) -> u32 {
+    let Some(header) = HEADERS.get(scratch.slot) else { return DROP_SILENTLY as u32 };
+    scratch.hook = Hook::Packet as u32;
+    scratch.judgement = policy::unparsable(header);
+    JUDGED
 }
 
 /// Turns what came of a packet with questions into a judgement.
@@ -250,8 +260,9 @@ extern "C" fn judge_shown(index: u32, answer: u32, bits: u32) -> u32 {
     scratch.hook = hook as u32;
     if answer == answer::NAME {
         scratch.name = scratch.suffixes.whole;
+        scratch.class = class;
         scratch.asked.chain = [0; CHAIN];
-    } else {
+    } else if bits & flags::MALFORMED == 0 {
         scratch.hook = Hook::Packet as u32;
     }
     let active = Active::new(scratch.generation, scratch.slot);
@@ -265,15 +276,15 @@ extern "C" fn judge_shown(index: u32, answer: u32, bits: u32) -> u32 {
         count(Counter::MalformedPayload);
         policy::unparsable(header)
     } else {
-        policy::judge_shown(active, header, scratch.app, &to, class)
+        policy::judge_shown(active, header, scratch.app, &to, index)
     };
     let hidden = if bits & flags::ECH != 0 { ENCRYPTED_HELLO } else { 0 };
     let confidence = Confidence::Confirmed as u32 | hidden;
-    if answer == answer::NAME
-        && socket::is_recorded(header.flags, judgement.verdict, judgement.decision)
-    {
+    if !malformed && socket::is_recorded(header.flags, judgement.verdict, judgement.decision) {
         names::keep_name(index, 0);
     }
-    scratch.judgement = known_by(scratch.name, via, confidence, judgement);
+    // What cannot be read as a whole has no name for certain.
+    let name = if malformed { 0 } else { scratch.name };
+    scratch.judgement = known_by(name, via, confidence, judgement);
     JUDGED
 }

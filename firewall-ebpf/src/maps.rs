@@ -10,7 +10,7 @@ use firewall_common::{
     evaluate::{BLOCK, Named},
     flow::{Address, Destination, SEEDS},
     layout::{
-        Active, AnswerKey, Answers, Counter, ExecutablePath, FileId, Header, INNER_MAP,
+        Active, AnswerKey, Answers, CHAIN, Counter, ExecutablePath, FileId, Header, INNER_MAP,
         MAX_ADDRESSES, MAX_ANSWERS, MAX_EXECUTABLES, MAX_NAMES, MAX_PENDING, NameText, Offsets,
         PayloadState, Question, RING_BYTES, SCRATCHES, SLOTS, SocketState, Stream, TEMPLATE_BLOCKS,
     },
@@ -101,14 +101,14 @@ pub struct Scratch {
     pub slot: u32,
     /// The generation.
     pub generation: u32,
-    /// Socket cookie.
-    pub cookie: u64,
     /// The app.
     pub app: u64,
     /// Where the packet comes from.
     pub src: Address,
     /// Port of the source.
     pub src_port: u32,
+    /// Port of the socket.
+    pub own_port: u32,
     /// As of [`firewall_common::parse::ip::Packet::plain`].
     pub plain: u32,
     /// Offset of the transport header.
@@ -129,13 +129,19 @@ pub struct Scratch {
     pub addresses: u32,
     /// How many names its chain has.
     pub aliases: u32,
+    /// Where the name asked for and those of the chain were read; 0 is nowhere.
+    pub places: [u32; 1 + CHAIN],
+    /// The last name of the chain.
+    pub last: u64,
     /// Zero, or more names than fit.
     pub more: u32,
     /// Seconds of the boot-time clock.
     pub now: u32,
     /// The name asked for, by its hash.
     pub name: u64,
-    /// That of the question that stands.
+    /// Its class.
+    pub class: u32,
+    /// The name of the question that stands.
     pub known: u64,
     /// What rules know of the name asked for.
     pub named: Named,

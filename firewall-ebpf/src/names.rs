@@ -10,7 +10,10 @@ use firewall_common::{
     evaluate::{CANDIDATES, Named},
     event::Identity,
     flow::{Address, Destination, fingerprint_words},
-    layout::{AnswerKey, Answers, Counter, Header, MAX_ANSWERS, MAX_PENDING, MAX_WAIT, Question},
+    layout::{
+        AnswerKey, Answers, Counter, Header, MAX_ANSWERS, MAX_PENDING, MAX_WAIT, Question,
+        SocketState,
+    },
     name_table::{Keys, Suffixes},
     parse::dns::{Message, NameReader},
 };
@@ -44,12 +47,13 @@ fn awake() -> u32 {
     (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32
 }
 
-/// The app that an identity stands for: a secret hash, so that nobody finds two executables that
-/// fall together.
+/// The app that a socket belongs to, and its network namespace, where addresses mean what they mean
+/// there: a secret hash, so that nobody finds two executables that fall together.
 #[inline(always)]
-pub fn app(identity: &Identity) -> u64 {
-    let file = &identity.executable;
-    fingerprint_words(
+pub fn app(state: &SocketState) -> u64 {
+    let Identity { executable: file, .. } = &state.identity;
+    let identity = &state.identity;
+    let app = fingerprint_words(
         maps::seed,
         [
             file.inode & 0xffff_ffff,
@@ -59,7 +63,8 @@ pub fn app(identity: &Identity) -> u64 {
             identity.cgroup >> 32,
             u64::from(identity.uid),
         ],
-    )
+    );
+    app.wrapping_add(state.netns.wrapping_mul(maps::seed(0) | 1))
 }
 
 /// The names that an app knows an address by; those that no longer hold among them.
@@ -181,15 +186,16 @@ fn tie(keys: Keys, scratch: &Scratch, id: u16, question: &Question) -> (u32, u64
         let state = (state ^ word).wrapping_mul(keys.factor);
         state ^ state >> 32
     };
-    let transaction =
-        u64::from(id) << 48 | u64::from(scratch.port & 0xffff) << 32 | u64::from(scratch.protocol);
-    let mut state = mix(keys.seed, scratch.cookie);
+    let transaction = u64::from(id) << 48
+        | u64::from(scratch.port & 0xffff) << 32
+        | u64::from(scratch.own_port & 0xffff) << 16
+        | u64::from(scratch.protocol);
+    let mut state = mix(keys.seed, scratch.app);
     state = mix(state, scratch.server.high);
     state = mix(state, scratch.server.low);
     state = mix(state, transaction);
     state = mix(state, scratch.name);
     let place = (keys.finish(state) >> 32) as u32 % MAX_PENDING;
-    state = mix(state, question.app);
     state = mix(state, u64::from(question.class) << 32 | u64::from(question.asked));
     state = mix(state, u64::from(question.trusted) << 32 | u64::from(question.generation));
     (place, keys.finish(state))
@@ -201,7 +207,6 @@ pub fn ask(header: &Header, scratch: &Scratch, id: u16, class: u32) {
     let mut question = Question {
         check: 0,
         name: scratch.name,
-        app: scratch.app,
         class,
         asked: awake(),
         trusted: scratch.trusted,
@@ -232,16 +237,21 @@ pub fn answered(header: &Header, scratch: &Scratch, id: u16) -> Option<Question>
     Some(question)
 }
 
-/// Adds what rules know of one more name to a name's own.
+/// Adds what rules know of a name that the name asked for is an alias of, told by somebody trusted or
+/// not: whether there is room for it.
 #[inline(always)]
-pub fn add_candidate(named: &mut Named, class: u32) -> bool {
-    for place in 0..CANDIDATES {
+pub fn add_alias(named: &mut Named, class: u32, trusted: u32) -> bool {
+    if class == 0 {
+        return true;
+    }
+    for place in 1..CANDIDATES {
         let there = named.classes[place];
-        if there == class || class == 0 {
-            return true;
-        }
         if there == 0 {
             named.classes[place] = class;
+            named.trusted |= trusted << place;
+            return true;
+        }
+        if there == class && named.trusted >> place & 1 == trusted {
             return true;
         }
     }
@@ -271,7 +281,10 @@ pub const MULTICAST: u32 = 2;
 
 /// Whether a server's answers can support an allow.
 #[inline(always)]
-pub fn is_trusted(header: &Header, server: &Destination) -> bool {
+pub fn is_trusted(header: &Header, netns: u64, server: &Destination) -> bool {
+    if netns != header.netns {
+        return false;
+    }
     for resolver in &header.resolvers {
         if resolver.port == u32::from(server.port)
             && resolver.port != 0

@@ -173,9 +173,12 @@ pub struct Segment {
     pub offset: u32,
     /// Bytes of the payload.
     pub len: u32,
+    /// Whether a byte in it is urgent.
+    pub urgent: bool,
 }
 
 const SYN: u8 = 2;
+const URG: u8 = 32;
 
 /// The TCP segment at `transport`; `None` if it ends before its header.
 #[inline(always)]
@@ -185,5 +188,10 @@ pub fn segment(skb: Skb, transport: u32) -> Option<Segment> {
     let offset = transport + u32::from(header[12] >> 4) * 4;
     // A SYN is a byte of its own in the sequence.
     let sequence = sequence.wrapping_add(u32::from(header[13] & SYN != 0));
-    Some(Segment { sequence, offset, len: skb.len().saturating_sub(offset) })
+    Some(Segment {
+        sequence,
+        offset,
+        len: skb.len().saturating_sub(offset),
+        urgent: header[13] & URG != 0,
+    })
 }

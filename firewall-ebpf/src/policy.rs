@@ -2,17 +2,19 @@
 
 use aya_ebpf::btf_maps::ArrayOfMaps;
 use firewall_common::{
-    evaluate::{self, BLOCK, Cell, DAMAGED, Fault, NAMES, Named, Outcome, Place, Tables, weigh},
+    evaluate::{
+        self, BLOCK, Cell, DAMAGED, Fault, NAMES, Named, Outcome, Place, Service, Tables, weigh,
+    },
     flow::{Address, Destination},
     forget::forget,
-    layout::{Active, Counter, Header, Known, SLOTS, flags},
+    layout::{Active, Answers, Counter, Header, Known, SLOTS, flags},
     name_table::Packed,
     verdict::{Confidence, Reason, Verdict, Via},
 };
 
 use crate::{
-    maps::{ACTIVE, BLOCKS, Blocks, HEADERS, count},
-    names,
+    maps::{ACTIVE, BLOCKS, Blocks, HEADERS, Scratch, count},
+    names, scratch,
 };
 
 /// Every app is in this class until policies can tell them apart.
@@ -80,35 +82,16 @@ impl Tables for Generation {
     }
 
     #[inline(always)]
-    fn leaf(&self, rows: u32, row: u32, to: &Destination) -> Cell {
-        let to =
-            u64::from(to.port_hidden) << 24 | u64::from(to.protocol) << 16 | u64::from(to.port);
-        Cell(row_leaf(self.slot, rows, row, to))
+    fn leaf(&self, rows: u32, row: u32, service: Service) -> Cell {
+        Cell(row_leaf(self.slot, rows, row, service.0))
     }
 
     #[inline(always)]
-    fn named(
-        &self,
-        _: &Header,
-        app: u32,
-        place: &Place,
-        destination: &Destination,
-        named: &Named,
-    ) -> Cell {
+    fn named(&self, _: &Header, app: u32, place: Place, service: Service, named: &Named) -> Cell {
         let pair = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
         let [a, b, c, d] = named.classes;
-        let bits = self.slot
-            | (named.trusted & 1) << 8
-            | (place.inner_counts & 1) << 9
-            | u32::from(destination.port_hidden) << 10;
-        let to = u32::from(destination.protocol) << 16 | u32::from(destination.port);
-        Cell(named_leaf(
-            pair(bits, to),
-            pair(place.class, place.inner),
-            pair(a, b),
-            pair(c, d),
-            app,
-        ))
+        let head = self.slot | (named.trusted & Named::TRUSTED) << 8;
+        Cell(named_leaf(pair(head, service.0), place.0, pair(a, b), pair(c, d), app))
     }
 
     #[inline(always)]
@@ -129,10 +112,8 @@ impl Tables for Steps {
     }
 
     #[inline(always)]
-    fn leaf(&self, rows: u32, row: u32, to: &Destination) -> Cell {
-        let to =
-            u64::from(to.port_hidden) << 24 | u64::from(to.protocol) << 16 | u64::from(to.port);
-        Cell(row_leaf(self.slot, rows, row, to))
+    fn leaf(&self, rows: u32, row: u32, service: Service) -> Cell {
+        Cell(row_leaf(self.slot, rows, row, service.0))
     }
 
     #[inline(always)]
@@ -168,38 +149,22 @@ extern "C" fn destination_class(slot: u32, root: u32, high: u64, low: u64) -> u3
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn row_leaf(slot: u32, rows: u32, row: u32, to: u64) -> u32 {
+extern "C" fn row_leaf(slot: u32, rows: u32, row: u32, service: u32) -> u32 {
     let Some(blocks) = blocks(slot) else { return 0 };
-    let destination = Destination {
-        port: to as u16,
-        protocol: (to >> 16) as u8,
-        port_hidden: (to >> 24) as u8,
-        ..Destination::default()
-    };
-    Plain(blocks).leaf(rows, row, &destination).0
+    Plain(blocks).leaf(rows, row, Service(service)).0
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn named_leaf(head: u64, places: u64, first: u64, second: u64, app: u32) -> u32 {
+extern "C" fn named_leaf(head: u64, place: u64, first: u64, second: u64, app: u32) -> u32 {
     let slot = head as u32 & 0xff;
     let Some(header) = HEADERS.get(slot) else { return DAMAGED.0 };
-    let place = Place {
-        class: places as u32,
-        inner: (places >> 32) as u32,
-        inner_counts: (head >> 9) as u32 & 1,
-    };
     let named = Named {
         classes: [first as u32, (first >> 32) as u32, second as u32, (second >> 32) as u32],
-        trusted: (head >> 8) as u32 & 1,
+        trusted: (head >> 8) as u32 & Named::TRUSTED,
     };
-    let destination = Destination {
-        address: Address::default(),
-        port: (head >> 32) as u16,
-        protocol: (head >> 48) as u8,
-        port_hidden: (head >> 10) as u8 & 1,
-    };
-    Steps { slot }.named(header, app, &place, &destination, &named).0
+    let service = Service((head >> 32) as u32);
+    Steps { slot }.named(header, app, Place(place), service, &named).0
 }
 
 #[unsafe(no_mangle)]
@@ -247,15 +212,12 @@ pub struct Judged {
     pub differ: bool,
 }
 
-/// Numbers of [`weigh_address`] beside the address: the destination's protocol and port, and the
-/// class of a name that the payload shows.
+/// The last number of [`weigh_address`]: the [`Service`], and where the name is that the payload shows.
 mod ask {
-    /// Bit: the port is hidden.
-    pub const PORT_HIDDEN: u64 = 1 << 24;
     /// Bit: the payload shows a name.
-    pub const SHOWN: u64 = 1 << 25;
-    /// Where the class of that name begins.
-    pub const CLASS: u32 = 32;
+    pub const SHOWN: u64 = 1 << 31;
+    /// Where the number of the scratch memory begins that has the name and its class.
+    pub const SCRATCH: u32 = 32;
 }
 
 /// Bits of what [`weigh_address`] answers, above the leaf.
@@ -274,35 +236,26 @@ extern "C" fn weigh_address(active: u64, app: u64, high: u64, low: u64, asked: u
     let active = Active(active);
     let Some(header) = HEADERS.get(active.slot()) else { return u64::from(DAMAGED.0) };
     let address = Address { high, low };
-    let to = Destination {
-        address,
-        port: asked as u16,
-        protocol: (asked >> 16) as u8,
-        port_hidden: u8::from(asked & ask::PORT_HIDDEN != 0),
-    };
-    let shown = asked & ask::SHOWN != 0;
-    let class = (asked >> ask::CLASS) as u32;
+    let service = Service((asked & !ask::SHOWN) as u32);
     let tables = Generation { slot: active.slot() };
     let place = evaluate::place(&tables, header, address);
     let answers = match names::any(app, address) {
         true => names::of(app, address, active.generation()),
         false => None,
     };
-    let Some(answers) = answers else {
-        let named = Named { classes: [class, 0, 0, 0], trusted: 0 };
-        return u64::from(tables.named(header, ANY_APP, &place, &to, &named).0);
-    };
     let now = names::now();
-    // Names that rules cannot tell apart are as good as one.
-    let weighed = weigh(&tables, header, ANY_APP, &place, &to, |index| {
-        let answer = &answers.names[index];
-        let meant = !shown || answer.named.classes[0] == class;
-        (meant && answer.until > now, &answer.named)
-    });
-    if weighed.names == 0 {
+    let meant = match answers {
+        Some(answers) => meant(answers, now, asked),
+        None => 0,
+    };
+    let Some(answers) = answers.filter(|_| meant != 0) else {
+        let class = shown(asked).map_or(0, |scratch| scratch.class);
         let named = Named { classes: [class, 0, 0, 0], trusted: 0 };
-        return u64::from(tables.named(header, ANY_APP, &place, &to, &named).0);
-    }
+        return u64::from(tables.named(header, ANY_APP, place, service, &named).0);
+    };
+    let weighed = weigh(&tables, header, ANY_APP, place, service, |index| {
+        (meant >> index & 1 != 0, &answers.names[index].named)
+    });
     let more = answers.more_until > now;
     let several = weighed.names > 1 || more || answers.several >> (weighed.which & 3) & 1 != 0;
     let differ = weighed.differ != 0 || more;
@@ -312,17 +265,50 @@ extern "C" fn weigh_address(active: u64, app: u64, high: u64, low: u64, asked: u
         | u64::from((weighed.which & 3) + 1) << answer::WHICH
 }
 
+/// The scratch memory with the name that the payload shows.
 #[inline(always)]
-fn ask(to: &Destination) -> u64 {
-    let hidden = if to.port_hidden != 0 { ask::PORT_HIDDEN } else { 0 };
-    u64::from(to.port) | u64::from(to.protocol) << 16 | hidden
+fn shown(asked: u64) -> Option<&'static Scratch> {
+    if asked & ask::SHOWN == 0 {
+        return None;
+    }
+    scratch::get((asked >> ask::SCRATCH) as u32).map(|scratch| &*scratch)
+}
+
+#[inline(always)]
+fn is_zero(number: u64) -> u32 {
+    (!(number | number.wrapping_neg()) >> 63) as u32
+}
+
+/// Bits of the names that hold and can be meant.
+///
+/// Names that rules cannot tell apart are as good as one, but their aliases are not: where it is not
+/// kept which of them the payload shows, it can be any of its class.
+#[inline(always)]
+fn meant(answers: &Answers, now: u32, asked: u64) -> u32 {
+    let (mut hold, mut exact, mut alike) = (0, 0, 0);
+    for (index, answer) in answers.names.iter().enumerate() {
+        // Without branches, which the verifier would follow for each.
+        hold |= (now.wrapping_sub(answer.until) >> 31) << index;
+        if let Some(scratch) = shown(asked) {
+            exact |= is_zero(answer.name ^ scratch.name) << index;
+            alike |= is_zero(u64::from(answer.named.classes[0] ^ scratch.class)) << index;
+        }
+    }
+    let meant = if asked & ask::SHOWN == 0 {
+        hold
+    } else if hold & exact != 0 {
+        hold & exact
+    } else {
+        hold & alike & answers.several
+    };
+    forget(meant)
 }
 
 /// Decides about a destination.
 #[inline(always)]
 pub fn judge(active: Active, header: &Header, app: u64, to: &Destination) -> Judged {
     let Address { high, low } = to.address;
-    let answer = weigh_address(active.0, app, high, low, ask(to));
+    let answer = weigh_address(active.0, app, high, low, Service::of(to).0.into());
     let mut judgement = of_leaf(header, Cell(answer as u32));
     let which = (answer >> answer::WHICH) as usize;
     if which != 0
@@ -347,17 +333,17 @@ pub fn judge_silent(active: Active, header: &Header, app: u64, to: &Destination)
     if judged.differ { no_name(header, judged.judgement) } else { judged.judgement }
 }
 
-/// Decides about a destination whose payload shows a name of `class`.
+/// Decides about a destination whose payload shows the name in scratch memory.
 #[inline(always)]
 pub fn judge_shown(
     active: Active,
     header: &Header,
     app: u64,
     to: &Destination,
-    class: u32,
+    index: u32,
 ) -> Judgement {
     let Address { high, low } = to.address;
-    let asked = ask(to) | ask::SHOWN | u64::from(class) << ask::CLASS;
+    let asked = u64::from(Service::of(to).0) | ask::SHOWN | u64::from(index) << ask::SCRATCH;
     of_leaf(header, Cell(weigh_address(active.0, app, high, low, asked) as u32))
 }
 

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
-    helpers::generated::bpf_sk_storage_get,
+    helpers::generated::{bpf_get_netns_cookie, bpf_sk_storage_get},
     programs::{SockContext, SockOpsContext},
 };
 use firewall_common::{
@@ -178,7 +178,11 @@ pub fn wait(
 #[inline(always)]
 pub fn created(ctx: &SockContext) {
     match state(ctx.sock.cast()) {
-        Some(state) => identity::charge_current(&mut state.identity),
+        Some(state) => {
+            identity::charge_current(&mut state.identity);
+            // SAFETY: the helper takes the context of this program type.
+            state.netns = unsafe { bpf_get_netns_cookie(ctx.sock.cast()) };
+        }
         None => count(Counter::NoState),
     }
 }

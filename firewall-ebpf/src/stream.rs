@@ -3,14 +3,16 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::BPF_SK_STORAGE_GET_F_CREATE, btf_maps::SkStorage,
-    helpers::generated::bpf_sk_storage_get,
+    bindings::BPF_SK_STORAGE_GET_F_CREATE,
+    btf_maps::SkStorage,
+    helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
 };
 use firewall_common::{layout::Stream, parse::dns::HEADER};
 
 use crate::{
     answers,
     dns::{self, MALFORMED, judge_questions},
+    maps::{ANSWERED, ASKED, PAYLOADS},
     packet::{Segment, Skb},
     repeat::repeat,
     scratch::{self, copy},
@@ -52,6 +54,20 @@ pub fn of<T>(map: &'static SkStorage<T>, sk: *mut c_void) -> Option<&'static mut
             .cast::<T>()
             .as_mut()
     }
+}
+
+/// Forgets what a socket has sent and received: it begins another connection.
+#[inline(always)]
+pub fn forget(sk: *mut c_void) {
+    delete(&ASKED, sk);
+    delete(&ANSWERED, sk);
+    delete(&PAYLOADS, sk);
+}
+
+#[inline(always)]
+fn delete<T>(map: &'static SkStorage<T>, sk: *mut c_void) {
+    // SAFETY: `sk` is a full socket; nothing here refers to its storage.
+    unsafe { bpf_sk_storage_delete((&raw const *map).cast_mut().cast(), sk) };
 }
 
 /// Takes in a segment and does with the messages that it makes whole what is done with messages.

@@ -90,6 +90,22 @@ impl Message<'_> {
         })
     }
 
+    /// Whether a message without questions is a cookie alone (RFC 7873 section 5.4), which asks for no
+    /// name: nothing but options of EDNS (RFC 6891 section 6.1).
+    #[inline(always)]
+    pub fn is_cookie(&self) -> bool {
+        const OPTIONS: u16 = 41;
+        let record = HEADER;
+        let fixed = record + 11;
+        self.u16(6) == 0
+            && self.u16(8) == 0
+            && self.u16(10) == 1
+            && self.len >= fixed
+            && self.byte(record) == 0
+            && self.u16(record + 1) == OPTIONS
+            && self.len == fixed + u32::from(self.u16(record + 9))
+    }
+
     /// Reads the name at `at` and returns the offset of what comes after it, or 0 if it is
     /// malformed.
     pub fn name(&self, at: u32, name: &mut Text) -> u32 {

@@ -1,9 +1,10 @@
-//! `bpf(2)` commands that aya has no call for. The layouts are prefixes of the kernel's
-//! `union bpf_attr`, which is a stable interface.
+//! System calls that nobody else has a wrapper for: `bpf(2)` commands, with layouts that are prefixes
+//! of the kernel's `union bpf_attr`, a stable interface, and a socket option.
 
 use std::{
     ffi::CString,
     io,
+    net::{Ipv4Addr, UdpSocket},
     os::{
         fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
@@ -143,6 +144,24 @@ pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Resul
     // SAFETY: the frame lives until the call returns.
     unsafe { bpf(BPF_PROG_TEST_RUN, &mut attr) }?;
     Ok(TestRun { returned: attr.retval, nanoseconds: attr.duration })
+}
+
+/// Cookie of the network namespace of this thread.
+pub fn netns_cookie() -> io::Result<u64> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let mut cookie = 0_u64;
+    let mut size = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes up to `size` bytes to the cookie.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut size,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
 #[repr(C)]

@@ -323,13 +323,17 @@ impl Generation {
         Suffixes::of(self.header.name_keys, name).class(self, &self.header)
     }
 
-    /// What rules know of a name and the names that it is an alias of: the first
-    /// [`CANDIDATES`] of which any rule speaks.
+    /// What rules know of a name and the names that it is an alias of: of these the first of which any
+    /// rule speaks, as many as there are [`CANDIDATES`].
     pub fn named<T: AsRef<str>>(&self, names: &[T], trusted: bool) -> Named {
-        let mut named = Named { classes: [0; CANDIDATES], trusted: trusted.into() };
-        let classes = names.iter().map(|name| self.class_of(name.as_ref()));
-        for (to, class) in named.classes.iter_mut().zip(classes.filter(|class| *class != 0)) {
-            *to = class;
+        let trusted = if trusted { Named::TRUSTED } else { 0 };
+        let mut named = Named { classes: [0; CANDIDATES], trusted };
+        let mut classes = names.iter().map(|name| self.class_of(name.as_ref()));
+        if let [asked, aliases @ ..] = &mut named.classes {
+            *asked = classes.next().unwrap_or_default();
+            for (to, class) in aliases.iter_mut().zip(classes.filter(|class| *class != 0)) {
+                *to = class;
+            }
         }
         named
     }

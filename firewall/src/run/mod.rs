@@ -31,7 +31,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     cgroup::{self, Group, Hierarchy},
-    datapath::{self, apply, attach, load},
+    datapath::{self, apply, attach, load, sys},
     events::{
         Event, Lost, SCHEMA,
         coalesce::Coalescer,
@@ -212,6 +212,8 @@ impl Place {
         hierarchy: &Hierarchy,
     ) -> Result<Summary, Error> {
         let mut loaded = load::load(datapath::OBJECT, self.group.id()?)?;
+        plan.generation.header.netns =
+            sys::netns_cookie().map_err(system("cannot tell the network namespace"))?;
         let number = apply::apply(&mut loaded.ebpf, &plan.generation)?;
         debug_assert_ne!(number, 0, "0 is no generation");
         // From here on the kernel decides, and only what decisions mean is asked here.
