@@ -9,6 +9,7 @@ mod support;
 
 mod answer;
 mod apps;
+mod fresh;
 mod killed;
 mod payload;
 mod question;

@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod dns;
+pub mod fresh;
 mod packet;
 mod payload;
 mod roundabout;

@@ -1,0 +1,183 @@
+//! Ways around that fresh eyes found. Each of them went through when it was written.
+
+use crate::{
+    harness::{Kind, require_names},
+    support::{
+        BAIDU_HK, FREE, dns,
+        fresh::{bytes, framed},
+    },
+};
+
+use super::world::{DENIED, DNS, ELSEWHERE, TORN, World, assert_fails, assert_passes, curl, zone};
+
+const ONLY_GOOD: [&str; 6] =
+    ["--default", "drop", "--allow", "domain:good.example", "--allow", "net:127.0.0.0/8"];
+
+fn get(host: &str) -> String {
+    format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")
+}
+
+/// In a namespace of its own an app is root, has any address and answers what it likes: that is no
+/// answer of a trusted resolver.
+#[test]
+fn an_answer_from_a_namespace_of_its_own_allows_nothing() {
+    if !require_names() {
+        return;
+    }
+    let world = World::new();
+    let own = format!("own-answer {DNS} good.example {BAIDU_HK}");
+    let connect = format!("tcp {BAIDU_HK}:80");
+    let good = curl("http://good.example/");
+    let outcome = world.script(&ONLY_GOOD, &[&own, &connect, &good]);
+    assert_passes(&outcome, &own);
+    assert_fails(&outcome, &connect, &DENIED);
+    assert_passes(&outcome, &good);
+    world.capture.assert_nothing_to(BAIDU_HK);
+}
+
+/// Who has a zone can name anybody as the target of an HTTPS record, and hint at any address.
+#[test]
+fn a_hint_beside_the_name_of_another_allows_nothing() {
+    if !require_names() {
+        return;
+    }
+    let zone = zone().https("evil.example", "good.example", &[BAIDU_HK]);
+    let world = World::with(Kind::Dnsmasq, &["10.200.0.1"], "", &zone);
+    let ask = format!("dns {DNS} evil.example HTTPS");
+    let connect = format!("tcp {BAIDU_HK}:80");
+    let outcome = world.script(&ONLY_GOOD, &[&ask, &connect]);
+    assert_passes(&outcome, &ask);
+    assert_fails(&outcome, &connect, &DENIED);
+    world.capture.assert_nothing_to(BAIDU_HK);
+}
+
+/// An alias of a denied name stays denied though another name has the same address and the payload
+/// shows the alias.
+#[test]
+fn an_alias_is_denied_beside_another_name_of_its_address() {
+    if !require_names() {
+        return;
+    }
+    let zone = zone().alias("metrics.example", "tracker.example");
+    let world = World::with(Kind::Dnsmasq, &["10.200.0.1"], "", &zone);
+    let policy = world.deny(&["tracker.example"], "");
+    let lines = [
+        format!("dns {DNS} metrics.example A"),
+        format!("dns {DNS} shop.example A"),
+        format!("http {FREE}:80 shop.example whole"),
+        format!("http {FREE}:80 metrics.example whole"),
+    ];
+    let outcome = world.script(&["--policy", &policy], &lines.each_ref().map(String::as_str));
+    assert_passes(&outcome, &lines[2]);
+    assert_fails(&outcome, &lines[3], &TORN);
+    assert!(world.heard("shop.example") && !world.heard("metrics.example"));
+}
+
+/// Who receives does not see an urgent byte where it was sent, so a stream with one is another.
+#[test]
+fn an_urgent_byte_hides_no_name() {
+    if !require_names() {
+        return;
+    }
+    let world = World::new();
+    let policy = world.deny(&["tracker.example"], "");
+    let http = bytes(get("tracker.example").as_bytes());
+    let question = bytes(&framed(&dns::question(7, "tracker.example", "A")));
+    let lines = [
+        format!("urgent 0 {FREE}:80 {http}"),
+        // In the name.
+        format!("urgent 24 {FREE}:80 {http}"),
+        // Behind the length: what is inspected has no questions.
+        format!("urgent 2 {DNS} {question}"),
+    ];
+    let outcome = world.script(&["--policy", &policy], &lines.each_ref().map(String::as_str));
+    assert!(!world.heard("tracker.example"), "a server was told the name");
+    world.assert_never_asked("tracker.example");
+    for line in &lines {
+        assert_fails(&outcome, line, &TORN);
+    }
+}
+
+/// Requests that servers take for HTTP/1.1 with this host.
+#[test]
+fn requests_that_servers_read_in_another_way_are_denied() {
+    if !require_names() {
+        return;
+    }
+    let world = World::new();
+    let policy = world.deny(&["tracker.example"], "");
+    let plain = get("tracker.example");
+    let long = format!("/ HTTP/1.1\r\n{}", format!("X: {}\r\n", "a".repeat(4000)).repeat(5));
+    for request in [
+        // nginx and Python take two digits of the minor version.
+        plain.replace("1.1", "1.01"),
+        // nginx goes past any number of empty lines.
+        format!("{}{plain}", "\r\n".repeat(9)),
+        // Node and Python look at `Host` alone.
+        plain.replace("GET /", "GET http://shop.example/"),
+        plain.replace("GET /", "GET http://[::1]/"),
+        // nginx takes four buffers of 8 KiB.
+        plain.replace("/ HTTP/1.1\r\n", &long),
+    ] {
+        let line = format!("bytes {FREE}:80 {}", bytes(request.as_bytes()));
+        let outcome = world.script(&["--policy", &policy], &[&line]);
+        assert!(!world.heard("tracker.example"), "{}", &request[..request.len().min(60)]);
+        assert_fails(&outcome, &line, &TORN);
+    }
+}
+
+/// A socket that was disconnected and connects again starts anew.
+#[test]
+fn a_socket_can_be_connected_again() {
+    if !require_names() {
+        return;
+    }
+    let world = World::new();
+    let policy = world.deny(&["tracker.example"], "");
+    let [good, bad] = ["shop.example", "tracker.example"].map(|host| bytes(get(host).as_bytes()));
+    let lines = [
+        format!("again {FREE}:80 {good} {good}"),
+        format!("again {FREE}:80 {good} {bad}"),
+        format!("again {ELSEWHERE}:80 {good} {good}"),
+    ];
+    let outcome = world.script(&["--policy", &policy], &lines.each_ref().map(String::as_str));
+    assert_passes(&outcome, &lines[0]);
+    assert_fails(&outcome, &lines[1], &TORN);
+    assert_passes(&outcome, &lines[2]);
+    assert!(!world.heard("tracker.example"));
+}
+
+/// What was looked at is what is sent, whoever writes to the pages meanwhile.
+#[test]
+fn pages_that_change_hide_no_name() {
+    if !require_names() {
+        return;
+    }
+    let world = World::new();
+    let policy = world.deny(&["tracker.example"], "");
+    let [good, bad] = ["another.example", "tracker.example"];
+    let [asked, wanted] = [good, bad].map(|name| bytes(&dns::question(7, name, "A")));
+    let [shown, meant] = [good, bad].map(|name| bytes(get(name).as_bytes()));
+    let udp = format!("swap udp {DNS} {asked} {wanted}");
+    let tcp = format!("swap tcp {FREE}:80 {shown} {meant}");
+    let lines = [&udp[..]; 10].into_iter().chain([&tcp[..]; 10]).collect::<Vec<_>>();
+    world.script(&["--policy", &policy], &lines);
+    assert!(!world.heard(bad), "the web server was told the name");
+    world.assert_never_asked(bad);
+}
+
+/// The server chooses by the second hello.
+#[test]
+fn a_second_hello_is_read_too() {
+    if !require_names() {
+        return;
+    }
+    let world = World::new();
+    let policy = world.deny(&["tracker.example"], "");
+    let [bad, good] = ["tracker.example", "another.example"]
+        .map(|second| format!("two-hellos {FREE}:443 shop.example {second}"));
+    let outcome = world.script(&["--policy", &policy], &[&good, &bad]);
+    assert_passes(&outcome, &good);
+    assert_fails(&outcome, &bad, &TORN);
+    assert!(world.heard("another.example") && !world.heard("tracker.example"));
+}

@@ -1,0 +1,180 @@
+//! Connections whose bytes the receiver sees in another way than they were sent, and a network
+//! namespace in which the app answers its own questions.
+
+use std::{
+    fs::File,
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _},
+        unix::fs::FileExt as _,
+    },
+    time::Duration,
+};
+
+use super::{
+    client::{addr, check, sockaddr},
+    dns::{forged, hex, question, read_all},
+    payload::client_hello,
+};
+
+const PATIENCE: Duration = Duration::from_millis(2000);
+
+/// A step of this file.
+pub fn act(words: &[&str]) -> io::Result<()> {
+    match words {
+        // Bytes, and then one byte of an answer.
+        ["bytes", to, hex] => {
+            let mut stream = connect(to)?;
+            stream.write_all(&unhex(hex))?;
+            read_all(&mut stream, &mut [0])
+        }
+        // The same with an urgent byte of zero at a place, which no ordinary receiver gets to see.
+        ["urgent", at, to, hex] => {
+            let (mut stream, bytes) = (connect(to)?, unhex(hex));
+            stream.set_nodelay(true)?;
+            let (before, after) = bytes.split_at(at.parse().expect("a number"));
+            stream.write_all(before)?;
+            std::thread::sleep(Duration::from_millis(50));
+            // SAFETY: the pointer is valid for one byte.
+            let sent =
+                unsafe { libc::send(stream.as_raw_fd(), [0_u8].as_ptr().cast(), 1, libc::MSG_OOB) };
+            check(i32::try_from(sent).expect("one"))?;
+            std::thread::sleep(Duration::from_millis(50));
+            stream.write_all(after)?;
+            read_all(&mut stream, &mut [0])
+        }
+        // One socket, two connections (connect(2): AF_UNSPEC dissolves the first).
+        ["again", to, first, second] => {
+            let mut stream = connect(to)?;
+            stream.write_all(&unhex(first))?;
+            read_all(&mut stream, &mut [0])?;
+            let nowhere = [0_u8; 16];
+            // SAFETY: the address is valid for its length.
+            check(unsafe { libc::connect(stream.as_raw_fd(), nowhere.as_ptr().cast(), 16) })?;
+            let (address, length) = sockaddr(addr(to));
+            // SAFETY: the address is valid for its length.
+            check(unsafe {
+                libc::connect(stream.as_raw_fd(), (&raw const address).cast(), length)
+            })?;
+            stream.write_all(&unhex(second))?;
+            read_all(&mut stream, &mut [0])
+        }
+        // From a page that is written over when it was sent, so that what was looked at is not what
+        // arrives. Of UDP nothing is waited for.
+        ["swap", kind, to, hex, other] => swap(kind, to, &unhex(hex), &unhex(other)),
+        // A hello without a share of a key, so that the server asks for another (RFC 8446, section
+        // 4.1.4), and one with another name.
+        ["two-hellos", to, first, second] => {
+            let mut stream = connect(to)?;
+            stream.write_all(&without_share(client_hello("plain", first)))?;
+            read_all(&mut stream, &mut [0; 99])?;
+            stream.write_all(&client_hello("plain", second))?;
+            std::thread::sleep(Duration::from_millis(200));
+            stream.write_all(&[20, 3, 3, 0, 1, 1])
+        }
+        // Asks a server of its own in a namespace of its own, where it has the resolver's address.
+        ["own-answer", resolver, name, ip] => own_answer(resolver, name, ip.parse().expect("v4")),
+        other => panic!("no such step: {other:?}"),
+    }
+}
+
+fn swap(kind: &str, to: &str, bytes: &[u8], other: &[u8]) -> io::Result<()> {
+    // SAFETY: the name is a string; the descriptor is nobody else's.
+    let file = unsafe {
+        File::from_raw_fd(check(libc::memfd_create(c"page".as_ptr(), libc::MFD_CLOEXEC))?)
+    };
+    file.write_all_at(bytes, 0)?;
+    let (stream, socket);
+    let to_fd = if kind == "tcp" {
+        stream = connect(to)?;
+        stream.as_raw_fd()
+    } else {
+        socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect(addr(to))?;
+        socket.as_raw_fd()
+    };
+    let mut from = 0;
+    // SAFETY: the pointer is to an integer of our own.
+    let sent = unsafe { libc::sendfile(to_fd, file.as_raw_fd(), &raw mut from, bytes.len()) };
+    let sent = if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
+    file.write_all_at(other, 0)?;
+    std::thread::sleep(Duration::from_millis(50));
+    sent
+}
+
+/// Takes the extension `key_share` with one share of X25519 for one with none.
+fn without_share(mut hello: Vec<u8>) -> Vec<u8> {
+    const SHARE: [u8; 8] = [0, 51, 0, 38, 0, 36, 0, 29];
+    let at = hello.windows(8).position(|bytes| bytes == SHARE).expect("a share");
+    hello.splice(at..at + 42, [0, 51, 0, 2, 0, 0]);
+    // The lengths of the record, the message and the extensions.
+    let extensions = 9 + 34 + 33 + 8 + 2;
+    for place in [3, 7, extensions] {
+        let length = u16::from_be_bytes([hello[place], hello[place + 1]]) - 36;
+        hello[place..place + 2].copy_from_slice(&length.to_be_bytes());
+    }
+    hello
+}
+
+/// The bytes of a step.
+pub fn bytes(data: &[u8]) -> String {
+    hex(data)
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal digits"))
+        .collect()
+}
+
+fn connect(to: &str) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&addr(to), PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+fn own_answer(resolver: &str, name: &str, ip: Ipv4Addr) -> io::Result<()> {
+    // SAFETY: the child has one thread, works in a namespace of its own and ends at once.
+    match check(unsafe { libc::fork() })? {
+        0 => {
+            let done = in_own_namespace(resolver, name, ip);
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(i32::from(done.is_err())) }
+        }
+        child => {
+            let mut status = 0;
+            // SAFETY: the pointer is to an integer of our own.
+            check(unsafe { libc::waitpid(child, &raw mut status, 0) })?;
+            assert_eq!(status, 0, "the namespace");
+            Ok(())
+        }
+    }
+}
+
+fn in_own_namespace(resolver: &str, name: &str, ip: Ipv4Addr) -> io::Result<()> {
+    // SAFETY: takes integers alone.
+    check(unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) })?;
+    std::fs::write("/proc/self/setgroups", "deny")?;
+    std::fs::write("/proc/self/uid_map", "0 0 1")?;
+    let host = addr(resolver).ip();
+    for arguments in ["link set lo up".to_owned(), format!("address add {host}/32 dev lo")] {
+        std::process::Command::new("ip").args(arguments.split(' ')).status()?;
+    }
+    let listener = TcpListener::bind(addr(resolver))?;
+    let mut stream = connect(resolver)?;
+    let asked = question(9, name, "A");
+    stream.write_all(&framed(&asked))?;
+    let (mut server, _) = listener.accept()?;
+    let mut heard = vec![0; asked.len() + 2];
+    server.read_exact(&mut heard)?;
+    let answer = framed(&forged(9, name, ip));
+    server.write_all(&answer)?;
+    read_all(&mut stream, &mut vec![0; answer.len()])
+}
+
+/// A message as it is in a stream.
+pub fn framed(message: &[u8]) -> Vec<u8> {
+    [&u16::try_from(message.len()).expect("short").to_be_bytes()[..], message].concat()
+}
