@@ -184,7 +184,14 @@ pub fn datagrams(index: u32, skb: Skb, transport: u32) {
     }
     // SAFETY: reading context members.
     let (segments, size) = unsafe { ((*skb.0).gso_segs, (*skb.0).gso_size) };
-    let stride = if segments > 1 && size != 0 { size } else { u32::MAX };
+    let several = segments > 1 && size != 0;
+    if !several && !skb.is_linear() {
+        // In pages that the app may still write to (sendfile, MSG_ZEROCOPY): what is sent need not be
+        // what is read here. Questions that are written are never in pages.
+        stand(index, MALFORMED);
+        return;
+    }
+    let stride = if several { size } else { u32::MAX };
     let mut walk = Walk { skb, offset, end, stride, index };
     repeat(MAX_DATAGRAMS, judge_datagram, &mut walk);
     // More than are looked at, if none before was denied.

@@ -40,6 +40,14 @@ impl Skb {
         unsafe { (*self.0).len }
     }
 
+    /// Whether all of it is in one piece of memory.
+    #[inline(always)]
+    pub fn is_linear(self) -> bool {
+        // SAFETY: reading context members.
+        let (data, end) = unsafe { ((*self.0).data, (*self.0).data_end) };
+        u64::from(end) - u64::from(data) >= u64::from(self.len())
+    }
+
     /// Copies up to `len` bytes from `offset` to `to[at..]`, and not past its end: how many.
     #[inline(always)]
     pub fn copy(self, offset: u32, len: u32, to: &mut [u8; MESSAGE], at: u32) -> u32 {

@@ -61,8 +61,8 @@ pub fn act(words: &[&str]) -> io::Result<()> {
             read_all(&mut stream, &mut [0])
         }
         // From a page that is written over when it was sent, so that what was looked at is not what
-        // arrives. Of UDP nothing is waited for.
-        ["swap", kind, to, hex, other] => swap(kind, to, &unhex(hex), &unhex(other)),
+        // arrives. Nothing is waited for.
+        ["swap", to, hex, other] => swap(to, &unhex(hex), &unhex(other)),
         // A hello without a share of a key, so that the server asks for another (RFC 8446, section
         // 4.1.4), and one with another name.
         ["two-hellos", to, first, second] => {
@@ -79,24 +79,18 @@ pub fn act(words: &[&str]) -> io::Result<()> {
     }
 }
 
-fn swap(kind: &str, to: &str, bytes: &[u8], other: &[u8]) -> io::Result<()> {
+fn swap(to: &str, bytes: &[u8], other: &[u8]) -> io::Result<()> {
     // SAFETY: the name is a string; the descriptor is nobody else's.
     let file = unsafe {
         File::from_raw_fd(check(libc::memfd_create(c"page".as_ptr(), libc::MFD_CLOEXEC))?)
     };
     file.write_all_at(bytes, 0)?;
-    let (stream, socket);
-    let to_fd = if kind == "tcp" {
-        stream = connect(to)?;
-        stream.as_raw_fd()
-    } else {
-        socket = UdpSocket::bind("0.0.0.0:0")?;
-        socket.connect(addr(to))?;
-        socket.as_raw_fd()
-    };
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect(addr(to))?;
     let mut from = 0;
     // SAFETY: the pointer is to an integer of our own.
-    let sent = unsafe { libc::sendfile(to_fd, file.as_raw_fd(), &raw mut from, bytes.len()) };
+    let sent =
+        unsafe { libc::sendfile(socket.as_raw_fd(), file.as_raw_fd(), &raw mut from, bytes.len()) };
     let sent = if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
     file.write_all_at(other, 0)?;
     std::thread::sleep(Duration::from_millis(50));
