@@ -4,14 +4,31 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use firewall_common::{layout::RESOLVERS, name_table::Keys};
-use serde::Deserialize;
+use firewall_common::{
+    layout::{DNS_PORTS, RESOLVERS},
+    name_table::Keys,
+};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
 
-use crate::policy::{
-    Default as Standard,
-    compile::{Inbound, OnDeny, Settings},
+use crate::{
+    intel::organisations::Organisations,
+    policy::{
+        Default as Standard,
+        compile::{Inbound, OnDeny, Settings},
+        diagnostic::{Diagnostics, Place, Severity, quoted},
+        parse::{
+            integer, nearest, not_utf8,
+            values::{self, Complaint, complaint},
+            walk::{Field, Walker},
+        },
+        source::Disk,
+    },
 };
 
 /// Where the configuration of this machine is.
@@ -28,73 +45,46 @@ const STUBS: [IpAddr; 2] =
 const DNS: u16 = 53;
 
 /// The keys of `firewall.toml`. A key that is not here is an error.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+const KEYS: [&str; 10] = [
+    "default",
+    "on_deny",
+    "inbound",
+    "unparsable",
+    "ambiguous",
+    "resolvers",
+    "dns_ports",
+    "organisations",
+    "geo",
+    "asn",
+];
+
+/// What `firewall.toml` says; what it leaves out is `None`.
+#[derive(Clone, Debug, Default)]
 pub struct Config {
-    /// What no rule and no policy's default decides: `allow` (default) or `drop`.
-    pub default: Option<Passage>,
-    /// How a denied `connect` or `sendto` fails: `refuse` (default, ECONNREFUSED),
-    /// `unreachable` (EHOSTUNREACH) or `blackhole` (EINVAL).
-    pub on_deny: Option<Failure>,
-    /// Replies on connections that came from outside: `allow` (default) or `enforce`.
-    pub inbound: Option<Replies>,
-    /// Packets that cannot be read far enough to judge them: `deny` (default) or `allow`.
-    pub unparsable: Option<Unparsable>,
-    /// Flows known by several names, of which one is denied, that show no name: `deny` (default) or
-    /// `allow`.
-    pub ambiguous: Option<Unparsable>,
+    /// What no rule and no policy's default decides.
+    pub default: Option<Standard>,
+    /// How a denied `connect` or `sendto` fails.
+    pub on_deny: Option<OnDeny>,
+    /// Replies on connections that came from outside.
+    pub inbound: Option<Inbound>,
+    /// Packets that cannot be read far enough to judge them.
+    pub unparsable: Option<Standard>,
+    /// Flows known by several names, of which one is denied, that show no name.
+    pub ambiguous: Option<Standard>,
     /// Resolvers whose answers can support an allow by name, in place of the system's.
-    pub resolvers: Option<Vec<Server>>,
+    pub resolvers: Option<Vec<(IpAddr, u16)>>,
     /// Ports that are asked for names beside 53.
-    pub dns_ports: Option<Vec<Port>>,
+    pub dns_ports: Vec<u16>,
     /// A file of organisations beside those in the binary.
     pub organisations: Option<PathBuf>,
     /// A database of countries in place of the one in the binary.
     pub geo: Option<PathBuf>,
     /// A database of AS numbers in place of the one in the binary.
     pub asn: Option<PathBuf>,
-}
-
-/// What happens to what no rule decides.
-#[derive(Clone, Copy, Debug, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Passage {
-    /// It passes.
-    Allow,
-    /// It is dropped.
-    Drop,
-}
-
-/// How a denied call fails.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Failure {
-    /// ECONNREFUSED
-    Refuse,
-    /// EHOSTUNREACH
-    Unreachable,
-    /// EINVAL
-    Blackhole,
-}
-
-/// What holds for replies.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Replies {
-    /// They pass.
-    Allow,
-    /// They are judged.
-    Enforce,
-}
-
-/// What holds for what cannot be judged.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Unparsable {
-    /// They are dropped.
-    Deny,
-    /// They pass, and are recorded.
-    Allow,
+    /// The file, for what is found about it later.
+    pub findings: Diagnostics,
+    /// Where `resolvers` stands.
+    pub resolvers_place: Option<Place>,
 }
 
 /// Why there is no configuration.
@@ -108,13 +98,13 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// The file is wrong.
-    #[error("{}: {source}", path.display())]
-    Parse {
+    /// The file is wrong: what is wrong stands in the findings.
+    #[error("{}: the settings are not valid\n\n{}", path.display(), findings.render(false).trim_end())]
+    Invalid {
         /// The file.
         path: PathBuf,
-        /// Where and why.
-        source: Box<toml::de::Error>,
+        /// All of it.
+        findings: Box<Diagnostics>,
     },
 }
 
@@ -122,15 +112,43 @@ impl Config {
     /// The file that was named, or that of this machine, which need not be there.
     pub fn load(named: Option<&Path>) -> Result<Self, Error> {
         let path = named.unwrap_or(Path::new(CONFIG));
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
             Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Self::default());
             }
             Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
         };
-        toml::from_str(&text)
-            .map_err(|source| Error::Parse { path: path.to_owned(), source: Box::new(source) })
+        Self::parse(&path.display().to_string(), bytes)
+            .map_err(|findings| Error::Invalid { path: path.to_owned(), findings })
+    }
+
+    fn parse(name: &str, bytes: Vec<u8>) -> Result<Self, Box<Diagnostics>> {
+        let mut findings = Diagnostics::default();
+        let text: Arc<str> = match String::from_utf8(bytes) {
+            Ok(text) => text.into(),
+            Err(error) => {
+                not_utf8(name, error.as_bytes(), &mut findings);
+                return Err(findings.into());
+            }
+        };
+        let file = findings.add_file(name, Arc::clone(&text));
+        let (root, errors) = DeTable::parse_recoverable(&text);
+        let mut walker = Walker {
+            file,
+            organisations: &Organisations::default(),
+            files: &Disk,
+            folder: None,
+            diagnostics: &mut findings,
+            broken: Vec::new(),
+        };
+        walker.syntax(&text, &errors);
+        let config = walker.settings(root.get_ref());
+        findings.sort();
+        match findings.has_errors() {
+            true => Err(findings.into()),
+            false => Ok(Self { findings, ..config }),
+        }
     }
 
     /// What of it goes into a generation, with secrets for the table of names and the resolvers that
@@ -138,38 +156,143 @@ impl Config {
     pub fn settings(&self, name_keys: Keys, resolvers: Vec<(IpAddr, u16)>) -> Settings {
         let standard = Settings::default();
         Settings {
-            default: self.default.map_or(standard.default, Into::into),
-            on_deny: match self.on_deny {
-                None => standard.on_deny,
-                Some(Failure::Refuse) => OnDeny::Refuse,
-                Some(Failure::Unreachable) => OnDeny::Unreachable,
-                Some(Failure::Blackhole) => OnDeny::Blackhole,
-            },
-            inbound: match self.inbound {
-                None => standard.inbound,
-                Some(Replies::Allow) => Inbound::Allow,
-                Some(Replies::Enforce) => Inbound::Enforce,
-            },
-            unparsable: match self.unparsable {
-                None => standard.unparsable,
-                Some(Unparsable::Deny) => Standard::Drop,
-                Some(Unparsable::Allow) => Standard::Allow,
-            },
-            ambiguous: match self.ambiguous {
-                None => standard.ambiguous,
-                Some(Unparsable::Deny) => Standard::Drop,
-                Some(Unparsable::Allow) => Standard::Allow,
-            },
+            default: self.default.unwrap_or(standard.default),
+            on_deny: self.on_deny.unwrap_or(standard.on_deny),
+            inbound: self.inbound.unwrap_or(standard.inbound),
+            unparsable: self.unparsable.unwrap_or(standard.unparsable),
+            ambiguous: self.ambiguous.unwrap_or(standard.ambiguous),
             record_allow: standard.record_allow,
             observe: standard.observe,
-            resolvers: match &self.resolvers {
-                Some(servers) => servers.iter().map(|Server(ip, port)| (*ip, *port)).collect(),
-                None => resolvers,
-            },
-            dns_ports: self.dns_ports.iter().flatten().map(|Port(port)| *port).collect(),
+            resolvers: self.resolvers.clone().unwrap_or(resolvers),
+            dns_ports: self.dns_ports.clone(),
             name_keys,
         }
     }
+}
+
+impl Walker<'_> {
+    fn settings(&mut self, root: &DeTable<'_>) -> Config {
+        let passes = [("deny", Standard::Drop), ("allow", Standard::Allow)];
+        let fails = [
+            ("refuse", OnDeny::Refuse),
+            ("unreachable", OnDeny::Unreachable),
+            ("blackhole", OnDeny::Blackhole),
+        ];
+        let replies = [("allow", Inbound::Allow), ("enforce", Inbound::Enforce)];
+        let fields = self.fields(root, &KEYS, "`firewall.toml`", |key| match key {
+            "policy" | "rule" | "list" => {
+                Some("policies are files of their own: name them with `--policy`".to_owned())
+            }
+            _ => None,
+        });
+        let resolvers = fields.field("resolvers");
+        let path = |walker: &mut Self, key, example| {
+            fields.field(key).and_then(|path| walker.string(path, example)).map(PathBuf::from)
+        };
+        Config {
+            default: fields.field("default").and_then(|default| {
+                let text = self.string(default, "allow")?;
+                self.checked(default.value.span(), values::default(text))
+            }),
+            on_deny: fields.field("on_deny").and_then(|field| self.word(field, &fails)),
+            inbound: fields.field("inbound").and_then(|field| self.word(field, &replies)),
+            unparsable: fields.field("unparsable").and_then(|field| self.word(field, &passes)),
+            ambiguous: fields.field("ambiguous").and_then(|field| self.word(field, &passes)),
+            resolvers: resolvers.map(|field| self.few(field, RESOLVERS, "[\"10.0.0.1\"]", server)),
+            dns_ports: fields
+                .field("dns_ports")
+                .map(|field| self.few(field, DNS_PORTS, "[5300]", port))
+                .unwrap_or_default(),
+            organisations: path(self, "organisations", "/etc/firewall/organisations.tsv"),
+            geo: path(self, "geo", "/var/lib/countries.mmdb"),
+            asn: path(self, "asn", "/var/lib/asn.mmdb"),
+            findings: Diagnostics::default(),
+            resolvers_place: resolvers.map(|field| self.place(field.value.span())),
+        }
+    }
+
+    /// The meaning of one of a few words, of which the first is the usual one.
+    fn word<T: Copy>(&mut self, field: &Field<'_>, words: &[(&'static str, T)]) -> Option<T> {
+        let text = self.string(field, words.first().map_or("", |(word, _)| word))?;
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
+        let names = words.iter().map(|(word, _)| *word);
+        let found = found.ok_or_else(|| Complaint {
+            message: format!("`{}` cannot be {}", field.key, quoted(text)),
+            hint: values::one_of(nearest(text, names.clone()), &listed(names)),
+        });
+        self.checked(field.value.span(), found)
+    }
+
+    /// The elements of an array that holds a few; one that stands there twice is warned of.
+    fn few<T: PartialEq>(
+        &mut self,
+        field: &Field<'_>,
+        limit: usize,
+        example: &str,
+        parse: impl Fn(&Spanned<DeValue<'_>>) -> Result<T, Complaint>,
+    ) -> Vec<T> {
+        let key = field.key;
+        let span = field.value.span();
+        let DeValue::Array(array) = field.value.get_ref() else {
+            let hint = format!("write `{key} = {example}`");
+            self.wrong_type(span, key, "an array", field.value.get_ref(), hint);
+            return Vec::new();
+        };
+        let mut values = Vec::new();
+        for element in array.iter() {
+            let Some(value) = self.checked(element.span(), parse(element)) else { continue };
+            if values.contains(&value) {
+                let message = format!("an entry of `{key}` stands there twice");
+                let hint = "remove one of the two".to_owned();
+                self.report(Severity::Warning, element.span(), message, None, hint);
+                continue;
+            }
+            values.push(value);
+        }
+        if values.len() > limit {
+            let message = format!("`{key}` has {} entries, and {limit} fit", values.len());
+            self.error(span, message, "leave out those that are asked least");
+        }
+        values
+    }
+}
+
+/// `a`, `b` or `c`, each in backquotes.
+fn listed<'w>(words: impl Iterator<Item = &'w str>) -> String {
+    let words: Vec<String> = words.map(|word| format!("`{word}`")).collect();
+    match words.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => words.concat(),
+    }
+}
+
+/// A resolver: `10.0.0.1`, `10.0.0.1:5353`, `2001:db8::1` or `[2001:db8::1]:5353`.
+fn server(value: &Spanned<DeValue<'_>>) -> Result<(IpAddr, u16), Complaint> {
+    let form = "write `\"10.0.0.1\"`, `\"10.0.0.1:5353\"` or `\"[2001:db8::1]:53\"`";
+    let DeValue::String(text) = value.get_ref() else {
+        return complaint("`resolvers` holds addresses, each a string", form);
+    };
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    match (bare.parse::<IpAddr>(), text.parse::<SocketAddr>()) {
+        (Ok(ip), _) => Ok((ip, DNS)),
+        (_, Ok(socket)) if socket.port() != 0 => Ok((socket.ip(), socket.port())),
+        _ => complaint(format!("{} is not the address of a resolver", quoted(text)), form),
+    }
+}
+
+/// A port, and not 0.
+fn port(value: &Spanned<DeValue<'_>>) -> Result<u16, Complaint> {
+    let text = match value.get_ref() {
+        DeValue::Integer(number) => {
+            match integer(number).and_then(|number| u16::try_from(number).ok()) {
+                Some(port) if port != 0 => return Ok(port),
+                _ => number.as_str(),
+            }
+        }
+        DeValue::String(text) => text,
+        _ => return complaint("`dns_ports` holds numbers", "ports are 1 to 65535, as `5300`"),
+    };
+    complaint(format!("{} is not a port", quoted(text)), "write a number, 1 to 65535, as `5300`")
 }
 
 /// The resolvers that this machine's programs ask, by `/etc/resolv.conf`.
@@ -203,85 +326,54 @@ fn resolvers_in(text: &str) -> Vec<(IpAddr, u16)> {
     unique
 }
 
-/// A resolver: `10.0.0.1`, `10.0.0.1:5353`, `2001:db8::1` or `[2001:db8::1]:5353`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Server(pub IpAddr, pub u16);
-
-impl TryFrom<String> for Server {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&text);
-        match (bare.parse::<IpAddr>(), text.parse::<SocketAddr>()) {
-            (Ok(ip), _) => Ok(Self(ip, DNS)),
-            (_, Ok(socket)) if socket.port() != 0 => Ok(Self(socket.ip(), socket.port())),
-            _ => Err(format!(
-                "`{text}` is not the address of a resolver; write `10.0.0.1`, `10.0.0.1:5353` or \
-                 `[2001:db8::1]:53`"
-            )),
-        }
-    }
-}
-
-/// A port, and not 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "i64")]
-pub struct Port(pub u16);
-
-impl TryFrom<i64> for Port {
-    type Error = String;
-
-    fn try_from(number: i64) -> Result<Self, String> {
-        match u16::try_from(number) {
-            Ok(port) if port != 0 => Ok(Self(port)),
-            _ => Err(format!("{number} is not a port; those are 1 to 65535")),
-        }
-    }
-}
-
-impl From<Passage> for Standard {
-    fn from(passage: Passage) -> Self {
-        match passage {
-            Passage::Allow => Self::Allow,
-            Passage::Drop => Self::Drop,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<Config, Box<Diagnostics>> {
+        Config::parse("firewall.toml", text.into())
+    }
+
     #[test]
-    fn unknown_keys_and_values_are_errors_with_their_place() {
-        let file = tempfile::NamedTempFile::new().unwrap();
+    fn all_mistakes_are_told_with_their_places_and_hints() {
+        let text = "on_deni = \"refuse\"\n\
+                    on_deny = \"no\"\n\
+                    default = \"deny\"\n\
+                    inbound = 3\n\
+                    ambiguous = \"drop\"\n\
+                    resolvers = [\"10.0.0.1\", \"dns.example\", \"10.0.0.1:0\", 9]\n\
+                    dns_ports = [5300, 0, 65536, \"53\"]\n\
+                    geo = [\"x\"]\n\
+                    [policy]\n\
+                    name = \"p\"\n";
+        insta::assert_snapshot!(parse(text).unwrap_err().render(false));
+        let few = (1..=9).map(|port| port.to_string()).collect::<Vec<_>>().join(", ");
         for (text, says) in [
-            ("on_deni = \"refuse\"", "unknown field `on_deni`"),
-            ("\non_deny = \"no\"", "line 2, column 11"),
-            ("default = 3", "line 1"),
-            ("resolvers = [\"10.0.0.1\", \"dns.example\"]", "`dns.example` is not the address"),
-            ("resolvers = [\"10.0.0.1:0\"]", "line 1"),
-            ("dns_ports = [5300, 0]", "0 is not a port"),
-            ("dns_ports = [65536]", "65536 is not a port"),
-            ("ambiguous = \"drop\"", "line 1"),
+            (format!("dns_ports = [{few}]"), "`dns_ports` has 9 entries, and 8 fit"),
+            ("resolvers = \"10.0.0.1\"".to_owned(), "`resolvers` is an array, not a string"),
+            ("default = \"drop\"\ndefault = \"drop\"".to_owned(), "not TOML: duplicate key"),
         ] {
-            std::fs::write(file.path(), text).unwrap();
-            let message = Config::load(Some(file.path())).unwrap_err().to_string();
-            assert!(message.contains(says), "{message}");
+            let shown = parse(&text).unwrap_err().render(false);
+            assert!(shown.contains(says) && shown.contains("hint: "), "{shown}");
         }
-        std::fs::write(file.path(), "on_deny = \"unreachable\"\ndefault = \"drop\"").unwrap();
-        let config = Config::load(Some(file.path())).unwrap();
+        let bytes = b"default = \"\xff\"".to_vec();
+        let findings = Config::parse("firewall.toml", bytes).unwrap_err();
+        assert!(findings.render(false).contains("not UTF-8"));
+    }
+
+    #[test]
+    fn settings_of_a_file() {
+        let config = parse("on_deny = \"unreachable\"\ndefault = \"drop\"").unwrap();
         let system = vec![(Ipv4Addr::LOCALHOST.into(), 53)];
         let settings = config.settings(Keys::default(), system.clone());
         assert_eq!(settings.on_deny, OnDeny::Unreachable);
         assert_eq!(settings.default, Standard::Drop);
         assert_eq!(settings.resolvers, system);
 
-        let text = "resolvers = [\"10.0.0.1\", \"::1\", \"[::1]:5353\"]\ndns_ports = [5300]\n\
-                    ambiguous = \"allow\"";
-        std::fs::write(file.path(), text).unwrap();
-        let config = Config::load(Some(file.path())).unwrap();
+        let text = "resolvers = [\"10.0.0.1\", \"::1\", \"[::1]:5353\", \"10.0.0.1:53\"]\n\
+                    dns_ports = [5300]\nambiguous = \"allow\"";
+        let config = parse(text).unwrap();
+        assert!(config.findings.render(false).contains("stands there twice"));
         let settings = config.settings(Keys::default(), system);
         let server = |ip: &str, port| (ip.parse().unwrap(), port);
         let want = [server("10.0.0.1", 53), server("::1", 53), server("::1", 5353)];

@@ -67,6 +67,7 @@ fn explain_as_json_has_the_keys_of_a_verdict_and_who_came_second() {
     assert_eq!(value["geo"]["organisation"], "alibaba");
     assert_eq!(value["evidence"].as_array().unwrap().len(), 1);
     assert_eq!(value["runners_up"][0]["rule"], "home-jurisdiction");
+    assert!(value["runners_up"][0].get("skipped").is_none(), "{value}");
     assert!(value["runners_up"][0]["evidence"][0].as_str().unwrap().starts_with("country:CN="));
 }
 
@@ -109,6 +110,7 @@ fn explain_of_a_name_judges_the_question() {
     let value = explain(&["www.example.org"]);
     assert_eq!((&value["verdict"], &value["reason"]), (&"allow".into(), &"default".into()));
     assert_eq!(value["runners_up"][0]["rule"], "web");
+    assert_eq!(value["runners_up"][0]["skipped"], true);
     assert_eq!(value["runners_up"][0]["evidence"], serde_json::json!(["domain:*.example.org"]));
     let of_port =
         |port: &str| explain(&[&format!("192.0.2.7:{port}"), "--name", "www.example.org"]);
@@ -124,6 +126,30 @@ fn explain_of_a_name_judges_the_question() {
 }
 
 #[test]
+fn explain_says_which_rules_were_passed_by_and_which_come_after() {
+    let policy = file(
+        b"[policy]\nname = \"pp\"\n\
+          [[rule]]\nname = \"a\"\naction = \"drop\"\n\
+          to = { domains = [\"example.org\"] }\nports = [\"tcp/80\"]\n\
+          [[rule]]\nname = \"b\"\naction = \"allow\"\nto = { domains = [\"example.org\"] }\n\
+          ports = [\"tcp/443\"]\n\
+          [[rule]]\nname = \"c\"\naction = \"drop\"\nto = { domains = [\"org\"] }\n",
+    );
+    let policy = policy.path().to_str().unwrap();
+    let (status, out, err) = firewall(&["explain", "--policy", policy, "example.org:80"]);
+    assert_eq!(status, 0, "{err}");
+    insta::assert_snapshot!(err + &out, @r"
+    note: the question for a name is judged, in which `:80` plays no part; `firewall explain ADDRESS:80 --name example.org` judges a connection
+
+    allow the question for example.org
+      because    rule `b` of policy `pp` (enforce) says allow
+      evidence   domain:example.org
+      passed by  drop by pp/a (enforce), which is up to the connection: domain:example.org
+      otherwise  drop by pp/c (enforce): domain:org
+    ");
+}
+
+#[test]
 fn explain_of_a_name_where_little_is_allowed() {
     let base = ["explain", "--exit-code", "--policy", "cn-jurisdiction", "--default", "drop"];
     let explain = |words: &[&str]| firewall(&[&base[..], words].concat());
@@ -134,11 +160,41 @@ fn explain_of_a_name_where_little_is_allowed() {
     let words = ["--deny", "net:0.0.0.0/0", "--deny", "net:::/0", "www.example.org"];
     let (status, out, _) = explain(&words);
     assert_eq!(status, 1, "{out}");
-    assert!(out.contains("no rule matches; policy `command-line` says drop"), "{out}");
+    assert!(out.contains("no rule decides; policy `command-line` says drop"), "{out}");
     let words = ["--allow", "domain:example.org", "--deny", "net:0.0.0.0/0", "--deny", "net:::/0"];
     assert_eq!(explain(&[&words[..], &["www.example.org"]].concat()).0, 0);
     assert_eq!(explain(&[&words[..], &["192.0.2.7", "--name", "example.org"]].concat()).0, 0);
     assert_eq!(explain(&[&words[..], &["192.0.2.7", "--name", "example.com"]].concat()).0, 1);
+}
+
+#[test]
+fn an_allow_that_no_answer_can_support_is_warned_of() {
+    let (none, system) = (file(b"resolvers = []\n"), file(b"on_deny = \"refuse\"\n"));
+    let err = |config: &tempfile::NamedTempFile, words: &[&str]| {
+        let config = config.path().to_str().unwrap();
+        let base = ["explain", "--policy", "baidu", "--config", config, "www.example.org"];
+        let (status, _, err) = firewall(&[&base[..], words].concat());
+        assert_eq!(status, 0, "{err}");
+        err
+    };
+    let words = ["--default", "drop", "--allow", "domain:example.org"];
+    let said = err(&none, &words);
+    let rule = "warning: rule `--allow domain:example.org` of policy `command-line` allows by name";
+    assert!(said.contains(rule) && said.contains(".toml:1:13"), "{said}");
+    assert_eq!(err(&system, &words), "");
+    assert_eq!(err(&none, &["--allow", "domain:example.org"]), "");
+    assert_eq!(err(&none, &["--default", "drop", "--allow", "net:192.0.2.0/24"]), "");
+}
+
+#[test]
+fn mistakes_in_the_settings_are_told_all_at_once() {
+    let config = file(b"on_deni = 1\ndefault = \"deny\"\n");
+    let config = config.path().to_str().unwrap();
+    let (status, out, err) = firewall(&["explain", "--config", config, "1.2.3.4"]);
+    assert_eq!((status, out.as_str()), (1, ""));
+    for says in [":1:1", "did you mean `on_deny`?", ":2:11", "did you mean `drop`?"] {
+        assert!(err.contains(says), "no {says}: {err}");
+    }
 }
 
 #[test]

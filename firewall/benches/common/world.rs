@@ -94,7 +94,7 @@ pub fn list(names: u32) -> String {
     text
 }
 
-/// A policy that drops what a list names.
+/// A policy of one rule, for what a list names.
 pub fn names(text: &str) -> Result<Vec<Policy>> {
     let Parsed { domains, exceptions, networks, report } =
         lists::parse(Some(Format::Domains), text)?;

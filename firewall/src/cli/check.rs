@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::{list, set};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::intel::Intel;
 use crate::policy;
 use crate::policy::compile::{self, Settings};
@@ -52,8 +52,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    let config = match Config::load(None) {
+    let mut config = match Config::load(None) {
         Ok(config) => config,
+        Err(config::Error::Invalid { findings, .. }) => {
+            report(&[&findings], args.json).context("the findings cannot be written")?;
+            return Ok(ExitCode::FAILURE);
+        }
         Err(error) => {
             eprintln!("error: {error}");
             return Ok(ExitCode::FAILURE);
@@ -64,35 +68,45 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (mut policies, mut diagnostics) = policy::load(&sources, intel.organisations()?);
     if !diagnostics.has_errors() {
         compile::order(&mut policies);
-        let generation = set::compile(policies, &intel, Settings::default())?;
+        let generation = set::compile(
+            policies,
+            &intel,
+            config.settings(Settings::default().name_keys, Vec::new()),
+        )?;
         set::warn_of_unreachable(&generation, &intel, &mut diagnostics)?;
+        set::warn_of_unsupported(&generation, &mut config);
     }
-    report(&diagnostics, args.json).context("the findings cannot be written")?;
+    report(&[&config.findings, &diagnostics], args.json)
+        .context("the findings cannot be written")?;
     Ok(if diagnostics.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn report(diagnostics: &Diagnostics, json: bool) -> io::Result<()> {
+/// Tells the findings about the settings and about the policies.
+fn report(all: &[&Diagnostics], json: bool) -> io::Result<()> {
     if json {
         let mut out = io::BufWriter::new(io::stdout().lock());
-        for record in diagnostics.records() {
+        for record in all.iter().flat_map(|diagnostics| diagnostics.records()) {
             serde_json::to_writer(&mut out, &record)?;
             out.write_all(b"\n")?;
         }
         out.flush()?;
     } else {
-        print_findings(diagnostics)?;
+        for diagnostics in all {
+            print_findings(diagnostics)?;
+        }
     }
     let mut err = io::stderr().lock();
-    for (policy, list) in diagnostics.lists() {
+    for (policy, list) in all.iter().flat_map(|diagnostics| diagnostics.lists()) {
         list::write_report(&mut err, Some(policy), list)?;
     }
+    let sum = |of: fn(&Diagnostics) -> usize| all.iter().map(|diagnostics| of(diagnostics)).sum();
     writeln!(
         err,
         "{}, {}, {}, {}",
-        count(diagnostics.policies(), "policy", "policies"),
-        count(diagnostics.rules(), "rule", "rules"),
-        count(diagnostics.errors(), "error", "errors"),
-        count(diagnostics.warnings(), "warning", "warnings"),
+        count(sum(Diagnostics::policies), "policy", "policies"),
+        count(sum(Diagnostics::rules), "rule", "rules"),
+        count(sum(Diagnostics::errors), "error", "errors"),
+        count(sum(Diagnostics::warnings), "warning", "warnings"),
     )
 }
 

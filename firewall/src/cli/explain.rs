@@ -17,7 +17,7 @@ use super::set;
 use crate::{
     events::{Endpoint, Host, protocol_number, protocol_word},
     policy::{
-        domains,
+        Mode, domains,
         explain::{Explainer, Finding, Geo, RunnerUp},
     },
 };
@@ -44,7 +44,7 @@ pub struct Args {
     resolve: bool,
     /// Where to: an address, with a port (default 443) and a protocol (default tcp):
     /// 1.2.3.4, 1.2.3.4:80, 1.2.3.4:53/udp, [2400:3200::1]:443, 1.2.3.4/icmp. Of a name
-    /// the question for its addresses is judged
+    /// the question for its addresses is judged, in which no port plays a part
     #[arg(value_name = "DEST[:PORT[/PROTO]]")]
     destination: String,
 }
@@ -57,8 +57,8 @@ const DEFAULT_PORT: u16 = 443;
 enum Asked {
     /// A connection to an address, which is known by names.
     Connection(Destination, Vec<String>),
-    /// The question for a name.
-    Question(String),
+    /// The question for a name, and what stood behind the name: a port, a protocol.
+    Question(String, String),
 }
 
 /// What would happen. The keys are those of a verdict event.
@@ -94,6 +94,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(super::USAGE));
         }
     };
+    if let Asked::Question(name, rest) = &asked
+        && !rest.is_empty()
+    {
+        eprintln!(
+            "note: the question for a name is judged, in which `{rest}` plays no part; \
+             `firewall explain ADDRESS{rest} --name {name}` judges a connection\n"
+        );
+    }
     let set = match args.set.load() {
         Ok(set) => set,
         Err(failure) => {
@@ -120,7 +128,7 @@ fn explain(explainer: &Explainer<'_>, asked: Asked) -> anyhow::Result<Explanatio
             let outcome = generation.evaluate(&destination, &generation.named(&names, true));
             (Some(destination), names, outcome)
         }
-        Asked::Question(name) => {
+        Asked::Question(name, _) => {
             let outcome = generation.question(&name);
             (None, vec![name], outcome)
         }
@@ -166,12 +174,12 @@ fn asked(args: &Args) -> Result<Asked, String> {
     }
     let asked = parse(&args.destination)?;
     match asked {
-        Asked::Question(_) if !args.names.is_empty() => {
+        Asked::Question(..) if !args.names.is_empty() => {
             Err("--name says by what an address is known, so it needs one\n\n\
              hint: firewall explain 192.0.2.7 --name example.org"
                 .to_owned())
         }
-        Asked::Question(_) => Ok(asked),
+        Asked::Question(..) => Ok(asked),
         Asked::Connection(destination, _) => {
             let names = args.names.iter().map(|name| normal(name)).collect::<Result<_, _>>()?;
             Ok(Asked::Connection(destination, names))
@@ -195,6 +203,9 @@ const fn hook(protocol: u8) -> &'static str {
 
 /// Reads `DEST[:PORT[/PROTO]]`.
 fn parse(text: &str) -> Result<Asked, String> {
+    if let Some((scheme, rest)) = text.split_once("://") {
+        return Err(url(text, scheme, rest));
+    }
     let (place, protocol) = match text.rsplit_once('/') {
         Some((place, word)) => (place, Some(word)),
         None => (text, None),
@@ -202,6 +213,9 @@ fn parse(text: &str) -> Result<Asked, String> {
     let protocol = match protocol {
         None => TCP,
         Some(word) => protocol_number(word).ok_or_else(|| {
+            if word.is_empty() || place.contains('/') {
+                return url(text, "", text);
+            }
             format!(
                 "`{word}` is not a protocol\n\n\
                  hint: tcp, udp, udplite, sctp, icmp, icmpv6 or a number, as in 1.2.3.4:53/udp"
@@ -212,14 +226,10 @@ fn parse(text: &str) -> Result<Asked, String> {
     let (ip, port) = match (bare.parse::<IpAddr>(), place.parse::<SocketAddr>()) {
         (Ok(ip), _) => (ip, None),
         (Err(_), Ok(socket)) => (socket.ip(), Some(socket.port())),
-        (Err(_), Err(_)) => return question(place),
+        (Err(_), Err(_)) => return question(text, place, protocol),
     };
     if port.is_some() && !has_ports(protocol) {
-        return Err(format!(
-            "{} has no ports\n\nhint: write `{ip}/{}`",
-            protocol_word(protocol),
-            protocol_word(protocol)
-        ));
+        return Err(no_ports(&ip.to_string(), protocol));
     }
     // The family says which of the two is meant.
     let protocol = match (protocol, ip) {
@@ -232,15 +242,39 @@ fn parse(text: &str) -> Result<Asked, String> {
     Ok(Asked::Connection(destination, Vec::new()))
 }
 
-/// A name, perhaps with a port, which makes no difference to the question.
-fn question(place: &str) -> Result<Asked, String> {
+fn no_ports(host: &str, protocol: u8) -> String {
+    let word = protocol_word(protocol);
+    format!("{word} has no ports\n\nhint: write `{host}/{word}`")
+}
+
+/// What to ask of a URL.
+fn url(text: &str, scheme: &str, rest: &str) -> String {
+    let place = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
+    let destination = match parse(place) {
+        Err(_) => "example.org".to_owned(),
+        Ok(Asked::Question(name, _)) => name,
+        Ok(Asked::Connection(..)) => {
+            let bare = place.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+            let port = if bare && scheme.eq_ignore_ascii_case("http") { ":80" } else { "" };
+            format!("{place}{port}")
+        }
+    };
+    format!("`{text}` is a URL\n\nhint: firewall explain {destination}")
+}
+
+/// A name, perhaps with a port and a protocol, which make no difference to the question.
+fn question(text: &str, place: &str, protocol: u8) -> Result<Asked, String> {
     let (name, port) = match place.rsplit_once(':') {
         Some((name, port)) => (name, Some(port)),
         None => (place, None),
     };
     let port_is_one = port.is_none_or(|port| port.parse::<u16>().is_ok());
     match normal(name) {
-        Ok(name) if port_is_one => Ok(Asked::Question(name)),
+        Ok(name) if port.is_some() && port_is_one && !has_ports(protocol) => {
+            Err(no_ports(&name, protocol))
+        }
+        Ok(normal) if port_is_one => Ok(Asked::Question(normal, text[name.len()..].to_owned())),
         _ => Err(format!(
             "`{place}` is neither an address nor a name, or its port is not one\n\n\
              hint: 1.2.3.4, 1.2.3.4:80, 1.2.3.4:53/udp, [2400:3200::1]:443, 2400:3200::1 or \
@@ -283,8 +317,16 @@ fn human(explanation: &Explanation) -> String {
     for observed in &explanation.observed {
         row("observed", because(observed));
     }
-    for RunnerUp { policy, rule, action, mode, evidence } in &explanation.runners_up {
-        row("then", format!("{action} by {policy}/{rule} ({mode}): {}", evidence.join(", ")));
+    for runner_up in &explanation.runners_up {
+        let RunnerUp { policy, rule, action, mode, evidence, skipped } = runner_up;
+        let mut value = format!("{action} by {policy}/{rule} ({mode})");
+        if *skipped && *mode == Mode::Enforce.word() && dst.is_none() {
+            value += ", which is up to the connection";
+        }
+        if !evidence.is_empty() {
+            value += &format!(": {}", evidence.join(", "));
+        }
+        row(if *skipped { "passed by" } else { "otherwise" }, value);
     }
     text
 }
@@ -295,14 +337,14 @@ fn because(finding: &Finding) -> String {
         (Some(policy), Some(rule)) => {
             format!("rule `{rule}` of policy `{policy}` ({}) says {action}", finding.mode)
         }
-        (Some(policy), None) => format!("no rule matches; policy `{policy}` says {action}"),
+        (Some(policy), None) => format!("no rule decides; policy `{policy}` says {action}"),
         (None, _) if finding.action.is_some() => {
-            format!("no rule matches; the default is {action}")
+            format!("no rule decides; the default is {action}")
         }
         _ if finding.verdict == Verdict::Deny.word() => {
-            "no rule matches the name, and none lets any address be reached".to_owned()
+            "no rule decides about the name, and none lets any address be reached".to_owned()
         }
-        _ => "no rule matches the name, and some address could be reached".to_owned(),
+        _ => "no rule decides about the name, and some address could be reached".to_owned(),
     }
 }
 
@@ -316,7 +358,7 @@ mod tests {
             Ok(Asked::Connection(to, _)) => {
                 Ok((IpAddr::from(to.address).to_string(), to.port, to.protocol))
             }
-            Ok(Asked::Question(name)) => Ok((name, 0, 0)),
+            Ok(Asked::Question(name, _)) => Ok((name, 0, 0)),
             Err(message) => Err(message),
         };
         let of = |ip: &str, port, protocol| Ok((ip.to_owned(), port, protocol));
@@ -334,7 +376,20 @@ mod tests {
         for text in ["Chat.DeepSeek.com", "chat.deepseek.com.", "chat.deepseek.com:443/udp"] {
             assert_eq!(parsed(text), of("chat.deepseek.com", 0, 0));
         }
+        assert_eq!(
+            parse("chat.deepseek.com:443/udp"),
+            Ok(Asked::Question("chat.deepseek.com".to_owned(), ":443/udp".to_owned()))
+        );
         for (text, says) in [
+            ("http://hm.baidu.com/", "is a URL\n\nhint: firewall explain hm.baidu.com"),
+            ("https://a@hm.baidu.com:8443/x?y#z", "hint: firewall explain hm.baidu.com"),
+            ("http://1.2.3.4/x", "hint: firewall explain 1.2.3.4:80"),
+            ("http://[2400:3200::1]/x", "hint: firewall explain [2400:3200::1]:80"),
+            ("https://1.2.3.4:8443", "hint: firewall explain 1.2.3.4:8443"),
+            ("hm.baidu.com/", "is a URL\n\nhint: firewall explain hm.baidu.com"),
+            ("hm.baidu.com/a/b.js", "is a URL\n\nhint: firewall explain hm.baidu.com"),
+            ("http:///", "hint: firewall explain example.org"),
+            ("chat.deepseek.com:80/icmp", "hint: write `chat.deepseek.com/icmp`"),
             ("1.2.3.4:70000", "port is not one"),
             ("1.2.3.4:80/tcpp", "not a protocol"),
             ("1.2.3.4:80/icmp", "has no ports"),

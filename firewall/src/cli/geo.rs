@@ -89,7 +89,10 @@ fn parse(texts: &[String]) -> Result<Vec<IpAddr>, String> {
     message.push_str("\nhint: write addresses like 110.242.68.66 or 2400:3200::1, ");
     message.push_str("with no port, prefix length, brackets or zone\n");
     if texts.iter().any(|text| text.parse::<IpAddr>().is_err() && is_name(text)) {
-        message.push_str("hint: `firewall explain --resolve NAME` looks up names\n");
+        message.push_str(
+            "hint: `getent ahosts NAME` tells the addresses of a name, \
+                          `firewall explain NAME` what happens to the question for it\n",
+        );
     }
     Err(message)
 }

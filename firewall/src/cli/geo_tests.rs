@@ -59,7 +59,7 @@ fn all_that_is_no_address_is_named() {
     error: `10.0.0.0/8` is not an IP address
 
     hint: write addresses like 110.242.68.66 or 2400:3200::1, with no port, prefix length, brackets or zone
-    hint: `firewall explain --resolve NAME` looks up names
+    hint: `getent ahosts NAME` tells the addresses of a name, `firewall explain NAME` what happens to the question for it
     ");
 }
 

@@ -1,10 +1,12 @@
 //! `firewall run`: one command under policies.
 
 use std::{
+    collections::VecDeque,
     ffi::OsString,
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
+    time::{Duration, Instant},
 };
 
 use firewall_common::verdict::{Hook, Reason};
@@ -69,14 +71,24 @@ fn try_run(args: &Args) -> Result<u8, set::Failure> {
         Plan { command: &args.command, user, generation, intel: &intel, log: args.log.clone() };
     let colour = colour();
     let quiet = args.quiet;
+    let mut lines = Lines::default();
     let mut tell = |notice: Notice<'_>| match notice {
-        Notice::Say(text) => say(&format!("firewall: {text}")),
+        Notice::Say(text) => {
+            lines.take(None).for_each(|line| say(&line));
+            say(&format!("firewall: {text}"));
+        }
         Notice::Verdict(event) if !quiet && event.finding.verdict == "deny" => {
-            say(&line(event, colour));
+            lines.add(line(event, colour), event.count, Instant::now());
+            if lines.is_full() {
+                lines.take(None).for_each(|line| say(&line));
+            }
         }
         Notice::Verdict(_) => {}
+        Notice::Tick => lines.take(Some(Instant::now())).for_each(|line| say(&line)),
     };
-    match run::run(plan, &mut tell) {
+    let outcome = run::run(plan, &mut tell);
+    lines.take(None).for_each(|line| say(&line));
+    match outcome {
         Ok(summary) => {
             if !quiet {
                 say(&summarise(&summary));
@@ -117,7 +129,43 @@ fn user(args: &Args) -> Result<Option<User>, set::Failure> {
     }
 }
 
-/// A verdict in one line, for people.
+/// Lines about verdicts on their way to the terminal: those that say the same within a second are one,
+/// as retries from other ports are. The log has them all.
+#[derive(Default)]
+struct Lines {
+    /// Text, how often, and since when, in the order of the first of each.
+    held: VecDeque<(String, u64, Instant)>,
+}
+
+impl Lines {
+    /// How long a line waits for others.
+    const WINDOW: Duration = Duration::from_secs(1);
+    /// More different lines than anybody reads in a second.
+    const MOST: usize = 64;
+
+    fn add(&mut self, text: String, count: u32, now: Instant) {
+        match self.held.iter_mut().find(|(held, ..)| *held == text) {
+            Some((_, times, _)) => *times += u64::from(count),
+            None => self.held.push_back((text, count.into(), now)),
+        }
+    }
+
+    /// What has waited long enough by `now`, or everything.
+    fn take(&mut self, now: Option<Instant>) -> impl Iterator<Item = String> {
+        let waits = |since: &Instant| now.is_some_and(|now| now - *since < Self::WINDOW);
+        let due = self.held.iter().position(|(.., since)| waits(since)).unwrap_or(self.held.len());
+        self.held.drain(..due).map(|(text, times, _)| match times {
+            1 => text,
+            _ => format!("{text} ({times} times)"),
+        })
+    }
+
+    fn is_full(&self) -> bool {
+        self.held.len() > Self::MOST
+    }
+}
+
+/// A verdict in one line, for people, without how often.
 pub fn line(event: &Event, colour: bool) -> String {
     let finding = &event.finding;
     let (on, off) = match (colour, finding.verdict) {
@@ -151,15 +199,27 @@ pub fn line(event: &Event, colour: bool) -> String {
     match (&finding.policy, &finding.rule) {
         (Some(policy), Some(rule)) => text += &format!(" by {policy}/{rule}"),
         (Some(policy), None) => text += &format!(" by the default of {policy}"),
-        _ => text += &format!(" ({})", finding.reason),
+        _ => {
+            text += &format!(" ({})", finding.reason);
+            if finding.reason == Reason::ParseError.word() {
+                text += &format!(": unreadable {}", unreadable(event.hook));
+            }
+        }
     }
     if finding.policy.is_some() && finding.reason == Reason::Ambiguous.word() {
         text += &format!(" ({})", finding.reason);
     }
-    if event.count > 1 {
-        text += &format!(" x{}", event.count);
-    }
     text
+}
+
+/// What could not be read at a hook.
+fn unreadable(hook: &str) -> &'static str {
+    match hook {
+        _ if hook == Hook::Dns.word() => "DNS question",
+        _ if hook == Hook::Tls.word() => "TLS hello",
+        _ if hook == Hook::Http.word() => "HTTP request",
+        _ => "packet",
+    }
 }
 
 /// An address and its port as they are written in a URL.
@@ -244,7 +304,6 @@ mod tests {
             proto: "udp".into(),
             dst: Endpoint { ip: [10, 0, 0, 1].into(), port: Some(53) },
             geo: Geo::default(),
-            count: 2,
             ..event()
         };
         let unreadable = Event {
@@ -252,6 +311,7 @@ mod tests {
             finding: Finding { reason: "parse-error", policy: None, rule: None, ..event().finding },
             ..question.clone()
         };
+        let unreadable_hello = Event { hook: "tls", proto: "tcp".into(), ..unreadable.clone() };
         let hello = Event {
             hook: "tls",
             host: event().host.map(|host| Host { encrypted_hello: true, ..host }),
@@ -260,18 +320,39 @@ mod tests {
         let nowhere = Event { geo: Geo::default(), ..hello.clone() };
         let differ = Finding { reason: "ambiguous", ..event().finding };
         let differ = Event { finding: differ, ..event() };
-        let all = [event(), no_name, question, unreadable, hello, nowhere, differ]
-            .map(|event| line(&event, false) + "\n")
-            .concat();
+        let all =
+            [event(), no_name, question, unreadable, unreadable_hello, hello, nowhere, differ]
+                .map(|event| line(&event, false) + "\n")
+                .concat();
         insta::assert_snapshot!(all, @r"
         firewall: deny curl -> hm.baidu.com 103.235.46.191:443/tcp (HK, AS55967, baidu) by baidu-tongji/tongji
         firewall: deny curl -> 103.235.46.191:443/tcp (HK, AS55967, baidu) by baidu-tongji/tongji
-        firewall: deny curl -> hm.baidu.com (question to 10.0.0.1:53/udp) by baidu-tongji/tongji x2
-        firewall: deny curl -> 10.0.0.1:53/udp (parse-error) x2
+        firewall: deny curl -> hm.baidu.com (question to 10.0.0.1:53/udp) by baidu-tongji/tongji
+        firewall: deny curl -> 10.0.0.1:53/udp (parse-error): unreadable DNS question
+        firewall: deny curl -> 10.0.0.1:53/tcp (parse-error): unreadable TLS hello
         firewall: deny curl -> hm.baidu.com 103.235.46.191:443/tcp (outer name, HK, AS55967, baidu) by baidu-tongji/tongji
         firewall: deny curl -> hm.baidu.com 103.235.46.191:443/tcp (outer name) by baidu-tongji/tongji
         firewall: deny curl -> hm.baidu.com 103.235.46.191:443/tcp (HK, AS55967, baidu) by baidu-tongji/tongji (ambiguous)
         ");
         assert!(line(&event(), true).starts_with("firewall: \x1b[1;31mdeny\x1b[0m curl -> "));
+    }
+
+    #[test]
+    fn lines_that_say_the_same_are_one() {
+        let mut lines = Lines::default();
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        for (text, count, time) in [("a", 1, 0), ("b", 1, 500), ("a", 2, 900)] {
+            lines.add(text.to_owned(), count, at(time));
+        }
+        assert_eq!(lines.take(Some(at(999))).count(), 0);
+        assert_eq!(lines.take(Some(at(1_000))).collect::<Vec<_>>(), ["a (3 times)"]);
+        lines.add("a".to_owned(), 1, at(1_000));
+        assert_eq!(lines.take(None).collect::<Vec<_>>(), ["b", "a"]);
+        for number in 0..=Lines::MOST {
+            assert!(!lines.is_full());
+            lines.add(number.to_string(), 1, at(2_000));
+        }
+        assert!(lines.is_full());
     }
 }

@@ -8,12 +8,12 @@ use std::{
 use firewall_common::name_table::Keys;
 
 use crate::{
-    config::{self, Config, Passage},
+    config::{self, Config},
     intel::{self, Intel, organisations::Organisations},
     policy::{
         self, Action, Destinations, Mode, Policy, Rule,
         compile::{self, Facts, Generation, Settings},
-        diagnostic::Diagnostics,
+        diagnostic::{Diagnostic, Diagnostics, Severity},
         explain::Explainer,
         source::Source,
     },
@@ -58,6 +58,13 @@ pub struct PolicySet {
     asn: Option<PathBuf>,
 }
 
+/// What happens to what no rule decides.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Passage {
+    Allow,
+    Drop,
+}
+
 /// What holds.
 pub struct Set {
     /// What is known of addresses.
@@ -71,7 +78,7 @@ pub struct Set {
 pub enum Failure {
     /// The command line names what is not there or makes no sense.
     Usage(String),
-    /// Policies are wrong: what is wrong stands in the findings.
+    /// Policies or settings are wrong: what is wrong stands in the findings.
     Invalid(Box<Diagnostics>),
     /// Something else.
     Other(anyhow::Error),
@@ -83,7 +90,7 @@ impl fmt::Display for Failure {
             Self::Usage(message) => write!(f, "error: {message}"),
             Self::Invalid(findings) => write!(
                 f,
-                "{}error: the policies are not valid, so nothing is in force",
+                "{}error: the policies or settings are not valid, so nothing is in force",
                 findings.render(false)
             ),
             Self::Other(error) => write!(f, "error: {error:#}"),
@@ -100,8 +107,10 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 impl PolicySet {
     /// Reads, checks and compiles. Warnings are printed.
     pub fn load(&self) -> Result<Set, Failure> {
-        let config = Config::load(self.config.as_deref())
-            .map_err(|error| Failure::Usage(error.to_string()))?;
+        let mut config = Config::load(self.config.as_deref()).map_err(|error| match error {
+            config::Error::Read { .. } => Failure::Usage(error.to_string()),
+            config::Error::Invalid { findings, .. } => Failure::Invalid(findings),
+        })?;
         let organisations =
             organisations(&config).map_err(|error| Failure::Usage(error.to_string()))?;
         let command_line = self.command_line(&organisations)?;
@@ -126,6 +135,8 @@ impl PolicySet {
         settings.observe = self.observe;
         let generation = compile(policies, &intel, settings)?;
         warn_of_unreachable(&generation, &intel, &mut findings)?;
+        warn_of_unsupported(&generation, &mut config);
+        check::print_findings(&config.findings)?;
         check::print_findings(&findings)?;
         Ok(Set { intel, generation })
     }
@@ -161,7 +172,10 @@ impl PolicySet {
             description: String::new(),
             mode: Mode::Enforce,
             priority: 0,
-            default: self.default.map(Into::into),
+            default: self.default.map(|passage| match passage {
+                Passage::Allow => policy::Default::Allow,
+                Passage::Drop => policy::Default::Drop,
+            }),
             rules,
         }))
     }
@@ -253,4 +267,38 @@ pub fn warn_of_unreachable(
         findings.warn_rule(&policy.name, &rule.name, message, hint);
     }
     Ok(())
+}
+
+/// Puts rules among the findings that allow by name where no answer can support it. Told at
+/// `resolvers`: only if that says so is no resolver trusted.
+pub fn warn_of_unsupported(generation: &Generation, config: &mut Config) {
+    let enforcing = || generation.policies.iter().filter(|policy| policy.mode == Mode::Enforce);
+    let default = enforcing().find_map(|policy| policy.default);
+    let drops = default.unwrap_or(generation.settings.default) == policy::Default::Drop;
+    let Some(place) = config.resolvers_place.clone() else { return };
+    if !drops || !generation.settings.resolvers.is_empty() {
+        return;
+    }
+    let allows = |rule: &&Rule| {
+        rule.action != Action::Drop && rule.to.as_ref().is_some_and(Destinations::has_names)
+    };
+    for policy in enforcing() {
+        for rule in policy.rules.iter().filter(allows) {
+            config.findings.push(Diagnostic {
+                severity: Severity::Warning,
+                message: format!(
+                    "rule `{}` of policy `{}` allows by name, which no answer can support: no \
+                     resolver is trusted",
+                    rule.name, policy.name
+                ),
+                place: place.clone(),
+                related: None,
+                hint: Some(
+                    "name the resolvers that the apps ask, or leave `resolvers` out for those of \
+                     this machine"
+                        .to_owned(),
+                ),
+            });
+        }
+    }
 }

@@ -136,8 +136,7 @@ const JUMP_TARGETS: [(&str, u32); 1] = [("payload", 0)];
 
 fn fill_jumps(ebpf: &mut Ebpf) -> Result<(), Error> {
     for (name, place) in JUMP_TARGETS {
-        // What only measures jumps nowhere.
-        let Some(program) = ebpf.program(name) else { continue };
+        let program = ebpf.program(name).ok_or(Error::Missing(name))?;
         let fd = descriptor(name, program)?
             .try_clone()
             .map_err(|source| Error::Jump { name, source: MapError::IoError(source) })?;

@@ -175,7 +175,7 @@ impl Diagnostics {
     }
 
     /// Puts the findings in the order of their places.
-    pub(super) fn sort(&mut self) {
+    pub(crate) fn sort(&mut self) {
         self.items.sort_by_key(|item| (item.place.file, item.place.span.start));
     }
 
@@ -375,7 +375,7 @@ pub fn printable(text: &str) -> String {
 }
 
 /// `text` in backquotes, cut short where it is long, and safe to print.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     const LONGEST: usize = 60;
     let mut out = String::from("`");
     for (index, c) in text.chars().enumerate() {

@@ -118,10 +118,13 @@ fn complaint(text: &str, bare: &str, why: NotAName) -> DomainError {
         let message = format!("{} is an address", quoted(text));
         return DomainError { message, hint: "it belongs under `networks`".to_owned() };
     }
-    // What is left of a URL, an adblock rule or a wildcard when its clothes are taken off.
+    // What is left of a URL, an adblock rule or a wildcard when its clothes are taken off. A
+    // hint that is followed must not mean more than was written, least of all a top-level domain.
     let core = text.split_once("://").map_or(text, |(_, rest)| rest);
     let core = core.split(['/', ':', '^', '$', '?', '#']).next().unwrap_or_default();
-    let core = core.trim_start_matches(['|', '*', '.', '=', ' ']).trim_end_matches(['.', ' ']);
+    let core = core.trim_start_matches(['|', '.', '=', ' ']).trim_end_matches(['.', ' ']);
+    let name = core.strip_prefix("*.").unwrap_or(core);
+    let mark = if text.starts_with('=') && name == core { Scope::Exact.mark() } else { "" };
     let hint = match why {
         NotAName::Length => {
             format!(
@@ -129,9 +132,10 @@ fn complaint(text: &str, bare: &str, why: NotAName) -> DomainError {
             )
         }
         NotAName::Labels => format!("a name has at most {MOST_LABELS} labels"),
-        _ if core != bare && normalise(core, &mut String::new()).is_ok() => {
-            format!("did you mean {}? {FORM}", quoted(core))
+        _ if core != text && name.contains('.') && normalise(name, &mut String::new()).is_ok() => {
+            format!("did you mean {}? {FORM}", quoted(&format!("{mark}{core}")))
         }
+        _ if name.contains('*') => format!("`*` stands only in front, once; {FORM}"),
         _ => FORM.to_owned(),
     };
     DomainError { message: format!("{} is not a domain", quoted(text)), hint }

@@ -67,7 +67,7 @@ pub struct Finding {
     pub evidence: Vec<String>,
 }
 
-/// A rule that matches but came too late to decide.
+/// A rule that matches but did not decide.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RunnerUp {
     /// Name of the policy.
@@ -81,6 +81,10 @@ pub struct RunnerUp {
     /// As of [`Finding::evidence`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<String>,
+    /// It is tried before what decided, and decides nothing: its policy only observes, or the question
+    /// is left to the connection.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub skipped: bool,
 }
 
 /// Answers questions about one generation.
@@ -217,7 +221,15 @@ impl Explainer<'_> {
                     continue;
                 }
                 if self.matches(rule, subject)? {
+                    // A default comes behind every rule.
+                    let skipped = match decision.ground {
+                        Ground::Rule { policy, rule } => {
+                            (policy_index, rule_index) < (policy, rule)
+                        }
+                        _ => true,
+                    };
                     runners_up.push(RunnerUp {
+                        skipped,
                         policy: policy.name.clone(),
                         rule: rule.name.clone(),
                         action: rule.action.word(),

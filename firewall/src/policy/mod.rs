@@ -5,7 +5,7 @@ pub mod diagnostic;
 pub mod domains;
 pub mod explain;
 mod model;
-mod parse;
+pub(crate) mod parse;
 mod shipped;
 pub mod source;
 

@@ -114,6 +114,8 @@ pub enum Notice<'a> {
     Verdict(&'a Event),
     /// Something that a user should know.
     Say(String),
+    /// Time goes on.
+    Tick,
 }
 
 /// What happened.
@@ -333,6 +335,7 @@ impl Recorder<'_> {
         self.coalescer.tick(now, |event| due.push(event));
         self.record(&due, tell)?;
         self.log.flush(tell);
+        tell(Notice::Tick);
         Ok(())
     }
 

@@ -10,7 +10,11 @@ const KEYS: &[&str] =
 
 impl Walker<'_> {
     /// `to`, or its `except`.
-    pub fn destinations(&mut self, field: &Field<'_>, lists: &Lists) -> Option<Destinations> {
+    pub(super) fn destinations(
+        &mut self,
+        field: &Field<'_>,
+        lists: &Lists,
+    ) -> Option<Destinations> {
         let example = format!("`{} = {{ jurisdictions = [\"CN\"] }}`", field.key);
         let table = self.table(field, &example)?;
         let of = format!("`{}`", field.key);

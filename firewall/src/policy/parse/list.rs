@@ -58,7 +58,7 @@ struct Origin<'t> {
 
 impl Walker<'_> {
     /// All `[list.NAME]` of a file.
-    pub fn lists(&mut self, field: &Field<'_>) -> Lists {
+    pub(super) fn lists(&mut self, field: &Field<'_>) -> Lists {
         let mut lists = Lists::default();
         let Some(table) = self.table(field, "`[list.NAME]`") else { return lists };
         for (key, value) in table {
@@ -82,7 +82,7 @@ impl Walker<'_> {
     }
 
     /// Warns of the lists that no rule names.
-    pub fn unused(&mut self, lists: &Lists) {
+    pub(super) fn unused(&mut self, lists: &Lists) {
         let used = lists.used.borrow();
         for (name, (span, _)) in lists.all.iter().filter(|(name, _)| !used.contains(*name)) {
             let message = format!("no rule names the list {}", quoted(name));

@@ -1,7 +1,8 @@
 //! From TOML text to policies, or to everything that is wrong with it.
 //!
-//! Pure: text in, model and findings out; the files of lists are read by a [`Files`]. The tree is walked by hand rather than deserialised, so
-//! that one pass finds all mistakes of all files, each with its place.
+//! Pure: text in, model and findings out; the files of lists are read by a [`Files`]. The tree is
+//! walked by hand rather than deserialised, so that one pass finds all mistakes of all files, each with
+//! its place. The settings of `firewall.toml` are read by the same means.
 
 mod destination;
 mod list;
@@ -9,8 +10,8 @@ mod rule;
 mod spec;
 #[cfg(test)]
 mod tests;
-mod values;
-mod walk;
+pub(crate) mod values;
+pub(crate) mod walk;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -67,7 +68,7 @@ fn file(
     let text = match &source.content {
         Content::Text(text) => Arc::clone(text),
         Content::Bytes(bytes) => {
-            not_utf8(source, bytes, diagnostics);
+            not_utf8(&source.name(), bytes, diagnostics);
             return None;
         }
         Content::Unreadable(why) => {
@@ -91,18 +92,18 @@ fn file(
     walker.root(root.get_ref(), &text)
 }
 
-fn not_utf8(source: &Source, bytes: &[u8], diagnostics: &mut Diagnostics) {
+pub(crate) fn not_utf8(name: &str, bytes: &[u8], diagnostics: &mut Diagnostics) {
     let text = String::from_utf8_lossy(bytes);
     // The first byte that is not UTF-8 became the first character that was not there before.
     let start = std::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), str::len);
     let span = start..start + char::REPLACEMENT_CHARACTER.len_utf8();
-    let file = diagnostics.add_file(source.name(), Arc::from(text));
+    let file = diagnostics.add_file(name, Arc::from(text));
     diagnostics.push(Diagnostic {
         severity: Severity::Error,
         message: "the file is not UTF-8 text".to_owned(),
         place: Place { file, span },
         related: None,
-        hint: Some("a policy is a TOML file in UTF-8; save it in that encoding".to_owned()),
+        hint: Some("TOML is UTF-8 text; save the file in that encoding".to_owned()),
     });
 }
 
@@ -110,7 +111,7 @@ const NOT_A_POLICY: &str = "a policy begins with `[policy]` and `name = \"…\"`
 
 impl Walker<'_> {
     /// What TOML itself objects to: at most one finding a line, as one slip makes several.
-    fn syntax(&mut self, text: &str, errors: &[toml::de::Error]) {
+    pub(crate) fn syntax(&mut self, text: &str, errors: &[toml::de::Error]) {
         let mut errors: Vec<_> =
             errors.iter().map(|error| (error.span().unwrap_or(0..0), error.message())).collect();
         errors.sort_by_key(|(span, _)| span.start);
@@ -235,7 +236,7 @@ impl Walker<'_> {
     }
 }
 
-fn integer(number: &DeInteger<'_>) -> Option<i64> {
+pub(crate) fn integer(number: &DeInteger<'_>) -> Option<i64> {
     i64::from_str_radix(number.as_str(), number.radix()).ok()
 }
 
@@ -268,7 +269,7 @@ fn syntax_hint(message: &str) -> &'static str {
 }
 
 /// The candidate that is nearest to `word`, if one is near enough to be meant.
-pub(super) fn nearest<'c>(
+pub(crate) fn nearest<'c>(
     word: &str,
     candidates: impl IntoIterator<Item = &'c str>,
 ) -> Option<&'c str> {

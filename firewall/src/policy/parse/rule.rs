@@ -15,7 +15,7 @@ const KEYS: &[&str] = &["name", "action", "to", "ports", "apps", "except-apps"];
 
 impl Walker<'_> {
     /// All `[[rule]]` of a file.
-    pub fn rules(&mut self, field: &Field<'_>, policy: &str, lists: &Lists) -> Vec<Rule> {
+    pub(super) fn rules(&mut self, field: &Field<'_>, policy: &str, lists: &Lists) -> Vec<Rule> {
         let array = match field.value.get_ref() {
             DeValue::Array(array) => array,
             DeValue::Table(_) => {

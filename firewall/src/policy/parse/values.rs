@@ -15,12 +15,12 @@ use crate::intel::organisations::Organisations;
 
 /// What is wrong with a word, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Complaint {
+pub(crate) struct Complaint {
     pub message: String,
     pub hint: String,
 }
 
-pub(super) fn complaint<T>(
+pub(crate) fn complaint<T>(
     message: impl Into<String>,
     hint: impl Into<String>,
 ) -> Result<T, Complaint> {
@@ -79,7 +79,7 @@ pub(super) fn action(text: &str) -> Result<Action, Complaint> {
 }
 
 /// `allow` or `drop`.
-pub(super) fn default(text: &str) -> Result<Default, Complaint> {
+pub(crate) fn default(text: &str) -> Result<Default, Complaint> {
     let meant = match text {
         "allow" => return Ok(Default::Allow),
         "drop" => return Ok(Default::Drop),
@@ -97,7 +97,7 @@ fn verdict_like(text: &str) -> Option<&'static str> {
     }
 }
 
-fn one_of(meant: Option<&str>, all: &str) -> String {
+pub(crate) fn one_of(meant: Option<&str>, all: &str) -> String {
     match meant {
         Some(meant) => format!("did you mean `{meant}`? It is one of {all}"),
         None => format!("write {all}"),

@@ -15,7 +15,7 @@ use super::values::Complaint;
 use crate::intel::organisations::Organisations;
 
 /// One file on its way from tree to model.
-pub(super) struct Walker<'a> {
+pub(crate) struct Walker<'a> {
     pub file: FileId,
     pub organisations: &'a Organisations,
     pub files: &'a dyn Files,
@@ -28,14 +28,14 @@ pub(super) struct Walker<'a> {
 }
 
 /// A key of a table with its value.
-pub(super) struct Field<'t> {
+pub(crate) struct Field<'t> {
     pub key: &'t str,
     pub span: Range<usize>,
     pub value: &'t Spanned<DeValue<'t>>,
 }
 
 /// The known keys that a table has.
-pub(super) struct Fields<'t>(HashMap<&'t str, Field<'t>>);
+pub(crate) struct Fields<'t>(HashMap<&'t str, Field<'t>>);
 
 impl<'t> Fields<'t> {
     pub fn field(&self, key: &str) -> Option<&Field<'t>> {
@@ -172,7 +172,7 @@ impl<'a> Walker<'a> {
     }
 
     /// The strings of an array, parsed; an entry that stands there twice is warned of.
-    pub fn elements<'t, T: Clone + Eq + Hash>(
+    pub(super) fn elements<'t, T: Clone + Eq + Hash>(
         &mut self,
         field: &Field<'t>,
         form: &Elements,
