@@ -8,10 +8,10 @@ mod stream;
 use cuts::{cuts, places};
 use firewall_common::{
     name::MAX_NAME,
-    parse::payload::{MAX_PAYLOAD, flags},
+    parse::payload::{MAX_PAYLOAD, Payload, flags},
 };
 use proptest::{option, prelude::*, sample::Index, sample::select};
-use stream::{Read, any_pieces, read, tls::read as slow, whole};
+use stream::{Read, agree, any_pieces, read, reads, tls::read as slow, whole};
 
 const TLS: u32 = flags::TLS;
 const MALFORMED: u32 = flags::TLS | flags::MALFORMED;
@@ -199,12 +199,11 @@ fn the_first_host_name_of_the_list_counts() {
     }
     assert_eq!(whole(&Hello::new(&[]).stream()), Read::NoName(MALFORMED), "an empty list");
     let body = names_body(&[(0, b"a.com")]);
-    for (first, want) in
-        [(vec![0, 4, 7, 0, 1, 0], Read::NoName(MALFORMED)), (body.clone(), named("a.com"))]
-    {
-        // A second extension of this kind: a name that was found stands.
+    for first in [vec![0, 4, 7, 0, 1, 0], body.clone()] {
+        // A second extension of this kind.
         let extensions = Some(vec![(0, first), (0, body.clone())]);
-        assert_eq!(any_pieces(&Hello { extensions, ..Hello::new(&[]) }.stream()), want);
+        let stream = Hello { extensions, ..Hello::new(&[]) }.stream();
+        assert_eq!(any_pieces(&stream), Read::NoName(MALFORMED));
     }
 }
 
@@ -268,15 +267,126 @@ fn no_more_than_sixteen_kilobytes_are_read() {
         Hello { extensions: Some(extensions), ..Hello::new(&[]) }
     };
     let behind = hello(0).message().len();
+    // The headers of records count but for the first.
     let fits = MAX_PAYLOAD as usize - 5 - behind;
-    assert_eq!(whole(&hello(fits).stream()), named("a.com"));
-    let long = Read::NoName(TLS | flags::TOO_LONG);
-    assert_eq!(whole(&hello(fits + 1).stream()), long);
-    assert_eq!(slow(&hello(fits + 1).stream()), long);
-    // The headers of records count.
+    let stream = |len: usize| records(&hello(len).message(), &[9000]);
+    assert_eq!(whole(&stream(fits)), named("a.com"));
+    let long = Read::NoName(MALFORMED | flags::TOO_LONG);
+    assert_eq!(whole(&stream(fits + 1)), long);
+    assert_eq!(slow(&stream(fits + 1)), long);
     let message = hello(4000).message();
     assert_eq!(whole(&records(&message, &[1; 4000])), long);
     assert_eq!(whole(&records(&message, &[2; 1000])), named("a.com"));
+}
+
+fn record(kind: u8, body: &[u8]) -> Vec<u8> {
+    [&[kind, 3, 3][..], &prefixed(body)].concat()
+}
+
+/// All answers to these packets, and whether the last has been given.
+fn packets(packets: &[&[u8]]) -> (Vec<Read>, bool) {
+    let mut end = 0;
+    let cuts: Vec<usize> = packets
+        .iter()
+        .map(|packet| {
+            end += packet.len();
+            end
+        })
+        .collect();
+    let stream = packets.concat();
+    agree(&stream, &cuts);
+    agree(&stream, &(1..stream.len()).collect::<Vec<usize>>());
+    let mut payload = Payload::default();
+    for packet in packets {
+        payload.read(*packet, 0, packet.len() as u32);
+    }
+    (reads(&stream, &cuts).0, payload.is_done())
+}
+
+/// The server goes by the hello that it has asked for.
+#[test]
+fn a_second_hello_has_a_name_too() {
+    let [a, b] = ["a.com", "b.com"].map(|name| Hello::new(&[(0, name.as_bytes())]).stream());
+    let none = Hello { extensions: None, ..Hello::new(&[]) }.stream();
+    let change = record(20, &[1]);
+    let cancelled = record(21, &[1, 90]);
+    let data = record(23, &[7; 99]);
+    assert_eq!(packets(&[&a]), (vec![named("a.com")], false));
+    for between in [&[][..], &change, &cancelled, &[&change[..], &cancelled].concat()] {
+        let second = [between, &b].concat();
+        assert_eq!(packets(&[&a, &second]), (vec![named("a.com"), named("b.com")], false));
+        assert_eq!(packets(&[&a, &second, &data]).1, true);
+        let same = [between, &a].concat();
+        assert_eq!(packets(&[&a, &same, &data]), (vec![named("a.com")], true));
+        assert_eq!(packets(&[&none, &second]).0, [Read::NoName(TLS), named("b.com")]);
+        let nameless = [between, &none].concat();
+        assert_eq!(packets(&[&a, &nameless]).0, [named("a.com"), Read::NoName(TLS)]);
+        // And a third.
+        assert_eq!(packets(&[&a, &second, &a]).0, ["a.com", "b.com", "a.com"].map(named));
+    }
+    let pieces = records(&b[5..], &[1, 1, 1, 1, 100]);
+    assert_eq!(packets(&[&a, &pieces]).0, [named("a.com"), named("b.com")]);
+    // In the packet of the first nobody can have asked for it.
+    assert_eq!(whole(&[&a[..], &b].concat()), Read::NoName(MALFORMED));
+    assert_eq!(whole(&[&a[..], &change, &a].concat()), Read::NoName(MALFORMED));
+    let one = records(&[&a[5..], &b[5..]].concat(), &[]);
+    assert_eq!(reads(&one, &[a.len()]).0, [named("a.com"), named("b.com")]);
+    let long = Hello { extensions: Some(vec![(21, vec![0; 17_000])]), ..Hello::new(&[]) };
+    let long = records(&long.message(), &[9000]);
+    let too_long = Read::NoName(MALFORMED | flags::TOO_LONG);
+    // What is behind all that could be a name may be long.
+    assert_eq!(packets(&[&a, &long, &data]), (vec![named("a.com"), Read::NoName(TLS)], true));
+    let extensions = Some(vec![(21, vec![0; 17_000]), (0, names_body(&[(0, b"b.com")]))]);
+    let hello = Hello { extensions, ..Hello::new(&[]) };
+    let long = records(&hello.message(), &[9000]);
+    assert_eq!(packets(&[&a, &long]), (vec![named("a.com"), too_long], true));
+}
+
+/// What comes behind the hello of ordinary clients says that there is no second one.
+#[test]
+fn a_second_flight_is_the_end() {
+    let hello = Hello::new(&[(0, b"a.com")]).stream();
+    let change = record(20, &[1]);
+    let data = record(23, &[7; 99]);
+    let exchange = record(22, &[&[16, 0, 0, 66][..], &[4; 66]].concat());
+    // Encrypted, and looks like the start of a hello by accident.
+    let finished = record(22, &[&[1, 77, 1, 2][..], &[4; 36]].concat());
+    let worse = record(22, &[&[1, 1, 1, 2][..], &[4; 36]].concat());
+    for (client, flight, done) in [
+        ("of TLS 1.3", [&change[..], &data].concat(), true),
+        ("of TLS 1.3 without compatibility", data.clone(), true),
+        ("of TLS 1.2", [&exchange[..], &change, &record(22, &[9; 40])].concat(), true),
+        ("that resumes TLS 1.2", [&change[..], &record(22, &[0; 40])].concat(), true),
+        ("that resumes and looks odd", [&change[..], &finished].concat(), true),
+        ("that looks like a hello", [&change[..], &worse, &data].concat(), true),
+        ("that gives up", record(21, &[2, 48]), false),
+    ] {
+        assert_eq!(packets(&[&hello, &flight]), (vec![named("a.com")], done), "{client}");
+    }
+    assert_eq!(packets(&[&hello, b"GET / HTTP/1.1"]).0, [named("a.com"), Read::NoName(MALFORMED)]);
+}
+
+/// Servers that do not want early data go past it to the second hello.
+#[test]
+fn early_data_is_gone_past() {
+    let [a, b] = ["a.com", "b.com"].map(|name| {
+        let extensions = vec![(0, names_body(&[(0, name.as_bytes())])), (42, vec![])];
+        Hello { extensions: Some(extensions), ..Hello::new(&[]) }.stream()
+    });
+    let data = record(23, &[7; 16_400]);
+    let first = [&a[..], &data].concat();
+    assert_eq!(packets(&[&first, &b]), (vec![named("a.com"), named("b.com")], false));
+    assert_eq!(packets(&[&first, &data]), (vec![named("a.com")], false));
+    assert_eq!(packets(&[&first, &data, &data]), (vec![named("a.com")], true));
+    // In the middle of a hello.
+    let cut = records(&b[5..], &[50]);
+    let (start, rest) = cut.split_at(55);
+    let torn = [start, &record(23, &[7]), rest].concat();
+    assert_eq!(packets(&[&a, &torn]).0, [named("a.com"), Read::NoName(MALFORMED)]);
+}
+
+fn kind() -> impl Strategy<Value = u8> {
+    prop_oneof![4 => Just(22), 3 => 20..24u8]
 }
 
 fn label() -> impl Strategy<Value = String> {
@@ -303,6 +413,7 @@ fn extension() -> impl Strategy<Value = (u16, Vec<u8>)> {
         // A key share with ML-KEM-768 beside X25519.
         Just((51, vec![0xa5; 2 + 4 + 1216 + 4 + 32])),
         bytes(0..400).prop_map(|bytes| (ECH, bytes)),
+        bytes(0..2).prop_map(|bytes| (42, bytes)),
         (1..=u16::MAX, bytes(0..40)),
     ]
 }
@@ -374,9 +485,34 @@ proptest! {
         if let Some(end) = end {
             stream.truncate(end.index(stream.len() + 1));
         }
-        let want = slow(&stream);
-        prop_assert_eq!(whole(&stream), want.clone(), "{:02x?}", stream);
-        prop_assert_eq!(read(&stream, &places(&cuts, stream.len())).0, want, "{:02x?}", stream);
+        agree(&stream, &[]);
+        agree(&stream, &places(&cuts, stream.len()));
+    }
+
+    #[test]
+    fn a_stream_of_records_is_read_as_the_slow_parser_reads_it(
+        records in prop::collection::vec((kind(), hello(), any::<bool>(), 1..300usize), 1..5),
+        bend in option::of((any::<Index>(), prop_oneof![any::<u8>(), 0..24u8])),
+        cuts in cuts(),
+    ) {
+        let mut stream = Vec::new();
+        let mut between = Vec::new();
+        for (kind, hello, whole, len) in records {
+            stream.extend(match kind {
+                22 if whole => hello.stream(),
+                22 => crate::records(&hello.message(), &[len]),
+                _ => record(kind, &vec![1; len]),
+            });
+            between.push(stream.len());
+        }
+        if let Some((at, byte)) = bend {
+            let at = at.index(stream.len());
+            stream[at] = byte;
+        }
+        stream[0] = 22;
+        agree(&stream, &[]);
+        agree(&stream, &between);
+        agree(&stream, &places(&cuts, stream.len()));
     }
 
     #[test]
@@ -386,8 +522,7 @@ proptest! {
         cuts in cuts(),
     ) {
         let stream = [start, &bytes].concat();
-        let want = slow(&stream);
-        prop_assert_eq!(whole(&stream), want.clone(), "{:02x?}", stream);
-        prop_assert_eq!(read(&stream, &places(&cuts, stream.len())).0, want, "{:02x?}", stream);
+        agree(&stream, &[]);
+        agree(&stream, &places(&cuts, stream.len()));
     }
 }

@@ -26,6 +26,8 @@ use crate::{
 
 /// In place of what the program returns: it depends on the judgement in scratch memory.
 const JUDGED: u32 = 8;
+/// The same, and what comes next can change it.
+const JUDGED_SO_FAR: u32 = 9;
 
 /// A packet whose payload is to be looked at.
 #[inline(always)]
@@ -55,8 +57,8 @@ pub fn inspect(ctx: &SkBuffContext) -> i32 {
         0 => DROP_SILENTLY as u32,
         _ => forget(look(taken.index, skb, sk)),
     };
-    let passed = if done == JUDGED {
-        settle(taken.index, skb, state)
+    let passed = if done == JUDGED || done == JUDGED_SO_FAR {
+        settle(taken.index, skb, state, done)
     } else if done == PASS as u32 {
         PASS
     } else {
@@ -69,7 +71,7 @@ pub fn inspect(ctx: &SkBuffContext) -> i32 {
 /// Puts the judgement in scratch memory into force.
 // Not inlined: the stack of its caller is small.
 #[inline(never)]
-fn settle(index: u32, skb: Skb, state: &mut SocketState) -> i32 {
+fn settle(index: u32, skb: Skb, state: &mut SocketState, done: u32) -> i32 {
     let Some(scratch) = scratch::get(index) else { return DROP_SILENTLY };
     let Some(header) = HEADERS.get(scratch.slot) else { return DROP_SILENTLY };
     let judgement = scratch.judgement;
@@ -83,7 +85,7 @@ fn settle(index: u32, skb: Skb, state: &mut SocketState) -> i32 {
     }
     let keep = if scratch.plain == 0 {
         Keep::Nothing
-    } else if scratch.service != NO_DNS {
+    } else if scratch.service != NO_DNS || done == JUDGED_SO_FAR {
         Keep::Inspect
     } else {
         Keep::Verdict
@@ -243,7 +245,16 @@ fn read_payload(index: u32, skb: Skb, sk: *mut bpf_sock, segment: &packet::Segme
     {
         scratch::copy(&mut scratch.asked.text, &stream.payload.name);
     }
-    judge_shown(index, answer, flags)
+    let judged = judge_shown(index, answer, flags);
+    if stream.payload.is_done() || judged != JUDGED {
+        return judged;
+    }
+    if scratch::get(index).is_some_and(|scratch| scratch.judgement.passes()) {
+        return JUDGED_SO_FAR;
+    }
+    // Whatever it says from now on.
+    stream.payload.end();
+    JUDGED
 }
 
 /// Turns what came of a payload into a judgement.

@@ -2,7 +2,7 @@
 
 use firewall_common::{
     forget::forget,
-    parse::payload::{MAX_PAYLOAD, Payload, answer},
+    parse::payload::{Payload, answer},
 };
 
 use crate::{packet::Skb, repeat::repeat};
@@ -23,9 +23,8 @@ struct Walk {
 #[inline(always)]
 pub fn feed(skb: Skb, state: &mut Payload, offset: u32, end: u32) -> u32 {
     let mut walk = Walk { skb, state, at: offset, end, answer: answer::MORE };
-    // A step takes a byte at least, and no more bytes are read than this; one step says so.
-    let steps = end.saturating_sub(offset).min(MAX_PAYLOAD + 1);
-    repeat(steps, step, &mut walk);
+    // A step takes a byte at least.
+    repeat(end.saturating_sub(offset), step, &mut walk);
     walk.answer
 }
 

@@ -1,11 +1,15 @@
 //! The host of an HTTP/1 request (RFC 9112 sections 3.2 and 5).
 //!
-//! A target with a host in it, absolute or of `CONNECT`, goes before the header `Host`. With that
-//! the answer waits for the end of the headers, as the server does: there may be a second one, which
-//! makes the request a malformed one. So do line folding, white space before the colon and a CR
-//! that no LF follows, all of which some servers read in one way and some in another.
+//! A target with a host in it, absolute or of `CONNECT`, goes before the header `Host`, but not for
+//! every server: they have to be the same. The answer waits for the end of the headers, as the
+//! server does: there may be a second `Host`, which makes the request a malformed one. So do line
+//! folding, white space before the colon and a CR that no LF follows, all of which some servers read
+//! in one way and some in another.
 //!
-//! A line that does not end in `HTTP/1.x` is something else, not a malformed request.
+//! What makes the first line one of HTTP is a word that starts with `HTTP/`, behind a method. With
+//! that it is malformed unless all of it is right. Without, it is something else; but a method and a
+//! path or URL alone are a request of HTTP/0.9, which has no headers, and servers that look for
+//! `Host` behind it all the same.
 
 use super::{
     Bytes,
@@ -18,16 +22,24 @@ mod marks {
     pub const CONNECT: u32 = 1;
     /// The target has a host.
     pub const TARGET_HOST: u32 = 1 << 1;
-    /// The target is none, if this is HTTP at all.
-    pub const BAD_TARGET: u32 = 1 << 2;
+    /// The first line is none, if this is HTTP at all.
+    pub const BAD_LINE: u32 = 1 << 2;
     /// A header `Host` has come.
     pub const HOST: u32 = 1 << 3;
+    /// The target is a path.
+    pub const PATH: u32 = 1 << 4;
+    /// A word behind the target starts as the version does.
+    pub const HTTP: u32 = 1 << 5;
+    /// The method is `PRI`.
+    pub const PRI: u32 = 1 << 6;
+    /// What is a host or a scheme is no host.
+    pub const BAD_SCHEME: u32 = 1 << 7;
 }
 
 /// Bytes of empty lines before the request that are put up with (RFC 9112 section 2.2).
 const MAX_LEADING: u32 = 8;
-/// Bytes of a method; the longest registered one has 17.
-const MAX_METHOD: u32 = 32;
+/// Bytes of a method that has other white space than a space behind it, or this is something binary.
+const MIN_ODD_METHOD: u32 = 3;
 /// What methods and the names of headers are made of (RFC 9110 section 5.6.2).
 const TOKEN: Set = Set::alphanumeric_and(b"!#$%&'*+-.^_`|~");
 /// What schemes and hosts are made of.
@@ -38,7 +50,7 @@ const IN_BRACKETS: Set = Set::alphanumeric_and(b":.%-_~");
 /// The first state: empty lines.
 pub(super) const START: u32 = HTTP_STATES;
 const METHOD: u32 = HTTP_STATES + 1;
-/// The start of the target, or a space before.
+/// The start of the target, or white space before.
 const TARGET: u32 = HTTP_STATES + 2;
 /// A scheme or a host.
 const SCHEME: u32 = HTTP_STATES + 3;
@@ -48,7 +60,7 @@ const COLON: u32 = HTTP_STATES + 4;
 const SLASH: u32 = HTTP_STATES + 5;
 /// The rest of the target.
 const REST: u32 = HTTP_STATES + 6;
-/// After a space behind the target.
+/// After white space behind the target.
 const GAP: u32 = HTTP_STATES + 7;
 /// A word behind the target, the last of which is the version.
 const VERSION: u32 = HTTP_STATES + 8;
@@ -74,6 +86,8 @@ const LAST_CR: u32 = HTTP_STATES + 17;
 const BEFORE_HOST: u32 = HTTP_STATES + 18;
 /// White space after the host.
 const AFTER_HOST: u32 = HTTP_STATES + 19;
+/// After a CR behind the target.
+const LINE_CR: u32 = HTTP_STATES + 20;
 
 /// HTTP/2 starts with a request that is none (RFC 9113 section 3.4).
 const PRI: u64 = word(b"PRI");
@@ -126,9 +140,8 @@ pub(super) fn step(
         this.state = HOST;
     }
     let is_http = this.flags & flags::HTTP != 0;
-    let text = byte >= b' ' || is.blank || (is.end && may_end(this.state));
-    if !is_http && !text {
-        return this.finish(0);
+    if !is_http && byte == b'\n' && this.state > METHOD {
+        return version(this);
     }
     if this.state >= HOST && this.state <= BRACKETED {
         host(this, byte, is)
@@ -146,10 +159,10 @@ struct Kind {
     end: bool,
 }
 
-/// Whether there can be a line's end in the first lines.
+/// What some servers take for white space: that of Unicode's Latin-1.
 #[inline(always)]
-const fn may_end(state: u32) -> bool {
-    state == START || state == VERSION || state == GAP
+const fn is_space(byte: u8) -> bool {
+    matches!(byte, 9..=13 | 28..=32 | 0x85 | 0xa0)
 }
 
 /// Whether a byte of `eight` is below `limit`, which is at most 128. What is borrowed from the byte
@@ -184,7 +197,6 @@ fn go(this: &mut Payload, state: u32) -> u32 {
 /// A request that servers refuse or understand in different ways: it has no name.
 #[inline(always)]
 fn malformed(this: &mut Payload) -> u32 {
-    this.flags &= !flags::FOUND;
     this.finish(flags::MALFORMED)
 }
 
@@ -192,68 +204,95 @@ fn malformed(this: &mut Payload) -> u32 {
 fn request_line(this: &mut Payload, byte: u8, is: Kind) -> u32 {
     if this.state == START {
         this.have += 1;
-        if is.end && this.have <= MAX_LEADING {
+        if is_space(byte) {
+            if !is.end || this.have > MAX_LEADING {
+                this.marks |= marks::BAD_LINE;
+            }
             return answer::MORE;
-        }
-        if !byte.is_ascii_alphabetic() {
-            return this.finish(0);
         }
         new_word(this, METHOD);
     }
     match this.state {
-        METHOD if is.blank => {
+        METHOD if TOKEN.has(byte) => {
+            spell(this, byte);
+            answer::MORE
+        }
+        METHOD => {
+            if byte != b' ' {
+                if byte == b'\n' || !is_space(byte) || this.have < MIN_ODD_METHOD {
+                    return this.finish(0);
+                }
+                this.marks |= marks::BAD_LINE;
+            }
             match this.word {
-                PRI => return this.finish(0),
+                PRI => this.marks |= marks::PRI,
                 CONNECT => this.marks |= marks::CONNECT,
                 _ => {}
             }
-            go(this, TARGET)
+            new_word(this, TARGET)
         }
-        METHOD => {
-            spell(this, byte);
-            let fits = TOKEN.has(byte) && this.have <= MAX_METHOD;
-            if fits { answer::MORE } else { this.finish(0) }
+        TARGET if byte <= b' ' => {
+            if byte != b' ' {
+                this.marks |= marks::BAD_LINE;
+            }
+            answer::MORE
         }
-        VERSION | GAP => {
-            if is.end {
-                return version(this, byte);
+        REST if byte > b' ' => answer::MORE,
+        REST => gap(this, byte),
+        VERSION | GAP | LINE_CR => {
+            if this.state == LINE_CR {
+                this.marks |= marks::BAD_LINE;
             }
-            if is.blank {
-                return go(this, GAP);
+            if byte <= b' ' {
+                return gap(this, byte);
             }
-            if this.state == GAP {
+            if this.state != VERSION {
                 new_word(this, VERSION);
             }
             spell(this, byte.to_ascii_lowercase());
+            if this.have == 5 && this.word == word(b"http/") {
+                this.marks |= marks::HTTP;
+            }
             answer::MORE
         }
-        REST if is.blank => new_word(this, GAP),
-        REST => answer::MORE,
-        TARGET if is.blank => answer::MORE,
-        _ => target(this, byte, is),
+        _ => target(this, byte),
     }
+}
+
+/// A word of the first line, the target or one behind it, has ended.
+#[inline(always)]
+fn gap(this: &mut Payload, byte: u8) -> u32 {
+    if byte != b' ' && byte != b'\r' {
+        this.marks |= marks::BAD_LINE;
+    }
+    go(this, if byte == b'\r' { LINE_CR } else { GAP })
 }
 
 /// The target up to its host. One that is none is gone past: there may be no HTTP around it.
 #[inline(always)]
-fn target(this: &mut Payload, byte: u8, is: Kind) -> u32 {
+fn target(this: &mut Payload, byte: u8) -> u32 {
     let connect = this.marks & marks::CONNECT != 0;
     match this.state {
-        TARGET if !connect && (byte == b'/' || byte == b'*') => go(this, REST),
+        TARGET if !connect && (byte == b'/' || byte == b'*') => {
+            if byte == b'/' {
+                this.marks |= marks::PATH;
+            }
+            go(this, REST)
+        }
         TARGET if connect && byte == b'[' => {
             this.marks |= marks::TARGET_HOST;
             go(this, BRACKETS)
         }
         TARGET | SCHEME if SCHEME_OR_HOST.has(byte) => {
             if !this.push(byte) {
-                this.marks |= marks::BAD_TARGET;
+                this.marks |= marks::BAD_SCHEME;
             }
             go(this, SCHEME)
         }
         SCHEME if byte == b':' => go(this, COLON),
         COLON if connect && byte.is_ascii_digit() => {
-            if !this.end_name() {
-                this.marks |= marks::BAD_TARGET;
+            if !this.end_name() || this.marks & marks::BAD_SCHEME != 0 {
+                this.marks |= marks::BAD_LINE;
             }
             this.marks |= marks::TARGET_HOST;
             go(this, PORT)
@@ -263,39 +302,56 @@ fn target(this: &mut Payload, byte: u8, is: Kind) -> u32 {
             // What was taken for a name is the scheme.
             this.name.len = 0;
             this.label = 0;
-            this.marks &= !marks::BAD_TARGET;
+            this.marks &= !marks::BAD_SCHEME;
             this.marks |= marks::TARGET_HOST;
             go(this, HOST)
         }
-        _ => bad_host(this, is),
+        _ => bad_host(this, byte),
     }
 }
 
 /// The line has ended: is it one of HTTP/1?
 #[inline(always)]
-fn version(this: &mut Payload, byte: u8) -> u32 {
+fn version(this: &mut Payload) -> u32 {
     let digit = (this.word as u8).is_ascii_digit();
-    if this.have != 8 || this.word >> 8 != word(b"http/1.") || !digit {
+    let right = this.have == 8 && this.word >> 8 == word(b"http/1.") && digit;
+    let has_target = this.marks & (marks::PATH | marks::TARGET_HOST) != 0;
+    let without = this.have == 0 && has_target;
+    let next = this.marks & marks::PRI != 0 && this.have == 8 && this.word == word(b"http/2.0");
+    if this.marks & marks::HTTP == 0 && !without || next {
         return this.finish(0);
     }
     this.flags |= flags::HTTP;
-    if this.marks & marks::BAD_TARGET != 0 {
+    if !right || this.marks & marks::BAD_LINE != 0 {
         return malformed(this);
     }
-    if this.marks & marks::TARGET_HOST != 0 {
-        return this.finish(if this.name.len > 0 { flags::FOUND } else { 0 });
+    if this.name.len > 0 {
+        this.flags |= flags::FOUND;
     }
-    end_line(this, byte)
+    this.want = 0;
+    go(this, LINE)
 }
 
 /// A host, perhaps with a port.
 #[inline(always)]
 fn host(this: &mut Payload, byte: u8, is: Kind) -> u32 {
     let in_target = this.flags & flags::HTTP == 0;
-    let ends = is.blank || if in_target { matches!(byte, b'/' | b'?' | b'#') } else { is.end };
+    let ends = if in_target {
+        byte <= b' ' || matches!(byte, b'/' | b'?' | b'#')
+    } else {
+        is.blank || is.end
+    };
+    let known = !in_target && this.marks & marks::TARGET_HOST != 0;
     let fits = match this.state {
-        HOST if ends || byte == b':' => this.end_name(),
+        HOST if ends || byte == b':' => {
+            if known {
+                this.want >= this.name.len && this.want > 0
+            } else {
+                this.end_name()
+            }
+        }
         HOST if byte == b'[' && this.name.len == 0 => return go(this, BRACKETS),
+        HOST if known => compare(this, byte),
         HOST => this.push(byte),
         PORT => ends || byte.is_ascii_digit(),
         BRACKETS if byte == b']' => return go(this, BRACKETED),
@@ -303,7 +359,7 @@ fn host(this: &mut Payload, byte: u8, is: Kind) -> u32 {
         _ => ends || byte == b':',
     };
     if !fits {
-        return bad_host(this, is);
+        return bad_host(this, byte);
     }
     if byte == b':' && this.state != BRACKETS {
         return go(this, PORT);
@@ -312,7 +368,7 @@ fn host(this: &mut Payload, byte: u8, is: Kind) -> u32 {
         return answer::MORE;
     }
     if in_target {
-        return if is.blank { new_word(this, GAP) } else { go(this, REST) };
+        return if byte <= b' ' { gap(this, byte) } else { go(this, REST) };
     }
     if this.name.len > 0 {
         this.flags |= flags::FOUND;
@@ -320,14 +376,25 @@ fn host(this: &mut Payload, byte: u8, is: Kind) -> u32 {
     if is.blank { go(this, AFTER_HOST) } else { end_line(this, byte) }
 }
 
+/// Whether a byte of `Host` is that of the target's host, or a final dot behind it.
+#[inline(always)]
+fn compare(this: &mut Payload, byte: u8) -> bool {
+    let at = this.want;
+    this.want += 1;
+    if at >= this.name.len {
+        return byte == b'.' && at == this.name.len && at > 0;
+    }
+    this.name.bytes[(at & 255) as usize] == byte.to_ascii_lowercase()
+}
+
 /// There is something where a host should be.
 #[inline(always)]
-fn bad_host(this: &mut Payload, is: Kind) -> u32 {
+fn bad_host(this: &mut Payload, byte: u8) -> u32 {
     if this.flags & flags::HTTP != 0 {
         return malformed(this);
     }
-    this.marks |= marks::BAD_TARGET;
-    if is.blank { new_word(this, GAP) } else { go(this, REST) }
+    this.marks |= marks::BAD_LINE;
+    if byte <= b' ' { gap(this, byte) } else { go(this, REST) }
 }
 
 #[inline(always)]

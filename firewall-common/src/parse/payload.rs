@@ -4,18 +4,21 @@
 //! there: it takes at least a byte and does one bounded thing with it. So it can be the body of a
 //! loop that the kernel's verifier looks at once, and a packet can end anywhere.
 //!
+//! A TLS server can ask for a second hello, and goes by that one (RFC 8446 section 4.1.4). So a
+//! stream of TLS has an answer with every hello, and is read on until something else has come.
+//!
 //! The name is what the client says, and no more: the first packet of a flow that is to be let
 //! through can say anything.
 
 use super::{Bytes, http, tls};
 use crate::name::{MAX_LABEL, MAX_NAME, Text};
 
-/// Bytes that are read of a stream; a server name is not looked for past them.
+/// Bytes that are read of a request or a hello; a server name is not looked for past them.
 pub const MAX_PAYLOAD: u32 = 16 * 1024;
 
 /// Answers of [`Payload::step`].
 pub mod answer {
-    /// The name has not come yet.
+    /// Nothing that was not answered before.
     pub const MORE: u32 = 0;
     /// [`super::Payload::name`] is the server's.
     pub const NAME: u32 = 1;
@@ -32,11 +35,13 @@ pub mod flags {
     /// The hello has an `encrypted_client_hello`: the name is the outer one, which need not be the
     /// one that the client wants. Clients also send it without meaning (GREASE).
     pub const ECH: u32 = 1 << 2;
-    /// No server should accept it: a length that lies, a name that is none, two hosts.
+    /// No server should accept it, or servers read it in different ways: a length that lies, a name
+    /// that is none, two hosts.
     pub const MALFORMED: u32 = 1 << 3;
-    /// [`super::MAX_PAYLOAD`] bytes did not get to the end.
+    /// [`super::MAX_PAYLOAD`] bytes did not get to the end. There are servers that read on, so it is
+    /// malformed too.
     pub const TOO_LONG: u32 = 1 << 4;
-    /// The name is known. What comes after it in a TLS hello is only read for the other flags.
+    /// The name is known.
     pub const FOUND: u32 = 1 << 5;
 }
 
@@ -52,13 +57,14 @@ pub struct Payload {
     pub(super) word: u64,
     /// Bytes that `word` has of it.
     pub(super) have: u32,
-    /// Bytes that it needs; of a name in TLS, the bytes that are left.
+    /// Bytes that it needs; of a name in TLS, the bytes that are left; in HTTP, how many bytes of
+    /// `Host` were compared.
     pub(super) want: u32,
-    /// Bytes read, all together.
+    /// Bytes read of the request or the hello.
     pub(super) taken: u32,
     /// Length of the last label of the name so far.
     pub(super) label: u32,
-    /// In HTTP, of `http::marks`.
+    /// Of `http::marks` or `tls::marks`.
     pub(super) marks: u32,
     /// In TLS, bytes left in the record; 0 in its header.
     pub(super) record: u32,
@@ -81,7 +87,7 @@ const _: () = assert!(size_of::<Payload>() == 64 + size_of::<Text>());
 
 /// Nothing was read.
 const START: u32 = 0;
-/// The answer was given.
+/// The last answer was given.
 const DONE: u32 = 1;
 /// States of TLS start here, those of HTTP after them.
 pub(super) const TLS_STATES: u32 = 2;
@@ -126,24 +132,27 @@ impl Payload {
         if *at >= end {
             return answer::MORE;
         }
-        if self.taken >= MAX_PAYLOAD {
-            return self.finish(flags::TOO_LONG);
-        }
         if self.state == START {
             let Some([first]) = bytes.read(*at) else { return self.finish(flags::MALFORMED) };
-            match first {
-                tls::HANDSHAKE => (self.state, self.want) = tls::START,
-                b'A'..=b'Z' | b'a'..=b'z' | b'\r' | b'\n' => self.state = http::START,
-                _ => return self.finish(0),
+            if first == tls::HANDSHAKE {
+                (self.state, self.want) = tls::START;
+            } else {
+                self.state = http::START;
             }
+        }
+        if tls::is_between(self) {
+            self.taken = 0;
+        }
+        if self.taken >= MAX_PAYLOAD {
+            return self.finish(flags::TOO_LONG | flags::MALFORMED);
         }
         let left = (end - *at).min(MAX_PAYLOAD - self.taken);
         if self.state >= HTTP_STATES {
             return http::step(self, bytes, at, left);
         }
         let answer = tls::step(self, bytes, at, left);
-        if answer == answer::MORE && *at >= end && self.flags & flags::FOUND != 0 {
-            return answer::NAME;
+        if answer == answer::MORE && *at >= end && tls::is_due(self) {
+            return self.answer();
         }
         answer
     }
@@ -161,17 +170,26 @@ impl Payload {
     #[inline(always)]
     pub(super) fn finish(&mut self, flags: u32) -> u32 {
         self.flags |= flags;
-        self.state = DONE;
+        if flags & flags::MALFORMED != 0 {
+            self.flags &= !flags::FOUND;
+        }
+        self.end();
         self.answer()
     }
 
-    /// Whether the answer was given.
+    /// Nothing more is read: the answer that was given last holds for all that comes.
+    #[inline(always)]
+    pub fn end(&mut self) {
+        self.state = DONE;
+    }
+
+    /// Whether the last answer was given.
     #[inline(always)]
     pub fn is_done(&self) -> bool {
         self.state == DONE
     }
 
-    /// The answer that was given.
+    /// The answer that was given last.
     #[inline(always)]
     pub fn answer(&self) -> u32 {
         if self.flags & flags::FOUND == 0 { answer::NO_NAME } else { answer::NAME }

@@ -2,29 +2,57 @@
 //!
 //! Every length must fit the one around it, and lists fill what they are in, as servers demand. The
 //! first name of the type `host_name` counts. It is the answer as soon as the packet that it ends
-//! in was read to its end, or the hello: what is left of the packet is looked through for an
+//! in was read to its end: what is left of the packet is looked through for an
 //! `encrypted_client_hello`, but no packet is waited for.
+//!
+//! Behind a hello comes another, if the server has asked for one with a HelloRetryRequest. What
+//! servers go past before it is gone past here: the ChangeCipherSpec of RFC 8446 appendix D.4,
+//! warnings, and early data (section 4.2.10). Anything else says that there will be none.
 
 use super::{
     Bytes,
     payload::{Payload, TLS_STATES, answer, flags},
 };
 
+/// Bits of `Payload::marks`.
+mod marks {
+    /// A hello has been read.
+    pub const AGAIN: u32 = 1;
+    /// The name of this hello is known.
+    pub const NAMED: u32 = 1 << 1;
+    /// There is an answer that has not been given.
+    pub const DUE: u32 = 1 << 2;
+    /// A hello announces early data.
+    pub const EARLY: u32 = 1 << 3;
+}
+
 /// The record type of a handshake, which TLS starts with.
 pub(super) const HANDSHAKE: u8 = 22;
+const CHANGE_CIPHER_SPEC: u8 = 20;
+const ALERT: u8 = 21;
+const APPLICATION_DATA: u8 = 23;
 const MAJOR_VERSION: u8 = 3;
 /// What a record has at most, with what TLS 1.3 allows for encryption (RFC 8446 section 5.2).
 const MAX_RECORD: u32 = (1 << 14) + 256;
 const CLIENT_HELLO: u32 = 1;
+/// No server takes a hello so long. In what seems to be a further one, and is the encrypted `Finished`
+/// of an older version, the length is a random number.
+const MAX_HELLO: u32 = 1 << 18;
+/// Bytes between hellos that are gone past. Servers do so with 16 KiB of early data.
+const MAX_BETWEEN: u32 = 1 << 15;
 /// Version and random.
 const VERSION_AND_RANDOM: u32 = 2 + 32;
 const SERVER_NAME: u32 = 0;
+const EARLY_DATA: u32 = 42;
 const ENCRYPTED_CLIENT_HELLO: u32 = 0xfe0d;
 const HOST_NAME: u32 = 0;
 const MAX_HOST_NAME: u32 = 255;
 
 /// The first state, and the bytes that its number needs.
 pub(super) const START: (u32, u32) = (MESSAGE, 4);
+
+/// In `Payload::header`: the record is gone past.
+const PASSED: u32 = 1 << 16;
 
 // What comes next in the message. All but the name are numbers.
 
@@ -46,6 +74,20 @@ const LIST: u32 = TLS_STATES + 6;
 const ENTRY: u32 = TLS_STATES + 7;
 /// The name.
 const NAME: u32 = TLS_STATES + 8;
+
+/// Whether a hello has been read, and nothing yet of the message behind it.
+#[inline(always)]
+pub(super) fn is_between(this: &Payload) -> bool {
+    this.state == MESSAGE && this.marks & marks::AGAIN != 0 && this.have == 0
+}
+
+/// Whether there is an answer that has not been given; from now on it is.
+#[inline(always)]
+pub(super) fn is_due(this: &mut Payload) -> bool {
+    let due = this.marks & marks::DUE != 0;
+    this.marks &= !marks::DUE;
+    due
+}
 
 /// Reads on in a packet that has `left` bytes.
 #[inline(always)]
@@ -107,7 +149,18 @@ fn take(this: &mut Payload, at: &mut u32, len: u32) {
 #[inline(always)]
 fn record_header(this: &mut Payload, byte: u8) -> u32 {
     let fits = match this.header & 255 {
-        0 => byte == HANDSHAKE,
+        0 if byte == HANDSHAKE => true,
+        0 => {
+            let early = this.marks & marks::EARLY != 0;
+            let between = is_between(this) && this.skip == 0;
+            let far = this.position.wrapping_sub(this.message_end) >= MAX_BETWEEN;
+            let further = this.marks & marks::AGAIN != 0;
+            if further && byte == APPLICATION_DATA && (!early || between && far) {
+                return this.finish(0);
+            }
+            this.header |= PASSED;
+            between && matches!(byte, CHANGE_CIPHER_SPEC | ALERT | APPLICATION_DATA)
+        }
         1 if this.flags & flags::TLS == 0 && byte != MAJOR_VERSION => {
             // Something else that starts with the same byte.
             return this.finish(0);
@@ -124,6 +177,9 @@ fn record_header(this: &mut Payload, byte: u8) -> u32 {
         }
         _ => {
             this.record = this.header & 0xff00 | u32::from(byte);
+            if this.header & PASSED != 0 {
+                this.skip = this.record;
+            }
             this.header = 0;
             let fits = this.record != 0 && this.record <= MAX_RECORD;
             return if fits { answer::MORE } else { this.finish(flags::MALFORMED) };
@@ -139,10 +195,22 @@ fn field(this: &mut Payload, number: u32) -> u32 {
     let room = this.message_end.wrapping_sub(this.position);
     match this.state {
         MESSAGE => {
-            if number >> 24 != CLIENT_HELLO {
+            let len = number & 0xff_ffff;
+            let is_hello = number >> 24 == CLIENT_HELLO;
+            if this.marks & marks::AGAIN == 0 {
+                if !is_hello {
+                    return this.finish(flags::MALFORMED);
+                }
+            } else if !is_hello || len >= MAX_HELLO {
+                return this.finish(0);
+            } else if this.marks & marks::DUE != 0 {
+                // In the packet of the one before: nobody can have asked for it.
                 return this.finish(flags::MALFORMED);
             }
-            this.message_end = this.position + (number & 0xff_ffff);
+            this.taken = 4;
+            this.extension_end = 0;
+            this.marks &= !marks::NAMED;
+            this.message_end = this.position + len;
             next(this, VERSION_AND_RANDOM, SESSION)
         }
         SESSION => next(this, number, CIPHERS),
@@ -151,8 +219,12 @@ fn field(this: &mut Payload, number: u32) -> u32 {
         EXTENSIONS if number == room => next(this, 0, EXTENSION),
         EXTENSION => {
             let (kind, len) = (number >> 16, number & 0xffff);
-            if kind == ENCRYPTED_CLIENT_HELLO {
+            let told = this.marks & (marks::NAMED | marks::DUE) == marks::NAMED;
+            if kind == ENCRYPTED_CLIENT_HELLO && !told {
                 this.flags |= flags::ECH;
+            }
+            if kind == EARLY_DATA {
+                this.marks |= marks::EARLY;
             }
             if kind != SERVER_NAME {
                 return next(this, len, EXTENSION);
@@ -171,12 +243,15 @@ fn field(this: &mut Payload, number: u32) -> u32 {
             if len > this.extension_end - this.position {
                 return this.finish(flags::MALFORMED);
             }
-            if kind != HOST_NAME || this.flags & flags::FOUND != 0 {
+            if kind != HOST_NAME || this.marks & marks::NAMED != 0 {
                 return after_entry(this, len);
             }
             if len == 0 || len > MAX_HOST_NAME {
                 return this.finish(flags::MALFORMED);
             }
+            this.flags &= !flags::FOUND;
+            this.name.len = 0;
+            this.label = 0;
             this.state = NAME;
             this.want = len;
             answer::MORE
@@ -196,6 +271,7 @@ fn name(this: &mut Payload, byte: u8) -> u32 {
         return answer::MORE;
     }
     this.flags |= flags::FOUND;
+    this.marks |= marks::NAMED | marks::DUE;
     after_entry(this, 0)
 }
 
@@ -218,7 +294,7 @@ fn next(this: &mut Payload, skip: u32, state: u32) -> u32 {
     let end = if state == LIST || state == ENTRY { this.extension_end } else { this.message_end };
     let room = end - this.position;
     if skip == room && (state == EXTENSION || state == EXTENSIONS) {
-        return this.finish(0);
+        return after_hello(this, skip);
     }
     if skip > room || room - skip < want {
         return this.finish(flags::MALFORMED);
@@ -226,5 +302,18 @@ fn next(this: &mut Payload, skip: u32, state: u32) -> u32 {
     this.skip = skip;
     this.state = state;
     this.want = want;
+    answer::MORE
+}
+
+/// After `skip` bytes the hello has ended.
+#[inline(always)]
+fn after_hello(this: &mut Payload, skip: u32) -> u32 {
+    if this.marks & marks::NAMED == 0 {
+        this.flags &= !flags::FOUND;
+        this.marks |= marks::DUE;
+    }
+    this.marks |= marks::AGAIN;
+    this.skip = skip;
+    (this.state, this.want) = START;
     answer::MORE
 }

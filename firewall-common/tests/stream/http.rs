@@ -7,6 +7,11 @@ use super::{Read, is_name};
 const MALFORMED: Read = Read::NoName(flags::HTTP | flags::MALFORMED);
 const NO_HTTP: Read = Read::NoName(0);
 
+/// White space as Python has it.
+fn is_space(byte: &u8) -> bool {
+    b"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0".contains(byte)
+}
+
 fn is_blank(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
@@ -57,29 +62,24 @@ enum Target {
     Host(Option<String>),
 }
 
+/// What is behind the start of a target with a host in it.
+fn authority<'a>(method: &[u8], target: &'a [u8]) -> Option<&'a [u8]> {
+    let in_scheme = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-._".contains(byte);
+    let (word, rest) = before(target, |byte| *byte == b':');
+    let is_word = !word.is_empty() && word.iter().all(in_scheme);
+    if method == b"CONNECT" {
+        let with_port = matches!(rest, Some([_, b'0'..=b'9', ..])) && is_word;
+        return (target[0] == b'[' || with_port).then_some(target);
+    }
+    rest?.strip_prefix(b"://").filter(|_| is_word)
+}
+
 fn slow_target(method: &[u8], target: &[u8]) -> Target {
     let connect = method == b"CONNECT";
-    let in_scheme = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-._".contains(byte);
-    let authority = if connect {
-        let (name, port) = before(target, |byte| *byte == b':');
-        let with_port = matches!(port, Some([_, b'0'..=b'9', ..])) && name.iter().all(in_scheme);
-        if target[0] != b'[' && !with_port {
-            return Target::Bad;
-        }
-        target
-    } else if matches!(target[0], b'/' | b'*') {
+    if !connect && matches!(target[0], b'/' | b'*') {
         return Target::Path;
-    } else {
-        let (scheme, rest) = before(target, |byte| *byte == b':');
-        match rest {
-            Some([_, b'/', b'/', rest @ ..])
-                if !scheme.is_empty() && scheme.iter().all(in_scheme) =>
-            {
-                rest
-            }
-            _ => return Target::Bad,
-        }
-    };
+    }
+    let Some(authority) = authority(method, target) else { return Target::Bad };
     let (authority, _) = before(authority, |byte| matches!(byte, b'/' | b'?' | b'#'));
     slow_host(authority, true).map_or(Target::Bad, Target::Host)
 }
@@ -89,58 +89,66 @@ pub fn read(stream: &[u8]) -> Read {
     let limit = stream.len().min(MAX_PAYLOAD as usize);
     let text = &stream[..limit];
     let long = limit < stream.len();
-    let short = || if long { Read::NoName(flags::TOO_LONG) } else { Read::More };
-    let leading = text.iter().take_while(|byte| is_end(byte)).count();
-    if leading > 8 {
+    let short = |flag| {
+        if long { Read::NoName(flags::TOO_LONG | flags::MALFORMED | flag) } else { Read::More }
+    };
+    let leading = text.iter().take_while(|byte| is_space(byte)).count();
+    let (leading, text) = text.split_at(leading);
+    let (method, behind) = before(text, |byte| !is_token(byte));
+    let Some([separator, line @ ..]) = behind else { return short(0) };
+    let odd_method = *separator != b' ';
+    if odd_method && (*separator == b'\n' || !is_space(separator) || method.len() < 3) {
         return NO_HTTP;
     }
-    let (line, rest) = before(&text[leading..], is_end);
-    let (method, words) = before(line, is_blank);
-    let nothing = line.is_empty() && rest.is_none();
-    let fits = line.first().is_some_and(u8::is_ascii_alphabetic)
-        && method.len() <= 32
-        && method.iter().all(is_token)
-        && !(method == b"PRI" && words.is_some())
-        && !line.iter().any(|byte| *byte < b' ' && *byte != b'\t');
-    if nothing {
-        return short();
-    }
-    let Some(rest) = rest.filter(|_| fits) else {
-        return if fits { short() } else { NO_HTTP };
-    };
-    let words: Vec<&[u8]> =
-        words.unwrap_or(b"").split(is_blank).filter(|word| !word.is_empty()).collect();
-    let is_version = |word: &[u8]| {
-        word.len() == 8 && word[..7].eq_ignore_ascii_case(b"HTTP/1.") && word[7].is_ascii_digit()
-    };
-    let [target, .., version] = words[..] else { return NO_HTTP };
-    if !is_version(version) {
+    let (line, rest) = before(line, |byte| *byte == b'\n');
+    let Some([_, rest @ ..]) = rest else { return short(0) };
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let odd = odd_method
+        || leading.len() > 8
+        || !leading.iter().all(is_end)
+        || line.iter().any(|byte| *byte < b' ');
+    let mut words = line.split(|byte| *byte <= b' ').filter(|word| !word.is_empty());
+    let Some(target) = words.next() else { return NO_HTTP };
+    let words: Vec<Vec<u8>> = words.map(<[u8]>::to_ascii_lowercase).collect();
+    let version = words.last();
+    let is_http = words.iter().any(|word| word.starts_with(b"http/"));
+    let without = version.is_none()
+        && (authority(method, target).is_some() || target[0] == b'/' && method != b"CONNECT");
+    if !is_http && !without || method == b"PRI" && version.is_some_and(|word| word == b"http/2.0") {
         return NO_HTTP;
     }
-    match slow_target(method, target) {
-        Target::Bad => MALFORMED,
-        Target::Host(name) => name.map_or(Read::NoName(flags::HTTP), Read::Name),
-        Target::Path => {
-            let mut name = None;
-            match slow_headers(rest, &mut name) {
-                Some(answer) => answer,
-                None if !long => Read::More,
-                None => name.map_or(Read::NoName(flags::HTTP | flags::TOO_LONG), Read::Name),
-            }
-        }
+    let right = version.is_some_and(
+        |word| matches!(word.strip_prefix(b"http/1."), Some([digit]) if digit.is_ascii_digit()),
+    );
+    if odd || !right {
+        return MALFORMED;
+    }
+    let (known, mut name) = match slow_target(method, target) {
+        Target::Bad => return MALFORMED,
+        Target::Host(name) => (true, name),
+        Target::Path => (false, None),
+    };
+    slow_headers(rest, known, &mut name).unwrap_or_else(|| short(flags::HTTP))
+}
+
+/// Whether a `Host` beside a target with a host can be the same.
+fn is_same(text: &[u8], name: Option<&str>, complete: bool) -> bool {
+    let Some(name) = name else { return text[0] == b'[' };
+    let (host, port) = before(text, |byte| *byte == b':');
+    let host = host.to_ascii_lowercase();
+    let with_dot = format!("{name}.").into_bytes();
+    if complete || port.is_some() {
+        host == with_dot || host == name.as_bytes()
+    } else {
+        with_dot.starts_with(&host)
     }
 }
 
-/// From the end of the request line on; `None` if the headers do not end.
-fn slow_headers(mut rest: &[u8], name: &mut Option<String>) -> Option<Read> {
+/// From the first header on; `None` if the headers do not end. `known` if the target has a host, and
+/// `name` if that is a name.
+fn slow_headers(mut rest: &[u8], known: bool, name: &mut Option<String>) -> Option<Read> {
     let mut hosts = 0;
     loop {
-        // The end of a line.
-        rest = match rest {
-            [b'\r', b'\n', rest @ ..] | [b'\n', rest @ ..] => rest,
-            [b'\r', _, ..] => return Some(MALFORMED),
-            _ => return None,
-        };
         match rest {
             [b'\r', b'\n', ..] | [b'\n', ..] => {
                 return Some(name.take().map_or(Read::NoName(flags::HTTP), Read::Name));
@@ -164,13 +172,21 @@ fn slow_headers(mut rest: &[u8], name: &mut Option<String>) -> Option<Read> {
             if hosts > 1 || tail.is_some_and(|tail| !tail.iter().all(is_blank)) {
                 return Some(MALFORMED);
             }
+            if known && !text.is_empty() && !is_same(host, name.as_deref(), ended) {
+                return Some(MALFORMED);
+            }
             if !text.is_empty() {
                 match slow_host(host, ended) {
-                    Ok(found) => *name = found.filter(|_| ended),
+                    Ok(found) if !known => *name = found.filter(|_| ended),
+                    Ok(_) => {}
                     Err(()) => return Some(MALFORMED),
                 }
             }
         }
-        rest = next?;
+        rest = match next? {
+            [b'\r', b'\n', rest @ ..] | [b'\n', rest @ ..] => rest,
+            [b'\r', _, ..] => return Some(MALFORMED),
+            _ => return None,
+        };
     }
 }

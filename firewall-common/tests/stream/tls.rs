@@ -1,171 +1,290 @@
-//! A ClientHello, read by a parser that has all of it and is in no hurry.
+//! The hellos of a stream, read by a parser that has all of it and is in no hurry.
 
 use firewall_common::parse::payload::{MAX_PAYLOAD, flags};
 
 use super::{Read, is_name};
 
-/// Why a reading ended without the hello's end.
+/// Why a reading ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
     More,
     NotTls,
     Malformed,
     TooLong,
-    /// All was read.
+    /// There will be no further hello.
     End,
 }
 
-/// The message in the records of a stream, and what comes behind.
-fn unframe(stream: &[u8]) -> (Vec<u8>, Stop) {
-    let limit = stream.len().min(MAX_PAYLOAD as usize);
-    let mut rest = &stream[..limit];
-    let short = if limit < stream.len() { Stop::TooLong } else { Stop::More };
-    let mut message = Vec::new();
-    let mut first = true;
-    loop {
-        match rest {
-            [kind, ..] if *kind != 22 => {
-                return (message, if first { Stop::NotTls } else { Stop::Malformed });
-            }
-            [_, major, ..] if *major != 3 => {
-                return (message, if first { Stop::NotTls } else { Stop::Malformed });
-            }
-            [_, _, _, high, low, body @ ..] => {
-                let len = usize::from(u16::from_be_bytes([*high, *low]));
-                if len == 0 || len > 16384 + 256 {
-                    return (message, Stop::Malformed);
-                }
-                let Some((body, behind)) = body.split_at_checked(len) else {
-                    message.extend(body);
-                    return (message, short);
-                };
-                message.extend(body);
-                rest = behind;
-            }
-            _ => return (message, short),
-        }
-        first = false;
-    }
-}
-
-/// A message, read front to back.
+/// A stream, read front to back.
 struct Slow<'a> {
-    message: &'a [u8],
+    stream: &'a [u8],
+    cuts: &'a [usize],
     at: usize,
-    behind: Stop,
+    /// Bytes left in the record.
+    record: usize,
+    is_tls: bool,
+    /// Where the hello being read has its first byte, if one is.
+    hello: Option<usize>,
+    /// Whether a hello has been read.
+    again: bool,
+    early: bool,
+    /// Bytes gone past since the last one.
+    passed: usize,
     name: Option<String>,
+    /// Where an answer came about that no packet has ended behind.
+    due: Option<usize>,
+    answers: Vec<Read>,
 }
 
 impl Slow<'_> {
-    fn bytes(&mut self, len: usize, end: usize) -> Result<&[u8], Stop> {
-        if self.at + len > end {
-            return Err(Stop::Malformed);
+    fn raw(&mut self) -> Result<u8, Stop> {
+        let byte = *self.stream.get(self.at).ok_or(Stop::More)?;
+        if self.hello.is_some_and(|from| self.at >= from + MAX_PAYLOAD as usize) {
+            return Err(Stop::TooLong);
         }
-        let bytes = self.message.get(self.at..self.at + len).ok_or(self.behind)?;
-        self.at += len;
-        Ok(bytes)
+        self.at += 1;
+        // The packet with the byte before ended there, if there was one.
+        if self.cuts.contains(&(self.at - 1)) {
+            self.tell(self.at - 1);
+        }
+        Ok(byte)
     }
 
-    fn number(&mut self, len: usize, end: usize) -> Result<usize, Stop> {
-        Ok(self.bytes(len, end)?.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)))
+    /// The packet ends behind the byte before `at`.
+    fn tell(&mut self, at: usize) {
+        if self.due.is_some_and(|due| due <= at) {
+            self.answers.push(self.answer());
+            self.due = None;
+        }
+    }
+
+    fn answer(&self) -> Read {
+        self.name.clone().map_or(Read::NoName(flags::TLS), Read::Name)
+    }
+
+    /// The next byte of the messages; `between` if none of this message has been read.
+    fn byte(&mut self, between: bool) -> Result<u8, Stop> {
+        while self.record == 0 {
+            let kind = self.raw()?;
+            if kind == 23 && self.again && (!self.early || between && self.passed >= 1 << 15) {
+                return Err(Stop::End);
+            }
+            let past = between && matches!(kind, 20 | 21 | 23);
+            if kind != 22 && !past {
+                return Err(Stop::Malformed);
+            }
+            if self.raw()? != 3 {
+                return Err(if self.is_tls { Stop::Malformed } else { Stop::NotTls });
+            }
+            self.is_tls = true;
+            self.raw()?;
+            let len = usize::from(self.raw()?) << 8 | usize::from(self.raw()?);
+            if len == 0 || len > 16384 + 256 {
+                return Err(Stop::Malformed);
+            }
+            if past {
+                for _ in 0..len {
+                    self.raw()?;
+                    self.passed += 1;
+                }
+            } else {
+                self.record = len;
+            }
+        }
+        self.record -= 1;
+        self.raw()
+    }
+
+    fn messages(&mut self) -> Result<(), Stop> {
+        loop {
+            let kind = self.byte(self.again)?;
+            let mut len = 0;
+            for _ in 0..3 {
+                len = len << 8 | usize::from(self.byte(false)?);
+            }
+            match (kind, self.again) {
+                (1, false) => {}
+                (1, true) if len < 1 << 18 => {
+                    if self.due.is_some() {
+                        return Err(Stop::Malformed);
+                    }
+                }
+                (_, false) => return Err(Stop::Malformed),
+                (_, true) => return Err(Stop::End),
+            }
+            self.hello = Some(self.at - 4);
+            let mut hello = Hello { slow: self, left: len, named: false };
+            let rest = hello.read()?;
+            let named = hello.named;
+            self.hello = None;
+            self.again = true;
+            if !named {
+                self.name = None;
+                self.due = Some(self.at);
+            }
+            for _ in 0..rest {
+                self.byte(false)?;
+            }
+            self.passed = 0;
+        }
+    }
+}
+
+struct Hello<'a, 'b> {
+    slow: &'a mut Slow<'b>,
+    /// Bytes left of it.
+    left: usize,
+    named: bool,
+}
+
+impl Hello<'_, '_> {
+    /// A number in something that has `left` bytes.
+    fn number(&mut self, len: usize) -> Result<usize, Stop> {
+        if len > self.left {
+            return Err(Stop::Malformed);
+        }
+        let mut number = 0;
+        for _ in 0..len {
+            number = number << 8 | usize::from(self.slow.byte(false)?);
+        }
+        self.left -= len;
+        Ok(number)
     }
 
     /// Goes past bytes that at least `then` others must follow.
-    fn skip(&mut self, len: usize, then: usize, end: usize) -> Result<(), Stop> {
-        if self.at + len + then > end {
+    fn skip(&mut self, len: usize, then: usize) -> Result<(), Stop> {
+        if len + then > self.left {
             return Err(Stop::Malformed);
         }
-        self.bytes(len, end).map(|_| ())
+        for _ in 0..len {
+            self.number(1)?;
+        }
+        Ok(())
     }
 
-    fn hello(&mut self) -> Result<(), Stop> {
-        let head = self.number(4, usize::MAX / 2)?;
-        if head >> 24 != 1 {
-            return Err(Stop::Malformed);
+    /// How many bytes of it are left that say nothing.
+    fn read(&mut self) -> Result<usize, Stop> {
+        self.skip(34, 1)?;
+        let session = self.number(1)?;
+        self.skip(session, 2)?;
+        let ciphers = self.number(2)?;
+        self.skip(ciphers, 1)?;
+        let compression = self.number(1)?;
+        if compression == self.left {
+            return Ok(self.left);
         }
-        let end = self.at + (head & 0xff_ffff);
-        self.skip(34, 1, end)?;
-        let session = self.number(1, end)?;
-        self.skip(session, 2, end)?;
-        let ciphers = self.number(2, end)?;
-        self.skip(ciphers, 1, end)?;
-        let compression = self.number(1, end)?;
-        if self.at + compression == end {
-            return Err(Stop::End);
-        }
-        self.skip(compression, 2, end)?;
-        let extensions = self.number(2, end)?;
-        if self.at + extensions != end {
+        self.skip(compression, 2)?;
+        if self.number(2)? != self.left {
             return Err(Stop::Malformed);
         }
         let mut seen = false;
-        while self.at < end {
-            let head = self.number(4, end)?;
-            let len = head & 0xffff;
-            if head >> 16 != 0 {
-                self.skip_in_hello(len, end)?;
-                continue;
-            }
-            if seen || self.at + len > end {
+        while self.left > 0 {
+            if self.left < 4 {
                 return Err(Stop::Malformed);
             }
-            seen = true;
-            self.server_name(self.at + len, end)?;
+            let (kind, mut len) = (self.number(2)?, self.number(2)?);
+            self.slow.early |= kind == 42;
+            if kind == 0 {
+                if seen || len > self.left {
+                    return Err(Stop::Malformed);
+                }
+                seen = true;
+                len = self.server_name(len)?;
+            }
+            if len == self.left {
+                return Ok(len);
+            }
+            self.skip(len, 4)?;
         }
-        Err(Stop::End)
+        Ok(0)
     }
 
-    /// Goes past bytes that an extension must follow, or nothing.
-    fn skip_in_hello(&mut self, len: usize, end: usize) -> Result<(), Stop> {
-        if self.at + len == end { Err(Stop::End) } else { self.skip(len, 4, end) }
-    }
-
-    fn server_name(&mut self, end: usize, hello_end: usize) -> Result<(), Stop> {
-        let len = self.number(2, end)?;
-        if self.at + len != end || len == 0 {
+    /// How many bytes of the last name are left.
+    fn server_name(&mut self, extension: usize) -> Result<usize, Stop> {
+        // What is behind the extension is no part of what is read here.
+        let behind = self.left - extension;
+        self.left = extension;
+        if self.number(2)? != self.left || self.left < 3 {
             return Err(Stop::Malformed);
         }
-        while self.at < end {
-            let head = self.number(3, end)?;
-            let (kind, len) = (head >> 16, head & 0xffff);
-            if self.at + len > end {
+        while self.left > 0 {
+            let (kind, len) = (self.number(1)?, self.number(2)?);
+            if len > self.left {
                 return Err(Stop::Malformed);
             }
-            if kind != 0 || self.name.is_some() {
-                if self.at + len == end {
-                    self.skip_in_hello(len, hello_end)?;
-                } else {
-                    self.skip(len, 3, end)?;
-                }
+            if kind == 0 && !self.named {
+                self.name(len)?;
+            } else if len == self.left {
+                self.left += behind;
+                return Ok(len);
+            } else {
+                self.skip(len, 3)?;
                 continue;
             }
-            if len == 0 || len > 255 {
+            if self.left > 0 && self.left < 3 {
                 return Err(Stop::Malformed);
             }
-            let there = &self.message[self.at..self.message.len().min(self.at + len)];
-            if !is_name(there, there.len() == len) {
-                return Err(Stop::Malformed);
-            }
-            let text = String::from_utf8(self.bytes(len, end)?.to_ascii_lowercase()).unwrap();
-            self.name = Some(text.strip_suffix('.').unwrap_or(&text).to_owned());
         }
+        self.left = behind;
+        Ok(0)
+    }
+
+    fn name(&mut self, len: usize) -> Result<(), Stop> {
+        if len == 0 || len > 255 {
+            return Err(Stop::Malformed);
+        }
+        self.slow.name = None;
+        let mut text = Vec::new();
+        for _ in 0..len {
+            text.push(self.number(1)? as u8);
+            if !is_name(&text, text.len() == len) {
+                return Err(Stop::Malformed);
+            }
+        }
+        let text = String::from_utf8(text.to_ascii_lowercase()).unwrap();
+        self.slow.name = Some(text.strip_suffix('.').unwrap_or(&text).to_owned());
+        self.slow.due = Some(self.slow.at);
+        self.named = true;
         Ok(())
     }
 }
 
-/// What the parser must answer.
-pub fn read(stream: &[u8]) -> Read {
-    let (message, behind) = unframe(stream);
-    let mut slow = Slow { message: &message, at: 0, behind, name: None };
-    let stop = slow.hello().unwrap_err();
-    if let Some(name) = slow.name {
-        return Read::Name(name);
-    }
+/// What the parser must answer of the stream in the pieces that end at `cuts`.
+pub fn reads(stream: &[u8], cuts: &[usize]) -> Vec<Read> {
+    let mut slow = Slow {
+        stream,
+        cuts,
+        at: 0,
+        record: 0,
+        is_tls: false,
+        hello: None,
+        again: false,
+        early: false,
+        passed: 0,
+        name: None,
+        due: None,
+        answers: Vec::new(),
+    };
+    let stop = slow.messages().unwrap_err();
+    // An answer of the same packet is the last one's.
     match stop {
-        Stop::More => Read::More,
-        Stop::NotTls => Read::NoName(0),
-        Stop::Malformed => Read::NoName(flags::TLS | flags::MALFORMED),
-        Stop::TooLong => Read::NoName(flags::TLS | flags::TOO_LONG),
-        Stop::End => Read::NoName(flags::TLS),
+        Stop::More => slow.tell(stream.len()),
+        Stop::NotTls => slow.answers.push(Read::NoName(0)),
+        Stop::Malformed => slow.answers.push(Read::NoName(flags::TLS | flags::MALFORMED)),
+        Stop::TooLong => {
+            if cuts.contains(&slow.at) {
+                slow.tell(slow.at);
+            }
+            let flags = flags::TLS | flags::MALFORMED | flags::TOO_LONG;
+            slow.answers.push(Read::NoName(flags));
+        }
+        Stop::End => slow.answers.push(slow.answer()),
     }
+    slow.answers.dedup();
+    slow.answers
+}
+
+/// The last answer of the stream in one piece.
+pub fn read(stream: &[u8]) -> Read {
+    reads(stream, &[]).pop().unwrap_or(Read::More)
 }
