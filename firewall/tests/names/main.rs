@@ -9,7 +9,7 @@ mod support;
 
 mod answer;
 mod apps;
-mod fresh;
+mod evasion;
 mod killed;
 mod payload;
 mod question;

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{dns, fresh, packet, payload, roundabout, uring};
+use super::{dns, evasion, packet, payload, roundabout, uring};
 
 /// The name of the test that is no test but the client.
 pub const TEST: &str = "support::client::client_of_a_run";
@@ -225,7 +225,7 @@ impl Client {
             }
             [word, ..] if word.starts_with("dns") => dns::act(words),
             ["bytes" | "urgent" | "again" | "swap" | "two-hellos" | "own-answer", ..] => {
-                fresh::act(words)
+                evasion::act(words)
             }
             ["tls" | "http" | "http-absolute" | "opaque", ..] => payload::act(words),
             other => panic!("no such step: {other:?}"),

@@ -3,7 +3,7 @@
 
 pub mod client;
 pub mod dns;
-pub mod fresh;
+pub mod evasion;
 mod packet;
 mod payload;
 mod roundabout;

@@ -1,10 +1,10 @@
-//! Ways around that fresh eyes found. Each of them went through when it was written.
+//! Ways around: bytes that the receiver sees in another way, answers and aliases of one's own making.
 
 use crate::{
     harness::{Kind, require_names},
     support::{
         BAIDU_HK, FREE, dns,
-        fresh::{bytes, framed},
+        evasion::{bytes, framed},
     },
 };
 
