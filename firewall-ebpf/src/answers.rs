@@ -15,7 +15,7 @@ use firewall_common::{
 
 use crate::{
     dns::{self, MALFORMED, NOTHING},
-    maps::{ANSWERED, ANSWERS, HEADERS, Led, NAMES, Scratch, count},
+    maps::{ANSWERS, HEADERS, Led, NAMES, Scratch, count},
     names::{self, DNS, which},
     packet::{self, Skb},
     policy, scratch, socket,
@@ -41,7 +41,7 @@ const MAX_HINTS: u32 = 8;
 #[inline(always)]
 pub fn arrived(ctx: &SkBuffContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
-    let Some(packet) = packet::plain(skb.0) else { return PASS };
+    let Some(packet) = packet::plain(skb) else { return PASS };
     let protocol = packet.destination.protocol;
     if protocol != UDP && protocol != TCP {
         return PASS;
@@ -85,9 +85,9 @@ pub fn arrived(ctx: &SkBuffContext) -> i32 {
 fn answered(index: u32, skb: Skb, transport: u32) {
     let offset = transport.wrapping_add(8);
     if let Some(scratch) = scratch::get(index)
-        && offset < skb.len()
+        && offset < skb.size()
     {
-        let len = skb.len().wrapping_sub(offset);
+        let len = skb.size().wrapping_sub(offset);
         scratch.len = skb.copy(offset, len, &mut scratch.message, 0);
         learn(index);
     }
@@ -99,7 +99,7 @@ fn answered_in_stream(index: u32, skb: Skb, sk: *mut bpf_sock, packet: &ip::Pack
     if segment.len == 0 {
         return true;
     }
-    let Some(stream) = stream::of(&ANSWERED, sk.cast()) else {
+    let Some(stream) = stream::answered(sk.cast()) else {
         count(Counter::NoState);
         return false;
     };

@@ -20,7 +20,6 @@ use firewall_common::{
 };
 use firewall_ebpf::{
     answers, dns, egress, inspect,
-    maps::PAYLOADS,
     names::{self, which},
     packet::{self, Skb},
     payload, policy, scratch, socket, stream,
@@ -89,12 +88,12 @@ pub fn bench_again(ctx: SkBuffContext) -> i32 {
 #[cgroup_skb(egress)]
 pub fn bench_question(ctx: SkBuffContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
-    let Some(packet) = packet::plain(skb.0) else { return egress::DROP };
+    let Some(packet) = packet::plain(skb) else { return egress::DROP };
     let Some(taken) = prepare(&ctx, &packet, packet.src_port) else { return egress::DROP };
     let mut passes = false;
     if let Some(scratch) = scratch::get(taken.index) {
         let offset = packet.transport.wrapping_add(8);
-        let len = skb.len().wrapping_sub(offset);
+        let len = skb.size().wrapping_sub(offset);
         scratch.len = skb.copy(offset, len, &mut scratch.message, 0);
         let random = random();
         for letter in 0..4 {
@@ -145,7 +144,7 @@ fn start_again(ctx: &SkBuffContext) {
     if state.verdict == Verdict::Allow as u8 {
         state.kept &= !3;
     }
-    let (Some(stream), Some(none)) = (stream::of(&PAYLOADS, sk.cast()), NO_PAYLOAD.get(0)) else {
+    let (Some(stream), Some(none)) = (stream::payload(sk.cast()), NO_PAYLOAD.get(0)) else {
         return;
     };
     stream.started = 0;
@@ -160,7 +159,7 @@ static ASKED_NAME: Array<u64> = Array::with_max_entries(1, 0);
 #[inline(always)]
 fn ask(ctx: &SkBuffContext) {
     let skb = Skb(ctx.skb.skb);
-    let Some(mut from) = packet::plain(skb.0) else { return };
+    let Some(mut from) = packet::plain(skb) else { return };
     let Some([a, b]) = skb.read(from.transport.wrapping_add(8)) else { return };
     let own_port = from.destination.port;
     from.destination.address = from.src;
@@ -215,7 +214,7 @@ pub fn read_dns(ctx: SkBuffContext) -> i32 {
     let Some(taken) = scratch::take() else { return egress::DROP };
     if let Some(scratch) = scratch::get(taken.index) {
         scratch.slot = policy::active().slot();
-        scratch.len = skb.copy(2, skb.len().saturating_sub(2), &mut scratch.message, 0);
+        scratch.len = skb.copy(2, skb.size().saturating_sub(2), &mut scratch.message, 0);
     }
     let past = names::dns_skip(taken.index, at);
     let end = names::dns_name(taken.index, at, which::ASKED);
@@ -245,7 +244,7 @@ pub fn read_payload(ctx: SkBuffContext) -> i32 {
     let (Some([before, behind]), Some(state)) = (skb.read(0), PAYLOAD.get_ptr_mut(0)) else {
         return 3;
     };
-    let end = skb.len().saturating_sub(u32::from(behind));
+    let end = skb.size().saturating_sub(u32::from(behind));
     // SAFETY: the pointer is valid as long as the map.
     (payload::feed(skb, unsafe { &mut *state }, u32::from(before), end) & 3) as i32
 }

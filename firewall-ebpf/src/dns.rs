@@ -177,7 +177,7 @@ struct Walk {
 #[inline(always)]
 pub fn datagrams(index: u32, skb: Skb, transport: u32) {
     let offset = transport.wrapping_add(8);
-    let end = skb.len();
+    let end = skb.size();
     if offset >= end {
         stand(index, MALFORMED);
         return;

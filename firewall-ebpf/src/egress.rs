@@ -97,7 +97,7 @@ const NOTHING: u64 = 4;
 /// What is kept for where the packet goes.
 #[inline(always)]
 fn kept_verdict(skb: *mut __sk_buff, active: Active, state: &SocketState) -> u64 {
-    let Some(packet) = packet::plain(skb) else { return NOTHING };
+    let Some(packet) = packet::plain(Skb(skb)) else { return NOTHING };
     let fingerprint = fingerprint(maps::seed, active.generation(), &packet.destination);
     // SAFETY: a plain read; volatile, so that it is one read of the whole word.
     let kept = unsafe { (&raw const state.kept).read_volatile() };
@@ -105,7 +105,7 @@ fn kept_verdict(skb: *mut __sk_buff, active: Active, state: &SocketState) -> u64
         return NOTHING;
     }
     if kept & 3 == INSPECT {
-        packet::hand_over(skb, &packet);
+        packet::hand_over(Skb(skb), &packet);
     }
     kept & 3
 }
@@ -125,7 +125,7 @@ fn undecided(
     let control = forget(state.flags & socket_flags::CONTROL) != 0;
     let header = policy::header(active);
     let settings = header.map_or(socket::NO_SETTINGS, |header| header.flags);
-    let plain = packet::plain(skb);
+    let plain = packet::plain(Skb(skb));
     let is_plain = forget(u32::from(plain.is_some())) != 0;
     let (mut packet, error) = match is_plain {
         true => (plain.unwrap_or_default().forget(), None),
@@ -166,7 +166,7 @@ fn undecided(
                 if look {
                     let generation = forget(active.generation());
                     socket::wait(state, generation, header.flags, &packet, judgement.forget());
-                    packet::hand_over(skb, &packet);
+                    packet::hand_over(Skb(skb), &packet);
                     return LOOK;
                 }
                 judgement

@@ -14,7 +14,7 @@ use firewall_common::{
 use crate::{
     dns::{self, MALFORMED, NOTHING},
     egress::{DROP, DROP_SILENTLY, PASS},
-    maps::{ASKED, HEADERS, PAYLOADS, Scratch, count},
+    maps::{HEADERS, Scratch, count},
     names::{self, DNS, NO_DNS, which},
     packet::{self, Skb},
     payload,
@@ -113,7 +113,7 @@ fn settle(index: u32, skb: Skb, state: &mut SocketState, done: u32) -> i32 {
 #[inline(never)]
 fn prepare(index: u32, skb: Skb, active: Active, state: &SocketState) -> u32 {
     let Some(header) = policy::header(active) else { return 0 };
-    let Some(packet) = packet::handed_over(skb.0) else {
+    let Some(packet) = packet::handed_over(skb) else {
         count(Counter::ParseError);
         return 0;
     };
@@ -138,7 +138,7 @@ fn look(index: u32, skb: Skb, sk: *mut bpf_sock) -> u32 {
         return unreadable(scratch);
     }
     if service == DNS {
-        let Some(stream) = stream::of(&ASKED, sk.cast()) else {
+        let Some(stream) = stream::asked(sk.cast()) else {
             count(Counter::NoState);
             return DROP_SILENTLY as u32;
         };
@@ -212,7 +212,7 @@ fn known_by(name: u64, via: Via, confidence: u32, judgement: Judgement) -> Judge
 /// Reads what a TCP client sends first.
 #[inline(always)]
 fn read_payload(index: u32, skb: Skb, sk: *mut bpf_sock, segment: &packet::Segment) -> u32 {
-    let Some(stream) = stream::of(&PAYLOADS, sk.cast()) else {
+    let Some(stream) = stream::payload(sk.cast()) else {
         // No memory: as with any packet lost to that, the sender tries again.
         count(Counter::NoState);
         return DROP_SILENTLY as u32;

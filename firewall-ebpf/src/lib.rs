@@ -3,13 +3,19 @@
 //! ```text
 //! connect, sendmsg ─┐
 //!                   ├─ identity ─ policy::judge ─ socket state ─ emit
-//! packet (egress) ──┘
+//! packet (egress) ──┘                  ▲
+//!   └─ inspect: questions, hellos ─────┤
+//! packet (ingress): answers ─ names ───┘
 //! ```
 //!
 //! A verdict is computed before anything is written about it, so a full ring buffer loses events
 //! and never opens or closes the gate.
 #![no_std]
 #![feature(asm_experimental_arch)]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "what is given to a map by value goes over the stack, which is small"
+)]
 
 pub mod answers;
 pub mod connect;

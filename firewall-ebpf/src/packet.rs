@@ -35,7 +35,7 @@ impl Skb {
 
     /// Bytes of the packet.
     #[inline(always)]
-    pub fn len(self) -> u32 {
+    pub fn size(self) -> u32 {
         // SAFETY: reading a context member.
         unsafe { (*self.0).len }
     }
@@ -45,7 +45,7 @@ impl Skb {
     pub fn is_linear(self) -> bool {
         // SAFETY: reading context members.
         let (data, end) = unsafe { ((*self.0).data, (*self.0).data_end) };
-        u64::from(end) - u64::from(data) >= u64::from(self.len())
+        u64::from(end) - u64::from(data) >= u64::from(self.size())
     }
 
     /// Copies up to `len` bytes from `offset` to `to[at..]`, and not past its end: how many.
@@ -91,9 +91,9 @@ impl Skb {
 
 /// The packet, if it is one whose flow can be told by its first bytes and they are in one piece.
 #[inline(always)]
-pub fn plain(skb: *mut __sk_buff) -> Option<ip::Packet> {
+pub fn plain(skb: Skb) -> Option<ip::Packet> {
     // SAFETY: reading context members; both are packet pointers to the verifier.
-    let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
+    let (data, end) = unsafe { ((*skb.0).data as usize, (*skb.0).data_end as usize) };
     if data + size_of::<[u32; 6]>() > end {
         return None;
     }
@@ -111,12 +111,12 @@ pub fn plain(skb: *mut __sk_buff) -> Option<ip::Packet> {
 /// What a program tells the one that it jumps to: where the transport header is, its protocol, and
 /// whether the packet is plain.
 #[inline(always)]
-pub fn hand_over(skb: *mut __sk_buff, packet: &ip::Packet) {
+pub fn hand_over(skb: Skb, packet: &ip::Packet) {
     let word = packet.transport & 0xffff
         | u32::from(packet.destination.protocol) << 16
         | u32::from(packet.plain) << 24;
     // SAFETY: writing a context member that is the programs' own.
-    unsafe { (*skb).cb[0] = word };
+    unsafe { (*skb.0).cb[0] = word };
 }
 
 /// Whether the packet that was handed over is a TCP segment without payload.
@@ -129,25 +129,24 @@ pub fn is_bare_segment(skb: Skb) -> bool {
 
 /// The packet that was handed over, as far as it is needed: `None` if it ends before its ports.
 #[inline(always)]
-pub fn handed_over(skb: *mut __sk_buff) -> Option<ip::Packet> {
+pub fn handed_over(skb: Skb) -> Option<ip::Packet> {
     // SAFETY: reading a context member.
-    let word = unsafe { (*skb).cb[0] };
+    let word = unsafe { (*skb.0).cb[0] };
     if word >> 24 & 1 != 0
         && let Some(packet) = plain(skb)
     {
         return Some(packet);
     }
     let transport = word & 0xffff;
-    let bytes = Skb(skb);
-    let [first] = bytes.read(0)?;
+    let [first] = skb.read(0)?;
     let (src, dst) = if first >> 4 == 4 {
-        let [src, dst] = words(bytes.read::<8>(12)?);
+        let [src, dst] = words(skb.read::<8>(12)?);
         (Address::v4(src), Address::v4(dst))
     } else {
-        let [a, b, c, d, e, f, g, h] = words(bytes.read::<32>(8)?);
+        let [a, b, c, d, e, f, g, h] = words(skb.read::<32>(8)?);
         (Address::v6([a, b, c, d].map(u32::to_be)), Address::v6([e, f, g, h].map(u32::to_be)))
     };
-    let [a, b, c, d] = bytes.read(transport)?;
+    let [a, b, c, d] = skb.read(transport)?;
     Some(ip::Packet {
         src,
         src_port: u16::from_be_bytes([a, b]),
@@ -199,7 +198,7 @@ pub fn segment(skb: Skb, transport: u32) -> Option<Segment> {
     Some(Segment {
         sequence,
         offset,
-        len: skb.len().saturating_sub(offset),
+        len: skb.size().saturating_sub(offset),
         urgent: header[13] & URG != 0,
     })
 }

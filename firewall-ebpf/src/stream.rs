@@ -7,7 +7,10 @@ use aya_ebpf::{
     btf_maps::SkStorage,
     helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
 };
-use firewall_common::{layout::Stream, parse::dns::HEADER};
+use firewall_common::{
+    layout::{PayloadState, Stream},
+    parse::dns::HEADER,
+};
 
 use crate::{
     answers,
@@ -43,14 +46,31 @@ struct Walk {
     way: u32,
 }
 
-/// What is kept of a socket's stream, made if there is nothing yet.
+/// What a socket has asked over TCP, made if there is nothing yet.
 #[inline(always)]
-pub fn of<T>(map: &'static SkStorage<T>, sk: *mut c_void) -> Option<&'static mut T> {
+pub fn asked(sk: *mut c_void) -> Option<&'static mut Stream> {
+    of(&raw const ASKED, sk)
+}
+
+/// What a socket was answered over TCP, made if there is nothing yet.
+#[inline(always)]
+pub fn answered(sk: *mut c_void) -> Option<&'static mut Stream> {
+    of(&raw const ANSWERED, sk)
+}
+
+/// What a socket has sent first, made if there is nothing yet.
+#[inline(always)]
+pub fn payload(sk: *mut c_void) -> Option<&'static mut PayloadState> {
+    of(&raw const PAYLOADS, sk)
+}
+
+#[inline(always)]
+fn of<T>(map: *const SkStorage<T>, sk: *mut c_void) -> Option<&'static mut T> {
     let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
     // SAFETY: `sk` is a full socket; the storage outlives the program, and the segments of one TCP
     // socket go through its hooks one after the other.
     unsafe {
-        bpf_sk_storage_get((&raw const *map).cast_mut().cast(), sk, core::ptr::null_mut(), flags)
+        bpf_sk_storage_get(map.cast_mut().cast(), sk, core::ptr::null_mut(), flags)
             .cast::<T>()
             .as_mut()
     }

@@ -329,11 +329,10 @@ impl Generation {
         let trusted = if trusted { Named::TRUSTED } else { 0 };
         let mut named = Named { classes: [0; CANDIDATES], trusted };
         let mut classes = names.iter().map(|name| self.class_of(name.as_ref()));
-        if let [asked, aliases @ ..] = &mut named.classes {
-            *asked = classes.next().unwrap_or_default();
-            for (to, class) in aliases.iter_mut().zip(classes.filter(|class| *class != 0)) {
-                *to = class;
-            }
+        let [asked, aliases @ ..] = &mut named.classes;
+        *asked = classes.next().unwrap_or_default();
+        for (to, class) in aliases.iter_mut().zip(classes.filter(|class| *class != 0)) {
+            *to = class;
         }
         named
     }
