@@ -315,7 +315,7 @@ fn a_second_hello_has_a_name_too() {
     for between in [&[][..], &change, &cancelled, &[&change[..], &cancelled].concat()] {
         let second = [between, &b].concat();
         assert_eq!(packets(&[&a, &second]), (vec![named("a.com"), named("b.com")], false));
-        assert_eq!(packets(&[&a, &second, &data]).1, true);
+        assert!(packets(&[&a, &second, &data]).1);
         let same = [between, &a].concat();
         assert_eq!(packets(&[&a, &same, &data]), (vec![named("a.com")], true));
         assert_eq!(packets(&[&none, &second]).0, [Read::NoName(TLS), named("b.com")]);

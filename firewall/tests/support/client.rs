@@ -224,7 +224,9 @@ impl Client {
                 }
             }
             [word, ..] if word.starts_with("dns") => dns::act(words),
-            ["tls" | "http" | "http-absolute" | "opaque", ..] => payload::act(words),
+            ["tls" | "http" | "http-absolute" | "opaque" | "bytes" | "two-hellos", ..] => {
+                payload::act(words)
+            }
             other => panic!("no such step: {other:?}"),
         }
     }
