@@ -240,6 +240,14 @@ fn streams() {
     let mut streams = files(&["tests/payload", "fuzz/regressions/tls", "fuzz/regressions/http"]);
     streams.push(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec());
     streams.push([b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'x'; 17_000]].concat());
+    streams.push(b"GET http://a.com/ HTTP/1.1\r\nX: y\r\nHost: A.com.:80\r\n\r\n".to_vec());
+    // One hello after another, with what may come between.
+    let hello = streams.iter().find(|stream| stream[0] == 22).unwrap().clone();
+    for between in [&[][..], &[20, 3, 3, 0, 1, 1], &[21, 3, 3, 0, 2, 1, 90]] {
+        let second = [between, &hello, &[23, 3, 3, 0, 1, 0]].concat();
+        read(&[&hello, &second], &[]);
+        streams.push([&hello[..], &second].concat());
+    }
     for stream in &streams {
         read(&cut(stream, &[]), &[]);
         let single: Vec<&[u8]> = stream.chunks(1).take(2000).collect();

@@ -3,8 +3,9 @@
 use crate::{
     harness::{Kind, require_names},
     support::{
-        BAIDU_HK, FREE, dns,
-        evasion::{bytes, framed},
+        BAIDU_HK, FREE,
+        dns::{self, hex},
+        evasion::framed,
     },
 };
 
@@ -86,8 +87,8 @@ fn an_urgent_byte_hides_no_name() {
     }
     let world = World::new();
     let policy = world.deny(&["tracker.example"], "");
-    let http = bytes(get("tracker.example").as_bytes());
-    let question = bytes(&framed(&dns::question(7, "tracker.example", "A")));
+    let http = hex(get("tracker.example").as_bytes());
+    let question = hex(&framed(&dns::question(7, "tracker.example", "A")));
     let lines = [
         format!("urgent 0 {FREE}:80 {http}"),
         // In the name.
@@ -103,34 +104,6 @@ fn an_urgent_byte_hides_no_name() {
     }
 }
 
-/// Requests that servers take for HTTP/1.1 with this host.
-#[test]
-fn requests_that_servers_read_in_another_way_are_denied() {
-    if !require_names() {
-        return;
-    }
-    let world = World::new();
-    let policy = world.deny(&["tracker.example"], "");
-    let plain = get("tracker.example");
-    let long = format!("/ HTTP/1.1\r\n{}", format!("X: {}\r\n", "a".repeat(4000)).repeat(5));
-    for request in [
-        // nginx and Python take two digits of the minor version.
-        plain.replace("1.1", "1.01"),
-        // nginx goes past any number of empty lines.
-        format!("{}{plain}", "\r\n".repeat(9)),
-        // Node and Python look at `Host` alone.
-        plain.replace("GET /", "GET http://shop.example/"),
-        plain.replace("GET /", "GET http://[::1]/"),
-        // nginx takes four buffers of 8 KiB.
-        plain.replace("/ HTTP/1.1\r\n", &long),
-    ] {
-        let line = format!("bytes {FREE}:80 {}", bytes(request.as_bytes()));
-        let outcome = world.script(&["--policy", &policy], &[&line]);
-        assert!(!world.heard("tracker.example"), "{}", &request[..request.len().min(60)]);
-        assert_fails(&outcome, &line, &TORN);
-    }
-}
-
 /// A socket that was disconnected and connects again starts anew.
 #[test]
 fn a_socket_can_be_connected_again() {
@@ -139,7 +112,7 @@ fn a_socket_can_be_connected_again() {
     }
     let world = World::new();
     let policy = world.deny(&["tracker.example"], "");
-    let [good, bad] = ["shop.example", "tracker.example"].map(|host| bytes(get(host).as_bytes()));
+    let [good, bad] = ["shop.example", "tracker.example"].map(|host| hex(get(host).as_bytes()));
     let lines = [
         format!("again {FREE}:80 {good} {good}"),
         format!("again {FREE}:80 {good} {bad}"),
@@ -161,25 +134,9 @@ fn a_question_in_pages_is_denied() {
     let world = World::new();
     let policy = world.deny(&["tracker.example"], "");
     let [good, bad] = ["another.example", "tracker.example"];
-    let [asked, wanted] = [good, bad].map(|name| bytes(&dns::question(7, name, "A")));
+    let [asked, wanted] = [good, bad].map(|name| hex(&dns::question(7, name, "A")));
     let swap = format!("swap {DNS} {asked} {wanted}");
     let outcome = world.script(&["--policy", &policy], &[&swap[..]; 10]);
     assert_fails(&outcome, &swap, &DROPPED);
     world.assert_never_asked(bad);
-}
-
-/// The server chooses by the second hello.
-#[test]
-fn a_second_hello_is_read_too() {
-    if !require_names() {
-        return;
-    }
-    let world = World::new();
-    let policy = world.deny(&["tracker.example"], "");
-    let [bad, good] = ["tracker.example", "another.example"]
-        .map(|second| format!("two-hellos {FREE}:443 shop.example {second}"));
-    let outcome = world.script(&["--policy", &policy], &[&good, &bad]);
-    assert_passes(&outcome, &good);
-    assert_fails(&outcome, &bad, &TORN);
-    assert!(world.heard("another.example") && !world.heard("tracker.example"));
 }

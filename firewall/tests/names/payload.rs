@@ -4,7 +4,7 @@ use libc::{EAGAIN, ETIMEDOUT};
 
 use crate::{
     harness::{Kind, require_names},
-    support::{AMAZON, FREE},
+    support::{AMAZON, FREE, dns::hex},
 };
 
 use super::world::{
@@ -145,7 +145,7 @@ fn a_request_in_pieces_is_read() {
         for host in ["hm.baidu.com", "HM.BAIDU.COM:80", "hm.baidu.com.", "evilbaidu.com"] {
             lines.push(format!("http {ELSEWHERE}:80 {host} {cuts}"));
         }
-        // The target wins over the header (RFC 9112, section 3.2.2).
+        // Not every server looks at the target before the header (RFC 9112, section 3.2.2).
         lines.push(format!(
             "http-absolute {ELSEWHERE}:80 http://hm.baidu.com/x evilbaidu.com {cuts}"
         ));
@@ -266,6 +266,61 @@ fn an_address_has_a_set_of_names() {
     assert_fails(&outcome, &opaque, &TORN);
     assert_passes(&outcome, &good);
     assert_fails(&outcome, &bad, &TORN);
+}
+
+/// Requests that servers take for HTTP/1.1 with this host.
+#[test]
+fn requests_that_servers_read_in_another_way_are_denied() {
+    if !require_names() {
+        return;
+    }
+    let world = World::new();
+    let policy = world.deny(&["tracker.example"], "");
+    let plain = "GET / HTTP/1.1\r\nHost: tracker.example\r\n\r\n";
+    let long = format!("/ HTTP/1.1\r\n{}", format!("X: {}\r\n", "a".repeat(4000)).repeat(5));
+    for request in [
+        // nginx and Python take two digits of the minor version.
+        plain.replace("1.1", "1.01"),
+        // nginx goes past any number of empty lines.
+        format!("{}{plain}", "\r\n".repeat(9)),
+        // Node.js and Python look at `Host` alone.
+        plain.replace("GET /", "GET http://shop.example/"),
+        plain.replace("GET /", "GET http://[::1]/"),
+        // nginx takes four buffers of 8 KiB.
+        plain.replace("/ HTTP/1.1\r\n", &long),
+        // Node.js reads headers behind any version, and behind none.
+        plain.replace("1.1", "2.0"),
+        plain.replace(" HTTP/1.1", ""),
+        // Python takes any white space.
+        plain.replace("/ H", "/\u{b}H"),
+        plain.replace("GET", "A_METHOD-THAT-IS-LONGER-THAN-THE-OTHERS"),
+    ] {
+        let line = format!("bytes {FREE}:80 {}", hex(request.as_bytes()));
+        let outcome = world.script(&["--policy", &policy], &[&line]);
+        assert!(!world.heard("tracker.example"), "{}", &request[..request.len().min(60)]);
+        assert_fails(&outcome, &line, &TORN);
+    }
+}
+
+/// The server chooses by the second hello.
+#[test]
+fn a_second_hello_is_read_too() {
+    if !require_names() {
+        return;
+    }
+    let world = World::new();
+    let policy = world.deny(&["tracker.example"], "");
+    let [other, same, bad] = ["another.example", "shop.example", "tracker.example"]
+        .map(|second| format!("two-hellos {FREE}:443 shop.example {second}"));
+    let outcome = world.script(&["--policy", &policy], &[&same]);
+    assert_passes(&outcome, &same);
+    let shown = outcome.events.iter().filter(|event| event["hook"] == "tls");
+    assert_eq!(shown.count(), 1, "{:#?}", outcome.events);
+    let outcome = world.script(&["--policy", &policy], &[&other, &bad]);
+    assert_passes(&outcome, &other);
+    assert_fails(&outcome, &bad, &TORN);
+    assert_rule(denied(&outcome, "tls", "tracker.example"), "tracker.example");
+    assert!(world.heard("another.example") && !world.heard("tracker.example"));
 }
 
 /// A denied flow ends for the app, instead of hanging until somebody gives up.

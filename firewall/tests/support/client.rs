@@ -224,10 +224,10 @@ impl Client {
                 }
             }
             [word, ..] if word.starts_with("dns") => dns::act(words),
-            ["bytes" | "urgent" | "again" | "swap" | "two-hellos" | "own-answer", ..] => {
-                evasion::act(words)
+            ["urgent" | "again" | "swap" | "own-answer", ..] => evasion::act(words),
+            ["tls" | "http" | "http-absolute" | "opaque" | "bytes" | "two-hellos", ..] => {
+                payload::act(words)
             }
-            ["tls" | "http" | "http-absolute" | "opaque", ..] => payload::act(words),
             other => panic!("no such step: {other:?}"),
         }
     }

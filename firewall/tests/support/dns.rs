@@ -140,7 +140,7 @@ pub fn hex(bytes: &[u8]) -> String {
     if text.is_empty() { "-".to_owned() } else { text }
 }
 
-fn unhex(text: &str) -> Vec<u8> {
+pub fn unhex(text: &str) -> Vec<u8> {
     let digits = text.trim_start_matches('-');
     (0..digits.len())
         .step_by(2)

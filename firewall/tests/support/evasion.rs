@@ -14,8 +14,7 @@ use std::{
 
 use super::{
     client::{addr, check, sockaddr},
-    dns::{forged, hex, question, read_all},
-    payload::client_hello,
+    dns::{forged, question, read_all, unhex},
 };
 
 const PATIENCE: Duration = Duration::from_millis(2000);
@@ -23,13 +22,7 @@ const PATIENCE: Duration = Duration::from_millis(2000);
 /// A step of this file.
 pub fn act(words: &[&str]) -> io::Result<()> {
     match words {
-        // Bytes, and then one byte of an answer.
-        ["bytes", to, hex] => {
-            let mut stream = connect(to)?;
-            stream.write_all(&unhex(hex))?;
-            read_all(&mut stream, &mut [0])
-        }
-        // The same with an urgent byte of zero at a place, which no ordinary receiver gets to see.
+        // With an urgent byte of zero at a place, which no ordinary receiver gets to see.
         ["urgent", at, to, hex] => {
             let (mut stream, bytes) = (connect(to)?, unhex(hex));
             stream.set_nodelay(true)?;
@@ -63,16 +56,6 @@ pub fn act(words: &[&str]) -> io::Result<()> {
         // From a page that is written over when it was sent, so that what was looked at is not what
         // arrives. Nothing is waited for.
         ["swap", to, hex, other] => swap(to, &unhex(hex), &unhex(other)),
-        // A hello without a share of a key, so that the server asks for another (RFC 8446, section
-        // 4.1.4), and one with another name.
-        ["two-hellos", to, first, second] => {
-            let mut stream = connect(to)?;
-            stream.write_all(&without_share(client_hello("plain", first)))?;
-            read_all(&mut stream, &mut [0; 99])?;
-            stream.write_all(&client_hello("plain", second))?;
-            std::thread::sleep(Duration::from_millis(200));
-            stream.write_all(&[20, 3, 3, 0, 1, 1])
-        }
         // Asks a server of its own in a namespace of its own, where it has the resolver's address.
         ["own-answer", resolver, name, ip] => own_answer(resolver, name, ip.parse().expect("v4")),
         other => panic!("no such step: {other:?}"),
@@ -95,32 +78,6 @@ fn swap(to: &str, bytes: &[u8], other: &[u8]) -> io::Result<()> {
     file.write_all_at(other, 0)?;
     std::thread::sleep(Duration::from_millis(50));
     sent
-}
-
-/// Takes the extension `key_share` with one share of X25519 for one with none.
-fn without_share(mut hello: Vec<u8>) -> Vec<u8> {
-    const SHARE: [u8; 8] = [0, 51, 0, 38, 0, 36, 0, 29];
-    let at = hello.windows(8).position(|bytes| bytes == SHARE).expect("a share");
-    hello.splice(at..at + 42, [0, 51, 0, 2, 0, 0]);
-    // The lengths of the record, the message and the extensions.
-    let extensions = 9 + 34 + 33 + 8 + 2;
-    for place in [3, 7, extensions] {
-        let length = u16::from_be_bytes([hello[place], hello[place + 1]]) - 36;
-        hello[place..place + 2].copy_from_slice(&length.to_be_bytes());
-    }
-    hello
-}
-
-/// The bytes of a step.
-pub fn bytes(data: &[u8]) -> String {
-    hex(data)
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal digits"))
-        .collect()
 }
 
 fn connect(to: &str) -> io::Result<TcpStream> {

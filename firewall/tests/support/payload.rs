@@ -1,10 +1,14 @@
 //! The first bytes of a connection, made by hand: TLS, HTTP and what is neither.
 
-use std::{io, net::TcpStream, time::Duration};
+use std::{
+    io::{self, Write as _},
+    net::TcpStream,
+    time::Duration,
+};
 
 use super::{
     client::addr,
-    dns::{read_all, write_pieces},
+    dns::{read_all, unhex, write_pieces},
 };
 
 const PATIENCE: Duration = Duration::from_millis(2000);
@@ -21,13 +25,30 @@ pub fn act(words: &[&str]) -> io::Result<()> {
             exchange(to, format!("GET {url} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(), cuts)
         }
         ["opaque", to] => exchange(to, b"SSH-2.0-test\r\n", "whole"),
+        ["bytes", to, hex] => exchange(to, &unhex(hex), "whole"),
+        // A hello without a share of a key, so that the server asks for another (RFC 8446, section
+        // 4.1.4), one with another name, and what comes behind it.
+        ["two-hellos", to, first, second] => {
+            let mut stream = connect(to)?;
+            stream.write_all(&client_hello("no-share", first))?;
+            read_all(&mut stream, &mut [0; 99])?;
+            stream.write_all(&client_hello("plain", second))?;
+            read_all(&mut stream, &mut [0])?;
+            stream.write_all(&[20, 3, 3, 0, 1, 1])?;
+            stream.write_all(&[23, 3, 3, 0, 1, 1])
+        }
         other => panic!("no such step: {other:?}"),
     }
 }
 
-fn exchange(to: &str, data: &[u8], cuts: &str) -> io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&addr(to), PATIENCE)?;
+fn connect(to: &str) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&addr(to), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+fn exchange(to: &str, data: &[u8], cuts: &str) -> io::Result<()> {
+    let mut stream = connect(to)?;
     write_pieces(&mut stream, data, &places(cuts, data.len()))?;
     read_all(&mut stream, &mut [0])
 }
@@ -47,7 +68,7 @@ fn places(cuts: &str, length: usize) -> String {
 /// A record with a ClientHello (RFC 8446, section 4.1.2) that offers X25519. Forms: `plain`;
 /// `grease`, with reserved values in all places (RFC 8701); `large`, with a post-quantum key share
 /// before the name, so that the name is in the second segment; `ech`, with an encrypted hello
-/// beside the name.
+/// beside the name; `no-share`, with no key share.
 pub fn client_hello(form: &str, name: &str) -> Vec<u8> {
     let grease = form == "grease";
     let mut extensions = Vec::new();
@@ -59,6 +80,7 @@ pub fn client_hello(form: &str, name: &str) -> Vec<u8> {
     let shares = match form {
         // X25519MLKEM768: 1184 bytes and 32.
         "large" => [&[0x11, 0xec][..], &sized16(&[7; 1216]), &x25519].concat(),
+        "no-share" => Vec::new(),
         _ if grease => [&[0x2a, 0x2a, 0, 1, 0][..], &x25519].concat(),
         _ => x25519,
     };
