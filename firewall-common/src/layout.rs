@@ -6,14 +6,14 @@
 
 use crate::{
     evaluate::{NAMES, Named},
-    event::Identity,
+    event::{FlowEvent, Identity},
     flow::Address,
     name::Text,
-    parse::{dns::MESSAGE, payload::Payload},
+    parse::{dns::MESSAGE, payload::Payload, quic::Cid},
 };
 
 /// Version of everything that is pinned or crosses the ring buffer.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Generations that can be in the kernel at once: the running one and the one being built.
 pub const SLOTS: u32 = 2;
@@ -132,6 +132,14 @@ pub mod flags {
     pub const RECORD_ALLOW: u32 = 4;
     /// What is known by names that get different verdicts, and shows none, passes.
     pub const AMBIGUOUS_ALLOW: u32 = 8;
+    /// A QUIC Initial whose name decides is held back until user space has read it.
+    pub const QUIC_INSPECT: u32 = 16;
+    /// No QUIC passes.
+    pub const QUIC_BLOCK: u32 = 32;
+    /// QUIC passes, and user space is told what name it shows.
+    pub const QUIC_WATCH: u32 = 64;
+    /// What would be held back passes when nobody is there to read it.
+    pub const UNATTENDED_ALLOW: u32 = 128;
 }
 
 /// What is kept with a socket.
@@ -165,8 +173,7 @@ pub struct SocketState {
     /// Of [`socket`].
     pub flags: u32,
     /// The verdict that holds for later packets too: the destination's
-    /// [`crate::flow::fingerprint`] with the [`crate::verdict::Verdict`] in its low two bits, which
-    /// are 0 for a flow whose payload is to be looked at; or 0.
+    /// [`crate::flow::fingerprint`] with one of [`kept`] in its low two bits; or 0.
     ///
     /// One word, so that it is read and written whole: two threads that send on one socket to two
     /// destinations must never make a verdict of the one hold for the other.
@@ -175,6 +182,8 @@ pub struct SocketState {
     pub netns: u64,
     /// Where the socket is in the kernel's memory, as a number.
     pub socket: u64,
+    /// When the next datagram of it may be held, on the boot-time clock: see `held`.
+    pub held: u64,
     /// What the destination is known by.
     pub known: Known,
     /// Who made or last connected the socket.
@@ -196,6 +205,18 @@ pub struct Known {
 /// Bit of [`Known::confidence`]: the ClientHello has an encrypted one inside, so the name is the
 /// outer one's.
 pub const ENCRYPTED_HELLO: u32 = 0x100;
+
+/// What [`SocketState::kept`] says of the next packet.
+pub mod kept {
+    /// Its payload is looked at.
+    pub const INSPECT: u64 = 0;
+    /// It passes.
+    pub const PASS: u64 = 1;
+    /// It passes if it begins no connection of QUIC.
+    pub const OPAQUE: u64 = 2;
+    /// It is dropped.
+    pub const DENY: u64 = 3;
+}
 
 /// Bits of [`SocketState::flags`].
 pub mod socket {
@@ -319,6 +340,116 @@ pub struct PayloadState {
     pub started: u32,
     /// What was read.
     pub payload: Payload,
+}
+
+/// Connections of QUIC that are known, the least recently used out first.
+pub const MAX_CONNECTIONS: u32 = 1 << 14;
+
+/// Bytes of a datagram that can be handed to user space.
+pub const MAX_DATAGRAM: usize = 2000;
+
+/// Size of the ring buffer of [`Held`] in bytes.
+pub const HELD_BYTES: u32 = 1 << 20;
+
+/// Nanoseconds after which a reader of [`Held`] that gave no sign is taken to be gone.
+pub const PATIENCE: u64 = 5_000_000_000;
+
+/// A connection of QUIC, or a flow that has some.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ConnectionKey {
+    /// Cookie of the socket.
+    pub cookie: u64,
+    /// The other end.
+    pub address: Address,
+    /// Its port.
+    pub port: u32,
+    /// 1 for the flow, whose ID is empty.
+    pub flow: u32,
+    /// What the client sends to.
+    pub cid: Cid,
+}
+
+/// What is known of a connection or of a flow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Connection {
+    /// The generation that decided.
+    pub generation: u32,
+    /// [`crate::evaluate::Outcome::decision`]
+    pub decision: u32,
+    /// [`crate::verdict::Verdict`]
+    pub verdict: u32,
+    /// [`crate::verdict::Reason`], 0 if the decision says.
+    pub reason: u32,
+    /// What it is known by.
+    pub known: Known,
+    /// Of a flow: Initials that went out.
+    pub passed: u32,
+    /// Of a flow: those of them of which user space has said what they show.
+    pub verified: u32,
+}
+
+/// Why user space gets a datagram.
+pub mod held {
+    /// It was dropped, and is sent again.
+    pub const BACK: u32 = 0;
+    /// It has passed for what was said before; it is to say the same.
+    pub const PASSED: u32 = 1;
+    /// It has passed, and is to be recorded with the name that it shows.
+    pub const WATCHED: u32 = 2;
+}
+
+/// A datagram that user space reads.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Held {
+    /// What is known of its flow, without a verdict.
+    pub event: FlowEvent,
+    /// The app, as names are kept by.
+    pub app: u64,
+    /// Of [`held`].
+    pub why: u32,
+    /// Bytes of the datagram.
+    pub len: u32,
+    /// The datagram; past its length are bytes of others.
+    pub datagram: [u8; MAX_DATAGRAM],
+}
+
+/// What user space tells.
+pub mod told {
+    /// What the datagrams of a connection show.
+    pub const HELLO: u32 = 0;
+    /// What went out shows what was shown before.
+    pub const VERIFIED: u32 = 1;
+    /// A name leads to an address.
+    pub const AHEAD: u32 = 2;
+}
+
+/// What user space tells the kernel: the packet that a program is run on by hand.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Told {
+    /// Of [`told`].
+    pub kind: u32,
+    /// As [`Held::why`].
+    pub why: u32,
+    /// Of [`crate::parse::payload::answer`].
+    pub answer: u32,
+    /// Of [`crate::parse::payload::flags`].
+    pub flags: u32,
+    /// As [`Held::app`]; 0 is every app that knows no better.
+    pub app: u64,
+    /// Seconds that the address holds.
+    pub lifetime: u32,
+    /// Zero.
+    pub _pad: u32,
+    /// The connection.
+    pub cid: Cid,
+    /// As [`Held::event`]; of a name that leads to an address only that.
+    pub event: FlowEvent,
+    /// The name, in lower case.
+    pub name: Text,
 }
 
 /// Names of a CNAME chain that are kept.
@@ -456,19 +587,23 @@ counters! {
     Answers = "answers";
     /// Answers to what nobody asked.
     UnaskedAnswers = "unasked-answers";
-    /// TLS and HTTP payloads that could not be read.
+    /// TLS, QUIC and HTTP payloads that could not be read.
     MalformedPayload = "malformed-payload";
     /// Names, addresses or questions that could not be kept.
     NoName = "no-name";
     /// Packets that were dropped because no memory to read them in was free.
     NoScratch = "no-scratch";
+    /// QUIC datagrams held back for user space to read.
+    HeldInitials = "held-initials";
+    /// QUIC datagrams held back that user space never saw: too many at once.
+    LostInitials = "lost-initials";
 }
 
 const _: () = {
     assert!(size_of::<Header>() == 64 + 16 + 8 + 2 * DNS_PORTS + 24 * RESOLVERS);
     assert!(size_of::<Resolver>() == 24);
-    assert!(size_of::<SocketState>() == 104 + size_of::<Identity>());
-    assert!(core::mem::offset_of!(SocketState, identity) == 104);
+    assert!(size_of::<SocketState>() == 112 + size_of::<Identity>());
+    assert!(core::mem::offset_of!(SocketState, identity) == 112);
     assert!(size_of::<ExecutablePath>() == NAME_BYTES * PATH_NAMES + 8);
     assert!(size_of::<Offsets>() == 64);
     assert!(size_of::<FileId>() == 16);
@@ -478,4 +613,8 @@ const _: () = {
     assert!(size_of::<Question>() == 32);
     assert!(size_of::<Stream>() == 32 + MESSAGE);
     assert!(size_of::<NameText>() == size_of::<Text>() + 8 * CHAIN);
+    assert!(size_of::<ConnectionKey>() == 64);
+    assert!(size_of::<Connection>() == 40);
+    assert!(size_of::<Held>() == 136 + 16 + MAX_DATAGRAM);
+    assert!(size_of::<Told>() == 32 + 32 + 136 + size_of::<Text>());
 };

@@ -65,6 +65,10 @@ wire_enum! {
         Inbound = 6, "inbound";
         /// The address has names that get different verdicts, and the payload shows none.
         Ambiguous = 7, "ambiguous";
+        /// The settings let no QUIC pass.
+        Quic = 8, "quic";
+        /// The name in a QUIC Initial decides, and nobody is there to read it.
+        Unattended = 9, "unattended";
     }
 }
 
@@ -83,6 +87,8 @@ wire_enum! {
         Tls = 5, "tls";
         /// The host in an HTTP/1 request.
         Http = 6, "http";
+        /// The server name in a QUIC Initial.
+        Quic = 7, "quic";
     }
 }
 
@@ -95,6 +101,10 @@ wire_enum! {
         Tls = 2, "tls";
         /// HTTP/1 request.
         Http = 3, "http";
+        /// QUIC Initial.
+        Quic = 4, "quic";
+        /// The firewall has looked it up ahead.
+        Ahead = 5, "ahead";
     }
 }
 

@@ -6,7 +6,9 @@ use firewall_common::{
     evaluate::NAMES as KEPT,
     flow::{Address, TCP, UDP},
     forget::forget,
-    layout::{Answer, AnswerKey, CHAIN, Counter, MAX_ADDRESSES, MIN_LIFETIME},
+    layout::{
+        Answer, AnswerKey, CHAIN, Counter, MAX_ADDRESSES, MIN_LIFETIME, flags::QUIC_BLOCK,
+    },
     parse::{
         dns::{HEADER, Message, parameter, record},
         ip,
@@ -18,7 +20,9 @@ use crate::{
     maps::{ANSWERS, HEADERS, Led, NAMES, Scratch, count},
     names::{self, DNS, which},
     packet::{self, Skb},
-    policy, scratch, socket,
+    policy,
+    quic::{self, QUIC_READ},
+    scratch, socket,
     stream::{self, Way},
 };
 
@@ -49,6 +53,10 @@ pub fn arrived(ctx: &SkBuffContext) -> i32 {
     let active = policy::active();
     let Some(header) = policy::header(active) else { return PASS };
     if names::service(header, packet.src_port) != DNS {
+        let is_read = protocol == UDP && header.flags & (QUIC_BLOCK | QUIC_READ) != 0;
+        if is_read && quic::can_begin(skb, packet.transport) {
+            quic::arrived(active, skb, &packet);
+        }
         return PASS;
     }
     // SAFETY: reading a context member.

@@ -22,7 +22,7 @@ use firewall_ebpf::{
     answers, dns, egress, inspect,
     names::{self, which},
     packet::{self, Skb},
-    payload, policy, scratch, socket, stream,
+    payload, policy, quic as datagram, scratch, socket, stream,
 };
 
 firewall_ebpf::object!();
@@ -45,6 +45,12 @@ pub fn bench_decided(ctx: SkBuffContext) -> i32 {
 #[cgroup_skb(egress)]
 pub fn payload(ctx: SkBuffContext) -> i32 {
     inspect::inspect(&ctx)
+}
+
+/// As attached: datagrams that can be QUIC.
+#[cgroup_skb(egress)]
+pub fn quic(ctx: SkBuffContext) -> i32 {
+    datagram::inspect(&ctx)
 }
 
 /// A new flow with every packet: a random IPv4 address takes the place of the packet's own, and

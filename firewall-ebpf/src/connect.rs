@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use firewall_common::{
     event,
-    flow::{Address, Destination, TCP},
+    flow::{Address, Destination, TCP, UDP},
     layout::{Active, Counter, Header, SocketState, socket as socket_flags},
     verdict::{Hook, Reason, Verdict},
 };
@@ -20,6 +20,7 @@ use crate::{
     maps::count,
     names::{self, DNS},
     policy::{self, Judgement},
+    quic::QUIC_READ,
     socket::{self, Keep, Origin},
     stream,
 };
@@ -94,8 +95,13 @@ fn judge(ctx: &SockAddrContext, hook: Hook, address: Address) -> i32 {
     };
     if let Some(state) = state {
         // Not kept: the first packet is judged again, and recorded with its source.
-        let origin =
-            Origin { hook: hook as u8, src: Address::default(), src_port: 0, keep: Keep::Nothing };
+        let origin = Origin {
+            hook: hook as u8,
+            src: Address::default(),
+            src_port: 0,
+            keep: Keep::Nothing,
+            told: false,
+        };
         let ctx = addr.cast();
         socket::settle(state, ctx, active.generation(), settings, &destination, &origin, judgement);
     }
@@ -120,7 +126,7 @@ fn decide(active: Active, header: &Header, app: u64, netns: u64, to: &Destinatio
     if !judged.differ {
         return judged.judgement;
     }
-    if to.protocol == TCP {
+    if to.protocol == TCP || (to.protocol == UDP && header.flags & QUIC_READ != 0) {
         // What it sends first decides.
         return policy::ambiguous(Verdict::Allow, judged.judgement);
     }

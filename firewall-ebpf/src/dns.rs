@@ -58,6 +58,7 @@ pub fn prepare(
     scratch.trusted = u32::from(names::is_trusted(header, state.netns, &packet.destination));
     scratch.name = 0;
     scratch.known = 0;
+    scratch.told = 0;
     scratch.result = NOTHING;
 }
 

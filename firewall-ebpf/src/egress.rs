@@ -11,7 +11,7 @@ use firewall_common::{
     event::app,
     flow::{Destination, TCP, UDP, fingerprint},
     forget::forget,
-    layout::{Active, Counter, Header, SocketState, flags, socket as socket_flags},
+    layout::{Active, Counter, Header, SocketState, flags, kept, socket as socket_flags},
     parse::ip,
     verdict::{Hook, Reason, Verdict},
 };
@@ -22,6 +22,7 @@ use crate::{
     names::{self, DNS},
     packet::{self, Skb},
     policy::{self, Judgement},
+    quic,
     socket::{self, Keep, Origin},
 };
 
@@ -51,13 +52,14 @@ pub fn judge(ctx: &SkBuffContext, rewrite: impl FnOnce(&mut ip::Packet, &mut Soc
         return DROP_SILENTLY;
     };
     match kept_verdict(skb, active, state) {
-        DENY => {
+        kept::DENY => {
             count(Counter::DeniedPackets);
             emit::record(state, skb.cast());
             return DROP;
         }
-        ALLOW | AUDIT => return PASS,
-        INSPECT => return inspect(ctx),
+        kept::PASS => return PASS,
+        kept::INSPECT => return go_on(ctx, Jump::Inspect),
+        kept::OPAQUE => return go_on(ctx, Jump::Quic),
         _ => {}
     }
     // SAFETY: `sk` is not null, or it would have no state.
@@ -68,30 +70,28 @@ pub fn judge(ctx: &SkBuffContext, rewrite: impl FnOnce(&mut ip::Packet, &mut Soc
         return DROP_SILENTLY;
     }
     match undecided(skb, active, sk, state, rewrite) {
-        LOOK => inspect(ctx),
+        LOOK => go_on(ctx, Jump::Inspect),
+        LOOK_QUIC => go_on(ctx, Jump::Quic),
         decided => decided,
     }
 }
 
 /// In place of what the program returns: the payload is to be looked at.
 const LOOK: i32 = 4;
+/// The same for what can be QUIC.
+const LOOK_QUIC: i32 = 5;
 
-/// Goes on with the program that looks at payloads.
+/// Goes on with a program that looks at payloads.
 #[inline(always)]
-fn inspect(ctx: &SkBuffContext) -> i32 {
+fn go_on(ctx: &SkBuffContext, with: Jump) -> i32 {
     // SAFETY: nothing here is left undone.
-    unsafe { JUMPS.tail_call(ctx, Jump::Inspect as u32) };
+    unsafe { JUMPS.tail_call(ctx, with as u32) };
     // Fails closed: without that program nobody knows what the packet asks for.
     count(Counter::NoPolicy);
     DROP_SILENTLY
 }
 
-const ALLOW: u64 = Verdict::Allow as u64;
-const AUDIT: u64 = Verdict::Audit as u64;
-const DENY: u64 = Verdict::Deny as u64;
-/// The payload is looked at.
-const INSPECT: u64 = 0;
-/// Nothing is kept.
+/// In place of one of [`kept`]: nothing is.
 const NOTHING: u64 = 4;
 
 /// What is kept for where the packet goes.
@@ -104,10 +104,14 @@ fn kept_verdict(skb: *mut __sk_buff, active: Active, state: &SocketState) -> u64
     if kept & !3 != fingerprint {
         return NOTHING;
     }
-    if kept & 3 == INSPECT {
-        packet::hand_over(Skb(skb), &packet);
+    match kept & 3 {
+        kept::OPAQUE if !quic::can_begin(Skb(skb), packet.transport) => kept::PASS,
+        next @ (kept::OPAQUE | kept::INSPECT) => {
+            packet::hand_over(Skb(skb), &packet);
+            next
+        }
+        next => next,
     }
-    kept & 3
 }
 
 /// A packet whose flow has no verdict of the running generation.
@@ -142,11 +146,6 @@ fn undecided(
         && is_inbound(sk, state);
     let inbound = forget(u32::from(inbound)) != 0;
 
-    // A copy, so that what the matcher finds out of the address is not known of the packet: the
-    // verifier would follow every kind of address through all that comes after.
-    let address = packet.destination.address.forget();
-    let destination = Destination { address, ..packet.destination };
-
     // 1. The kernel's own control packets: neighbour discovery, resets, errors.
     // 2. Replies on a connection that came from outside.
     // 3. What cannot be read.
@@ -162,12 +161,16 @@ fn undecided(
             None => policy::no_policy(),
             Some(header) if unreadable => policy::unparsable(header),
             Some(header) => {
-                let (judgement, look) = decide(active, header, state, &destination);
-                if look {
+                let (judgement, look) = decide(active, header, state, &packet.destination);
+                if look != 0 {
+                    packet::hand_over(Skb(skb), &packet);
+                }
+                if look == LOOK {
                     let generation = forget(active.generation());
                     socket::wait(state, generation, header.flags, &packet, judgement.forget());
-                    packet::hand_over(Skb(skb), &packet);
-                    return LOOK;
+                }
+                if look != 0 {
+                    return look;
                 }
                 judgement
             }
@@ -179,6 +182,7 @@ fn undecided(
         src: packet.src,
         src_port: packet.src_port,
         keep: if !unreadable && packet.plain != 0 { Keep::Verdict } else { Keep::Nothing },
+        told: false,
     };
     socket::settle(
         state,
@@ -192,39 +196,46 @@ fn undecided(
     if judgement.passes() { PASS } else { DROP }
 }
 
-/// Decides by address and the names it is known by; and whether the payload has a say.
+/// Decides by address and the names it is known by; and whether the payload has a say: 0, [`LOOK`]
+/// or [`LOOK_QUIC`].
 #[inline(always)]
 fn decide(
     active: Active,
     header: &Header,
     state: &SocketState,
     to: &Destination,
-) -> (Judgement, bool) {
+) -> (Judgement, i32) {
     let is_tcp = to.protocol == TCP;
-    let service =
-        if is_tcp || to.protocol == UDP { forget(names::service(header, to.port)) } else { 0 };
+    let is_udp = to.protocol == UDP;
+    let service = if is_tcp || is_udp { forget(names::service(header, to.port)) } else { 0 };
     if service == DNS && names::is_trusted(header, state.netns, to) {
         // Question by question.
-        return (Judgement::without_decision(Verdict::Allow, Reason::Default), true);
+        return (Judgement::without_decision(Verdict::Allow, Reason::Default), LOOK);
     }
-    if to.port_hidden != 0 && header.name_lines != 0 && (is_tcp || to.protocol == UDP) {
+    if to.port_hidden != 0 && header.name_lines != 0 && (is_tcp || is_udp) {
         // A piece of a packet: the name could be in it.
-        return (policy::unparsable(header), false);
+        return (policy::unparsable(header), 0);
     }
     let judged = policy::judge(active, header, names::app(state), to);
+    let judgement = judged.judgement;
+    // Of what is recorded it is told where it goes, also where that has no say.
+    let named = header.name_lines != 0
+        || socket::is_recorded(header.flags, judgement.verdict, judgement.decision);
     let look = match service {
-        names::NO_DNS => is_tcp && header.name_lines != 0,
-        names::MULTICAST => header.name_lines != 0,
-        _ => true,
+        names::NO_DNS if is_tcp && named => LOOK,
+        names::NO_DNS if is_udp && quic::is_read(header.flags, named) => LOOK_QUIC,
+        names::NO_DNS => 0,
+        names::MULTICAST if header.name_lines == 0 => 0,
+        _ => LOOK,
     };
     if !judged.differ {
-        return (judged.judgement, look && judged.judgement.passes());
+        return (judgement, if judgement.passes() { look } else { 0 });
     }
-    if is_tcp && service == names::NO_DNS {
+    if service == names::NO_DNS && look != 0 {
         // Passes until its payload shows which name is meant.
-        return (policy::ambiguous(Verdict::Allow, judged.judgement), true);
+        return (policy::ambiguous(Verdict::Allow, judgement), look);
     }
-    (policy::no_name(header, judged.judgement), false)
+    (policy::no_name(header, judgement), 0)
 }
 
 /// Whether what a TCP socket sends is a reply: a listener's SYN-ACK, or an accepted connection.

@@ -25,13 +25,23 @@ use crate::{
 };
 
 /// In place of what the program returns: it depends on the judgement in scratch memory.
-const JUDGED: u32 = 8;
+pub const JUDGED: u32 = 8;
 /// The same, and what comes next can change it.
 const JUDGED_SO_FAR: u32 = 9;
 
 /// A packet whose payload is to be looked at.
 #[inline(always)]
 pub fn inspect(ctx: &SkBuffContext) -> i32 {
+    with_payload(ctx, look)
+}
+
+/// Does with a packet what `look` says, which is what the program returns, or [`JUDGED`]. It gets the
+/// number of the scratch memory, where [`dns::prepare`] has put what is known of the packet.
+#[inline(always)]
+pub fn with_payload(
+    ctx: &SkBuffContext,
+    look: impl FnOnce(u32, Skb, *mut bpf_sock) -> u32,
+) -> i32 {
     let skb = Skb(ctx.skb.skb);
     let active = policy::active();
     // SAFETY: reading a context member.
@@ -87,14 +97,20 @@ fn settle(index: u32, skb: Skb, state: &mut SocketState, done: u32) -> i32 {
         Keep::Nothing
     } else if scratch.service != NO_DNS || done == JUDGED_SO_FAR {
         Keep::Inspect
-    } else {
+    } else if scratch.protocol == u32::from(TCP) {
         Keep::Verdict
+    } else if judgement.passes() {
+        Keep::Opaque
+    } else {
+        // Of several connections on one flow only this one is denied.
+        Keep::Nothing
     };
     let origin = Origin {
         hook: scratch.hook as u8,
         src: scratch.src,
         src_port: scratch.src_port as u16,
         keep,
+        told: scratch.told != 0,
     };
     socket::settle(
         state,
@@ -260,13 +276,14 @@ fn read_payload(index: u32, skb: Skb, sk: *mut bpf_sock, segment: &packet::Segme
 /// Turns what came of a payload into a judgement.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge_shown(index: u32, answer: u32, bits: u32) -> u32 {
+pub extern "C" fn judge_shown(index: u32, answer: u32, bits: u32) -> u32 {
     let class = if answer == answer::NAME { names::name_class(index, which::ASKED) } else { 0 };
     let Some(scratch) = scratch::get(index) else { return DROP_SILENTLY as u32 };
     let Some(header) = HEADERS.get(scratch.slot) else { return DROP_SILENTLY as u32 };
-    let (via, hook) = match bits & flags::TLS {
+    let (via, hook) = match bits & (flags::TLS | flags::QUIC) {
         0 => (Via::Http, Hook::Http),
-        _ => (Via::Tls, Hook::Tls),
+        flags::TLS => (Via::Tls, Hook::Tls),
+        _ => (Via::Quic, Hook::Quic),
     };
     scratch.hook = hook as u32;
     if answer == answer::NAME {

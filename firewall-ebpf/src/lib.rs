@@ -23,6 +23,7 @@ pub mod dns;
 pub mod egress;
 pub mod emit;
 pub mod exec;
+pub mod held;
 pub mod identity;
 pub mod inspect;
 pub mod maps;
@@ -30,11 +31,13 @@ pub mod names;
 pub mod packet;
 pub mod payload;
 pub mod policy;
+pub mod quic;
 pub mod repeat;
 pub mod scratch;
 pub mod socket;
 pub mod sockopt;
 pub mod stream;
+pub mod tell;
 
 /// Required in an eBPF program's object, where nothing can be printed and nothing unwinds.
 #[macro_export]

@@ -11,7 +11,9 @@ use aya_ebpf::{
     },
 };
 use firewall_common::verdict::Hook;
-use firewall_ebpf::{answers, connect, egress as packet, exec, inspect, socket, sockopt};
+use firewall_ebpf::{
+    answers, connect, egress as packet, exec, inspect, quic as datagram, socket, sockopt, tell as told,
+};
 
 firewall_ebpf::object!();
 
@@ -51,6 +53,18 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
 #[cgroup_skb(egress)]
 pub fn payload(ctx: SkBuffContext) -> i32 {
     inspect::inspect(&ctx)
+}
+
+/// A datagram that can be QUIC.
+#[cgroup_skb(egress)]
+pub fn quic(ctx: SkBuffContext) -> i32 {
+    datagram::inspect(&ctx)
+}
+
+/// Run by hand: what user space has found out.
+#[cgroup_skb(egress)]
+pub fn tell(ctx: SkBuffContext) -> i32 {
+    told::tell(&ctx)
 }
 
 /// Every packet for a local socket.

@@ -10,12 +10,16 @@ use firewall_common::{
     evaluate::{BLOCK, Named},
     flow::{Address, Destination, SEEDS},
     layout::{
-        Active, AnswerKey, Answers, CHAIN, Counter, ExecutablePath, FileId, Header, INNER_MAP,
-        MAX_ADDRESSES, MAX_ANSWERS, MAX_EXECUTABLES, MAX_NAMES, MAX_PENDING, NameText, Offsets,
-        PayloadState, Question, RING_BYTES, SCRATCHES, SLOTS, SocketState, Stream, TEMPLATE_BLOCKS,
+        Active, AnswerKey, Answers, CHAIN, Connection, ConnectionKey, Counter, ExecutablePath,
+        FileId, HELD_BYTES, Header, INNER_MAP, MAX_ADDRESSES, MAX_ANSWERS, MAX_CONNECTIONS,
+        MAX_EXECUTABLES, MAX_NAMES, MAX_PENDING, NameText, Offsets, PayloadState, Question,
+        RING_BYTES, SCRATCHES, SLOTS, SocketState, Stream, TEMPLATE_BLOCKS, Told,
     },
     name_table::Suffixes,
-    parse::dns::{MESSAGE, NameReader},
+    parse::{
+        dns::{MESSAGE, NameReader},
+        quic::Cid,
+    },
 };
 
 use crate::policy::Judgement;
@@ -41,12 +45,14 @@ pub static SOCKETS: SkStorage<SocketState> = SkStorage::new();
 
 /// Further programs of the egress hook, by [`Jump`].
 #[map]
-pub static JUMPS: ProgramArray = ProgramArray::with_max_entries(1, 0);
+pub static JUMPS: ProgramArray = ProgramArray::with_max_entries(2, 0);
 
 /// Index of a program in [`JUMPS`].
 pub enum Jump {
     /// Looks at the payload of a flow.
     Inspect = 0,
+    /// Looks at a datagram that can be QUIC.
+    Quic = 1,
 }
 
 /// Questions that wait for an answer.
@@ -77,6 +83,26 @@ pub static ANSWERED: SkStorage<Stream> = SkStorage::new();
 /// What a socket has sent first.
 #[btf_map]
 pub static PAYLOADS: SkStorage<PayloadState> = SkStorage::new();
+
+/// Connections of QUIC, and the flows that have some.
+#[map]
+pub static CONNECTIONS: LruHashMap<ConnectionKey, Connection> =
+    LruHashMap::with_max_entries(MAX_CONNECTIONS, 0);
+
+/// Datagrams for user space to read: [`firewall_common::layout::Held`].
+#[map]
+pub static HELD: RingBuf = RingBuf::with_byte_size(HELD_BYTES, 0);
+
+/// When the reader of [`HELD`] last gave a sign, on the boot-time clock.
+#[map]
+pub static READER: Array<u64> = Array::with_max_entries(1, 0);
+
+/// When the next datagram of an app may be held, by a hash of the app: see [`crate::held`].
+#[map]
+pub static BUDGETS: Array<u64> = Array::with_max_entries(MAX_BUDGETS, 0);
+
+/// Apps whose datagrams are counted apart.
+pub const MAX_BUDGETS: u32 = 1024;
 
 /// Where messages are read.
 #[map]
@@ -152,6 +178,18 @@ pub struct Scratch {
     pub hook: u32,
     /// What came of the packet.
     pub judgement: Judgement,
+    /// 1 if user space records the flow.
+    pub told: u32,
+    /// Of [`firewall_common::layout::flags`].
+    pub flags: u32,
+    /// Where a packet of QUIC goes.
+    pub cid: Cid,
+    /// The connection that is looked up.
+    pub key: ConnectionKey,
+    /// What is written for it.
+    pub connection: Connection,
+    /// What user space tells.
+    pub tells: Told,
     /// The name asked for.
     pub asked: NameText,
     /// Another name.

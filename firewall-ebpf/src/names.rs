@@ -67,6 +67,11 @@ pub fn app(state: &SocketState) -> u64 {
     app.wrapping_add(state.netns.wrapping_mul(maps::seed(0) | 1))
 }
 
+/// In place of an app: every one that knows no name of an address.
+pub const ANYBODY: u64 = 0;
+/// In place of an app: nobody knows a name.
+pub const NOBODY: u64 = u64::MAX;
+
 /// The names that an app knows an address by; those that no longer hold among them.
 #[inline(always)]
 pub fn of(app: u64, address: Address, generation: u32) -> Option<&'static Answers> {
@@ -116,21 +121,30 @@ fn message(scratch: &Scratch) -> Message<'_> {
 pub extern "C" fn dns_name(index: u32, at: u32, which: u32) -> u32 {
     let Some(scratch) = scratch::get(index) else { return 0 };
     scratch.reader = NameReader::at(at);
-    repeat(NameReader::STEPS, read_label, &mut Walk { index, which });
-    scratch.reader.end()
+    repeat(NameReader::STEPS, read_label, &mut Walk { scratch, which });
+    scratch::get(index).map_or(0, |scratch| scratch.reader.end())
 }
 
 /// What the bodies of loops over a name need.
 struct Walk {
-    index: u32,
+    scratch: *mut Scratch,
     which: u32,
+}
+
+impl Walk {
+    #[inline(always)]
+    fn scratch(&mut self) -> &mut Scratch {
+        // SAFETY: who makes it lends the memory for the time of the loop.
+        unsafe { &mut *self.scratch }
+    }
 }
 
 /// Whether the loop is to end.
 extern "C" fn read_label(_: u32, walk: &mut Walk) -> i64 {
-    let Some(scratch) = scratch::get(walk.index) else { return 1 };
+    let which = walk.which;
+    let scratch = walk.scratch();
     let message = Message { bytes: &scratch.message, len: scratch.len };
-    let name = if walk.which == which::ASKED { &mut scratch.asked } else { &mut scratch.alias };
+    let name = if which == which::ASKED { &mut scratch.asked } else { &mut scratch.alias };
     i64::from(!scratch.reader.step(&message, &mut name.text))
 }
 
@@ -151,15 +165,19 @@ pub extern "C" fn name_class(index: u32, which: u32) -> u32 {
     let Some(scratch) = scratch::get(index) else { return 0 };
     let Some(header) = HEADERS.get(scratch.slot) else { return 0 };
     scratch.suffixes.start(header.name_keys);
-    repeat(Suffixes::STEPS, hash_bytes, &mut Walk { index, which });
-    scratch.suffixes.class(&Generation { slot: scratch.slot }, header)
+    repeat(Suffixes::STEPS, hash_bytes, &mut Walk { scratch, which });
+    match scratch::get(index) {
+        Some(scratch) => scratch.suffixes.class(&Generation { slot: scratch.slot }, header),
+        None => 0,
+    }
 }
 
 /// Whether the loop is to end.
 extern "C" fn hash_bytes(_: u32, walk: &mut Walk) -> i64 {
-    let Some(scratch) = scratch::get(walk.index) else { return 1 };
+    let which = walk.which;
+    let scratch = walk.scratch();
     let Some(header) = HEADERS.get(scratch.slot) else { return 1 };
-    let name = if walk.which == which::ASKED { &scratch.asked } else { &scratch.alias };
+    let name = if which == which::ASKED { &scratch.asked } else { &scratch.alias };
     i64::from(!scratch.suffixes.step(header.name_keys, &name.text))
 }
 

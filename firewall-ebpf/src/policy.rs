@@ -232,18 +232,18 @@ mod answer {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn weigh_address(active: u64, app: u64, high: u64, low: u64, asked: u64) -> u64 {
+extern "C" fn weigh_address(active: u64, who: u64, high: u64, low: u64, asked: u64) -> u64 {
     let active = Active(active);
     let Some(header) = HEADERS.get(active.slot()) else { return u64::from(DAMAGED.0) };
     let address = Address { high, low };
     let service = Service((asked & !ask::SHOWN) as u32);
     let tables = Generation { slot: active.slot() };
     let place = evaluate::place(&tables, header, address);
-    let answers = match names::any(app, address) {
-        true => names::of(app, address, active.generation()),
-        false => None,
-    };
     let now = names::now();
+    let answers = match who {
+        names::NOBODY => None,
+        who => names::of(who, address, active.generation()),
+    };
     let meant = match answers {
         Some(answers) => meant(answers, now, asked),
         None => 0,
@@ -257,12 +257,35 @@ extern "C" fn weigh_address(active: u64, app: u64, high: u64, low: u64, asked: u
         (meant >> index & 1 != 0, &answers.names[index].named)
     });
     let more = answers.more_until > now;
-    let several = weighed.names > 1 || more || answers.several >> (weighed.which & 3) & 1 != 0;
-    let differ = weighed.differ != 0 || more;
+    // What was looked up ahead is one of the names that the address may have: where it is denied,
+    // the app can still mean another.
+    let ahead = who == names::ANYBODY && asked & ask::SHOWN == 0;
+    let several = ahead || weighed.names > 1 || more || answers.several >> (weighed.which & 3) & 1 != 0;
+    let differ = weighed.differ != 0 || more || (ahead && !passes(weighed.leaf));
     u64::from(weighed.leaf.0)
         | if differ { answer::DIFFER } else { 0 }
         | if several { answer::SEVERAL } else { 0 }
         | u64::from((weighed.which & 3) + 1) << answer::WHICH
+}
+
+/// Who knows names of an address: the app, [`names::ANYBODY`] or [`names::NOBODY`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn knows(generation: u32, app: u64, high: u64, low: u64) -> u64 {
+    let address = Address { high, low };
+    if !names::any(app, address) && !names::any(names::ANYBODY, address) {
+        return names::NOBODY;
+    }
+    match names::of(app, address, generation) {
+        Some(answers) if meant(answers, names::now(), 0) != 0 => app,
+        _ => names::ANYBODY,
+    }
+}
+
+/// Whether a leaf lets a flow pass.
+#[inline(always)]
+fn passes(leaf: Cell) -> bool {
+    leaf.0 >> 29 == Verdict::Allow as u32 || leaf.0 >> 29 == Verdict::Audit as u32
 }
 
 /// The scratch memory with the name that the payload shows.
@@ -308,15 +331,17 @@ fn meant(answers: &Answers, now: u32, asked: u64) -> u32 {
 #[inline(always)]
 pub fn judge(active: Active, header: &Header, app: u64, to: &Destination) -> Judged {
     let Address { high, low } = to.address;
-    let answer = weigh_address(active.0, app, high, low, Service::of(to).0.into());
+    let who = knows(active.generation(), app, high, low);
+    let answer = weigh_address(active.0, who, high, low, Service::of(to).0.into());
     let mut judgement = of_leaf(header, Cell(answer as u32));
     let which = (answer >> answer::WHICH) as usize;
+    let via = if who == names::ANYBODY { Via::Ahead } else { Via::Dns };
     if which != 0
-        && let Some(answers) = names::of(app, to.address, active.generation())
+        && let Some(answers) = names::of(who, to.address, active.generation())
     {
         judgement.known = Known {
             name: answers.names[(which - 1) % NAMES].name,
-            via: Via::Dns as u32,
+            via: via as u32,
             confidence: match answer & answer::SEVERAL {
                 0 => Confidence::Unique as u32,
                 _ => Confidence::Ambiguous as u32,
@@ -344,7 +369,8 @@ pub fn judge_shown(
 ) -> Judgement {
     let Address { high, low } = to.address;
     let asked = u64::from(Service::of(to).0) | ask::SHOWN | u64::from(index) << ask::SCRATCH;
-    of_leaf(header, Cell(weigh_address(active.0, app, high, low, asked) as u32))
+    let who = knows(active.generation(), app, high, low);
+    of_leaf(header, Cell(weigh_address(active.0, who, high, low, asked) as u32))
 }
 
 /// The judgement that a leaf stands for.

@@ -4,12 +4,12 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
-    helpers::generated::{bpf_get_netns_cookie, bpf_sk_storage_get},
+    helpers::generated::{bpf_get_netns_cookie, bpf_ktime_get_boot_ns, bpf_sk_storage_get},
     programs::{SockContext, SockOpsContext},
 };
 use firewall_common::{
     flow::{Address, Destination, TCP, fingerprint},
-    layout::{Counter, SocketState, flags, socket},
+    layout::{Counter, SocketState, flags, kept, socket},
     parse::ip::Packet,
     verdict::{Hook, Verdict},
 };
@@ -55,6 +55,8 @@ pub struct Origin {
     pub src_port: u16,
     /// What holds for later packets.
     pub keep: Keep,
+    /// Whether user space records the flow, when it has read its name.
+    pub told: bool,
 }
 
 /// What holds for later packets of a flow.
@@ -66,6 +68,8 @@ pub enum Keep {
     Verdict,
     /// That their payload is looked at.
     Inspect,
+    /// That they pass if they begin no connection of QUIC.
+    Opaque,
 }
 
 /// Whether a verdict is recorded.
@@ -112,15 +116,20 @@ pub fn settle(
     state.src = origin.src;
     state.src_port = origin.src_port;
     state.flags &= !socket::WAITS;
+    let passes = judgement.passes();
     let kept = if origin.keep != Keep::Nothing && generation != 0 {
-        let verdict = if origin.keep == Keep::Verdict { judgement.verdict } else { 0 };
-        fingerprint(maps::seed, generation, destination) | u64::from(verdict)
+        let next = match origin.keep {
+            Keep::Inspect => kept::INSPECT,
+            _ if !passes => kept::DENY,
+            Keep::Opaque => kept::OPAQUE,
+            _ => kept::PASS,
+        };
+        fingerprint(maps::seed, generation, destination) | next
     } else {
         0
     };
     // SAFETY: a plain write; volatile, so that it is one write of the whole word.
     unsafe { (&raw mut state.kept).write_volatile(kept) };
-    let passes = judgement.passes();
     // A flow that may pass is recorded with its first packet, when its source is known and it is
     // more than a plan: resolvers connect UDP sockets only to learn a source address.
     if passes && (origin.hook == Hook::Connect as u8 || origin.hook == Hook::Sendmsg as u8) {
@@ -132,6 +141,11 @@ pub fn settle(
         (true, true) => Counter::Audit,
         (true, false) => Counter::Allow,
     });
+    if origin.told && passes {
+        // SAFETY: the helper has no preconditions.
+        state.recorded_at = unsafe { bpf_ktime_get_boot_ns() };
+        return;
+    }
     if !passes
         || (is_recorded(settings, judgement.verdict, judgement.decision) && state.recorded_at == 0)
     {

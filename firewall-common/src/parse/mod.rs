@@ -4,6 +4,7 @@ pub mod dns;
 mod http;
 pub mod ip;
 pub mod payload;
+pub mod quic;
 mod tls;
 
 /// Bytes that may not all be there: a packet in the kernel, a slice elsewhere.

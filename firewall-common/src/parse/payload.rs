@@ -43,6 +43,8 @@ pub mod flags {
     pub const TOO_LONG: u32 = 1 << 4;
     /// The name is known.
     pub const FOUND: u32 = 1 << 5;
+    /// The hello came in QUIC: nothing sets it here.
+    pub const QUIC: u32 = 1 << 6;
 }
 
 /// What is known of a stream between two packets. All zero is the start.

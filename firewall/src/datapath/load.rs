@@ -132,7 +132,7 @@ pub fn load(object: &[u8], cgroup: u64) -> Result<Loaded, Error> {
 pub const JUMPS: &str = "JUMPS";
 
 /// Programs that others jump to, with their place in [`JUMPS`]: `Jump` of the kernel programs.
-const JUMP_TARGETS: [(&str, u32); 1] = [("payload", 0)];
+const JUMP_TARGETS: [(&str, u32); 2] = [("payload", 0), ("quic", 1)];
 
 fn fill_jumps(ebpf: &mut Ebpf) -> Result<(), Error> {
     for (name, place) in JUMP_TARGETS {

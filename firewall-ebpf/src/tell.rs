@@ -1,0 +1,214 @@
+//! What user space has found out: the names in QUIC Initials, and the addresses of names that it
+//! looked up. It comes as the packet of a program that is attached nowhere and run by hand.
+//!
+//! So verdicts are reached here, with the tables of the running generation, and by one matcher.
+
+use aya_ebpf::{
+    helpers::generated::{bpf_ktime_get_boot_ns, bpf_skb_load_bytes},
+    programs::SkBuffContext,
+};
+use firewall_common::{
+    evaluate::Named,
+    event::FlowEvent,
+    flow::UDP,
+    forget::forget,
+    layout::{CHAIN, Connection, Counter, ENCRYPTED_HELLO, Told, held, told},
+    parse::{payload::flags, quic::Cid},
+};
+
+use crate::{
+    answers,
+    inspect::{self, JUDGED},
+    maps::{CONNECTIONS, EVENTS, HEADERS, Led, Scratch, count},
+    names::{self, NO_DNS, which},
+    packet::Skb,
+    policy,
+    quic::NO_CONNECTION,
+    scratch, socket,
+};
+
+/// It could not be taken in.
+const NOT_TAKEN: u32 = 0;
+/// It was, and nothing is denied for it.
+const TAKEN: u32 = 1;
+/// It was, and the connection is denied.
+const DENIED: u32 = 3;
+
+/// Takes in a [`Told`].
+#[inline(always)]
+pub fn tell(ctx: &SkBuffContext) -> i32 {
+    let Some(taken) = scratch::take() else { return NOT_TAKEN as i32 };
+    let done = match read(taken.index, Skb(ctx.skb.skb)) {
+        told::HELLO => hello(taken.index),
+        told::VERIFIED => verified(taken.index),
+        told::AHEAD => ahead(taken.index),
+        _ => NOT_TAKEN,
+    };
+    scratch::give_back(taken);
+    (forget(done) & 3) as i32
+}
+
+/// No kind of what is told.
+const NOTHING: u32 = u32::MAX;
+
+/// Puts into scratch memory what is told: its kind, or [`NOTHING`].
+#[inline(always)]
+fn read(index: u32, skb: Skb) -> u32 {
+    let active = policy::active();
+    let Some(scratch) = scratch::get(index) else { return NOTHING };
+    if policy::header(active).is_none() {
+        return NOTHING;
+    }
+    // SAFETY: the helper writes as many bytes as there are, or fails.
+    let result = unsafe {
+        let to = (&raw mut scratch.tells).cast();
+        bpf_skb_load_bytes(skb.context(), 0, to, size_of::<Told>() as u32)
+    };
+    if result != 0 {
+        return NOTHING;
+    }
+    scratch.slot = active.slot();
+    scratch.generation = active.generation();
+    scratch.app = scratch.tells.app;
+    scratch.src = scratch.tells.event.src;
+    scratch.src_port = u32::from(scratch.tells.event.src_port);
+    scratch.server = scratch.tells.event.dst;
+    scratch.port = u32::from(scratch.tells.event.dst_port);
+    scratch.protocol = u32::from(UDP);
+    scratch.service = NO_DNS;
+    scratch.trusted = 0;
+    scratch.name = 0;
+    scratch::copy(&mut scratch.asked.text, &scratch.tells.name);
+    scratch.asked.chain = [0; CHAIN];
+    scratch.tells.kind
+}
+
+/// Judges what the datagrams of a connection show.
+#[inline(always)]
+fn hello(index: u32) -> u32 {
+    let Some(scratch) = scratch::get(index) else { return NOT_TAKEN };
+    let (answer, bits) = (scratch.tells.answer, scratch.tells.flags | flags::QUIC);
+    if inspect::judge_shown(index, answer, bits) != JUDGED {
+        return NOT_TAKEN;
+    }
+    put(index)
+}
+
+/// Keeps the judgement in scratch memory for the connection, and records it where nothing else will.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn put(index: u32) -> u32 {
+    let Some(scratch) = scratch::get(index) else { return NOT_TAKEN };
+    let Some(header) = HEADERS.get(scratch.slot) else { return NOT_TAKEN };
+    let judgement = scratch.judgement;
+    let passes = judgement.passes();
+    let why = scratch.tells.why;
+    let recorded =
+        !passes || socket::is_recorded(header.flags, judgement.verdict, judgement.decision);
+    if recorded && (!passes || why == held::WATCHED) {
+        record(scratch);
+    }
+    if why == held::WATCHED {
+        return TAKEN;
+    }
+    scratch.key.cookie = scratch.tells.event.cookie;
+    scratch.key.address = scratch.server;
+    scratch.key.port = scratch.port;
+    scratch.key.flow = 0;
+    scratch.key.cid = scratch.tells.cid;
+    scratch.connection = Connection {
+        generation: scratch.generation,
+        decision: judgement.decision,
+        verdict: u32::from(judgement.verdict),
+        reason: u32::from(judgement.reason),
+        known: judgement.known,
+        ..NO_CONNECTION
+    };
+    if CONNECTIONS.insert(&scratch.key, &scratch.connection, 0).is_err() {
+        count(Counter::NoName);
+        return NOT_TAKEN;
+    }
+    // What another connection of the flow may has no say in one that is denied before it began.
+    if !passes && why == held::BACK {
+        return DENIED;
+    }
+    scratch.key.flow = 1;
+    scratch.key.cid = Cid { len: 0, _pad: 0, words: [0; 3] };
+    // SAFETY: the entry is not freed while the program runs.
+    if let Some(flow) = unsafe { CONNECTIONS.get(&scratch.key) }
+        && flow.generation == scratch.generation
+    {
+        scratch.connection.passed = flow.passed;
+        scratch.connection.verified = flow.verified;
+    }
+    if why == held::PASSED {
+        scratch.connection.verified = scratch.connection.verified.wrapping_add(1);
+    }
+    if CONNECTIONS.insert(&scratch.key, &scratch.connection, 0).is_err() {
+        count(Counter::NoName);
+    }
+    if passes { TAKEN } else { DENIED }
+}
+
+/// Notes that an Initial that went out shows what was shown before.
+#[inline(always)]
+fn verified(index: u32) -> u32 {
+    let Some(scratch) = scratch::get(index) else { return NOT_TAKEN };
+    scratch.key.cookie = scratch.tells.event.cookie;
+    scratch.key.address = scratch.server;
+    scratch.key.port = scratch.port;
+    scratch.key.flow = 1;
+    scratch.key.cid = Cid { len: 0, _pad: 0, words: [0; 3] };
+    let Some(flow) = CONNECTIONS.get_ptr_mut(&scratch.key) else { return NOT_TAKEN };
+    // SAFETY: the entry is not freed while the program runs, and only user space's one reader
+    // writes this member.
+    unsafe { (*flow).verified = (*flow).verified.wrapping_add(1) };
+    TAKEN
+}
+
+/// Writes an event with the judgement in scratch memory.
+#[inline(always)]
+fn record(scratch: &Scratch) {
+    let Some(mut entry) = EVENTS.reserve::<FlowEvent>(0) else {
+        count(Counter::LostEvents);
+        return;
+    };
+    let event: *mut FlowEvent = entry.as_mut_ptr();
+    let judgement = scratch.judgement;
+    // SAFETY: the entry is as large as the event.
+    unsafe {
+        scratch::copy(&mut *event, &scratch.tells.event);
+        (*event).time = bpf_ktime_get_boot_ns();
+        (*event).generation = scratch.generation;
+        (*event).verdict = judgement.verdict;
+        (*event).reason = judgement.reason;
+        (*event).decision = judgement.decision;
+        (*event).hook = scratch.hook as u8;
+        (*event).name = judgement.known.name;
+        (*event).via = judgement.known.via as u8;
+        (*event).confidence = judgement.known.confidence as u8;
+        (*event).encrypted_hello =
+            u8::from(judgement.known.confidence & ENCRYPTED_HELLO != 0);
+    }
+    entry.submit(0);
+    count(if judgement.passes() { Counter::Allow } else { Counter::Deny });
+}
+
+/// Ties an address to a name for every app that knows no name of it.
+#[inline(always)]
+fn ahead(index: u32) -> u32 {
+    let class = names::name_class(index, which::ASKED);
+    let Some(scratch) = scratch::get(index) else { return NOT_TAKEN };
+    scratch.name = scratch.suffixes.whole;
+    scratch.app = 0;
+    scratch.now = names::now();
+    scratch.more = 0;
+    scratch.named = Named { classes: [class, 0, 0, 0], trusted: 0 };
+    scratch.led[0] = Led {
+        to: scratch.server,
+        lifetime: u64::from(scratch.tells.lifetime),
+    };
+    scratch.addresses = 1;
+    names::keep_name(index, 0);
+    answers::keep(index, 0)
+}
