@@ -2,7 +2,7 @@
 
 use crate::{
     flow::Address,
-    layout::FileId,
+    layout::{FileId, Held, held},
     verdict::{Confidence, Hook, Reason, Verdict, Via},
 };
 
@@ -98,14 +98,9 @@ macro_rules! read {
     ($bytes:expr, $($ty:ty),+) => { ($(<$ty>::from_ne_bytes(take(&mut $bytes)?)),+) };
 }
 
-impl TryFrom<&[u8]> for FlowEvent {
-    type Error = Malformed;
-
-    fn try_from(mut bytes: &[u8]) -> Result<Self, Malformed> {
-        if bytes.len() != size_of::<Self>() {
-            return Err(Malformed);
-        }
-        let b = &mut bytes;
+impl FlowEvent {
+    /// Takes one from the start of `bytes`, whatever it says.
+    fn take(b: &mut &[u8]) -> Result<Self, Malformed> {
         let (time, cookie) = read!(*b, u64, u64);
         let src = address(b)?;
         let dst = address(b)?;
@@ -118,15 +113,6 @@ impl TryFrom<&[u8]> for FlowEvent {
         let (cgroup, pid, uid) = read!(*b, u64, u32, u32);
         let comm = take(b)?;
         let (kind, identity_pad) = read!(*b, u32, u32);
-        if Verdict::from_wire(verdict).is_none()
-            || Hook::from_wire(hook).is_none()
-            || (reason != 0 && Reason::from_wire(reason).is_none())
-            || (reason == 0 && decision == 0)
-            || (via != 0 && Via::from_wire(via).is_none())
-            || (confidence != 0 && Confidence::from_wire(confidence).is_none())
-        {
-            return Err(Malformed);
-        }
         Ok(Self {
             time,
             cookie,
@@ -156,6 +142,56 @@ impl TryFrom<&[u8]> for FlowEvent {
                 _pad: identity_pad,
             },
         })
+    }
+}
+
+impl TryFrom<&[u8]> for FlowEvent {
+    type Error = Malformed;
+
+    fn try_from(mut bytes: &[u8]) -> Result<Self, Malformed> {
+        let event = Self::take(&mut bytes)?;
+        let Self { verdict, hook, reason, decision, via, confidence, .. } = event;
+        if !bytes.is_empty()
+            || Verdict::from_wire(verdict).is_none()
+            || Hook::from_wire(hook).is_none()
+            || (reason != 0 && Reason::from_wire(reason).is_none())
+            || (reason == 0 && decision == 0)
+            || (via != 0 && Via::from_wire(via).is_none())
+            || (confidence != 0 && Confidence::from_wire(confidence).is_none())
+        {
+            return Err(Malformed);
+        }
+        Ok(event)
+    }
+}
+
+/// A [`Held`], as it is read.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldDatagram<'a> {
+    /// What is known of its flow, without a verdict.
+    pub event: FlowEvent,
+    /// The app.
+    pub app: u64,
+    /// Of [`crate::layout::held`].
+    pub why: u32,
+    /// The datagram.
+    pub datagram: &'a [u8],
+}
+
+impl<'a> TryFrom<&'a [u8]> for HeldDatagram<'a> {
+    type Error = Malformed;
+
+    fn try_from(mut bytes: &'a [u8]) -> Result<Self, Malformed> {
+        if bytes.len() != size_of::<Held>() {
+            return Err(Malformed);
+        }
+        let event = FlowEvent::take(&mut bytes)?;
+        let (app, why, len) = read!(bytes, u64, u32, u32);
+        let datagram = bytes.get(..len as usize).ok_or(Malformed)?;
+        if why > held::WATCHED {
+            return Err(Malformed);
+        }
+        Ok(Self { event, app, why, datagram })
     }
 }
 

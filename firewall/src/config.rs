@@ -20,7 +20,7 @@ use crate::{
     intel::organisations::Organisations,
     policy::{
         Default as Standard,
-        compile::{Inbound, OnDeny, Settings},
+        compile::{Inbound, OnDeny, Quic, Settings},
         diagnostic::{Diagnostics, Place, Severity, quoted},
         parse::{
             integer, nearest, not_utf8,
@@ -45,12 +45,14 @@ const STUBS: [IpAddr; 2] =
 const DNS: u16 = 53;
 
 /// The keys of `firewall.toml`. A key that is not here is an error.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 12] = [
     "default",
     "on_deny",
     "inbound",
     "unparsable",
     "ambiguous",
+    "quic",
+    "quic_unattended",
     "resolvers",
     "dns_ports",
     "organisations",
@@ -71,6 +73,10 @@ pub struct Config {
     pub unparsable: Option<Standard>,
     /// Flows known by several names, of which one is denied, that show no name.
     pub ambiguous: Option<Standard>,
+    /// QUIC.
+    pub quic: Option<Quic>,
+    /// QUIC whose name decides while nobody is there to read it.
+    pub quic_unattended: Option<Standard>,
     /// Resolvers whose answers can support an allow by name, in place of the system's.
     pub resolvers: Option<Vec<(IpAddr, u16)>>,
     /// Ports that are asked for names beside 53.
@@ -161,6 +167,8 @@ impl Config {
             inbound: self.inbound.unwrap_or(standard.inbound),
             unparsable: self.unparsable.unwrap_or(standard.unparsable),
             ambiguous: self.ambiguous.unwrap_or(standard.ambiguous),
+            quic: self.quic.unwrap_or(standard.quic),
+            quic_unattended: self.quic_unattended.unwrap_or(standard.quic_unattended),
             record_allow: standard.record_allow,
             observe: standard.observe,
             resolvers: self.resolvers.clone().unwrap_or(resolvers),
@@ -178,6 +186,12 @@ impl Walker<'_> {
             ("unreachable", OnDeny::Unreachable),
             ("blackhole", OnDeny::Blackhole),
         ];
+        let quic = [
+            ("inspect", Quic::Inspect),
+            ("block", Quic::Block),
+            ("allow", Quic::Allow),
+        ];
+        let unattended = [("block", Standard::Drop), ("allow", Standard::Allow)];
         let replies = [("allow", Inbound::Allow), ("enforce", Inbound::Enforce)];
         let fields = self.fields(root, &KEYS, "`firewall.toml`", |key| match key {
             "policy" | "rule" | "list" => {
@@ -198,6 +212,10 @@ impl Walker<'_> {
             inbound: fields.field("inbound").and_then(|field| self.word(field, &replies)),
             unparsable: fields.field("unparsable").and_then(|field| self.word(field, &passes)),
             ambiguous: fields.field("ambiguous").and_then(|field| self.word(field, &passes)),
+            quic: fields.field("quic").and_then(|field| self.word(field, &quic)),
+            quic_unattended: fields
+                .field("quic_unattended")
+                .and_then(|field| self.word(field, &unattended)),
             resolvers: resolvers.map(|field| self.few(field, RESOLVERS, "[\"10.0.0.1\"]", server)),
             dns_ports: fields
                 .field("dns_ports")

@@ -6,6 +6,7 @@ pub mod btf;
 pub mod load;
 pub mod probe;
 pub mod sys;
+pub mod tell;
 
 /// The kernel programs as built.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/firewall-ebpf"));

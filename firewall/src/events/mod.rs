@@ -7,6 +7,7 @@
 pub mod coalesce;
 pub mod enrich;
 pub mod executables;
+pub mod held;
 pub mod messages;
 pub mod names;
 pub mod reader;

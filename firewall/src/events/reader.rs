@@ -6,7 +6,7 @@ use aya::{
     Ebpf,
     maps::{MapData, MapError, PerCpuArray, RingBuf},
 };
-use firewall_common::{event::FlowEvent, layout::Counter};
+use firewall_common::{event::Malformed, layout::Counter};
 use tokio::io::unix::AsyncFd;
 
 /// Why there is nothing to read.
@@ -23,17 +23,17 @@ pub enum Error {
     Wait(#[from] io::Error),
 }
 
-/// Reads events.
+/// Reads a ring buffer.
 pub struct Reader {
     ring: AsyncFd<RingBuf<MapData>>,
-    /// Events that could not be decoded: of another version, or damaged.
+    /// Entries that could not be decoded: of another version, or damaged.
     pub malformed: u64,
 }
 
 impl Reader {
-    /// Takes the ring buffer of loaded programs. To be called in a runtime.
-    pub fn new(ebpf: &mut Ebpf) -> Result<Self, Error> {
-        let map = ebpf.take_map("EVENTS").ok_or(Error::Missing("EVENTS"))?;
+    /// Takes the ring buffer of that name of loaded programs. To be called in a runtime.
+    pub fn new(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
+        let map = ebpf.take_map(name).ok_or(Error::Missing(name))?;
         let ring = RingBuf::try_from(map)?;
         // SAFETY: the ring buffer owns its descriptor and keeps it open as long as it lives.
         let ring = unsafe { AsyncFd::register(ring) }.map_err(io::Error::from)?;
@@ -46,13 +46,16 @@ impl Reader {
         Ok(())
     }
 
-    /// The next event, if there is one now.
-    pub fn next_event(&mut self) -> Option<FlowEvent> {
+    /// Gives the next entry to `read`, if there is one now that can be decoded.
+    pub fn read_next<T>(
+        &mut self,
+        mut read: impl FnMut(&[u8]) -> Result<T, Malformed>,
+    ) -> Option<T> {
         loop {
             let item = self.ring.get_mut().next()?;
-            match FlowEvent::try_from(&*item) {
-                Ok(event) => return Some(event),
-                Err(_) => self.malformed += 1,
+            match read(&item) {
+                Ok(decoded) => return Some(decoded),
+                Err(Malformed) => self.malformed += 1,
             }
         }
     }

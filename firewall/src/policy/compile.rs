@@ -26,7 +26,7 @@ use firewall_common::{
     verdict::Verdict,
 };
 
-pub use settings::{Inbound, OnDeny, Settings};
+pub use settings::{Inbound, OnDeny, Quic, Settings};
 
 use self::groups::{AddressGroups, NameGroups};
 use super::{Action, Destinations, Mode, Policy, Rule};

@@ -21,7 +21,10 @@ use std::{
     time::Duration,
 };
 
-use firewall_common::layout::Counter;
+use firewall_common::{
+    event::{FlowEvent, HeldDatagram},
+    layout::Counter,
+};
 use nix::{
     sys::signal::kill,
     time::ClockId,
@@ -31,12 +34,16 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     cgroup::{self, Group, Hierarchy},
-    datapath::{self, apply, attach, load, sys},
+    datapath::{
+        self, apply, attach, load, sys,
+        tell::{self, Teller},
+    },
     events::{
         Event, Lost, SCHEMA,
         coalesce::Coalescer,
         enrich::{Enricher, nanoseconds},
         executables::Executables,
+        held::Initials,
         messages::Messages,
         names::Names,
         reader::{self, Counters, Reader},
@@ -83,6 +90,9 @@ pub enum Error {
     /// The events.
     #[error(transparent)]
     Reader(#[from] reader::Error),
+    /// What the kernel is told.
+    #[error(transparent)]
+    Tell(#[from] tell::Error),
     /// The tables of countries and owners.
     #[error(transparent)]
     Intel(#[from] intel::Error),
@@ -223,7 +233,13 @@ impl Place {
         give_memory_back();
         let attached = attach::attach(&loaded, self.group.open()?.as_fd())?;
         attached.pin(&self.pins.directory)?;
-        let reader = Reader::new(&mut loaded.ebpf)?;
+        let reader = Reader::new(&mut loaded.ebpf, "EVENTS")?;
+        let mut quic = Quic {
+            reader: Reader::new(&mut loaded.ebpf, "HELD")?,
+            initials: Initials::default(),
+            teller: Teller::new(&mut loaded)?,
+        };
+        quic.teller.is_here()?;
         let counters = Counters::new(&mut loaded.ebpf)?;
         let explainer = Explainer { generation: &plan.generation, intel: plan.intel };
         let executables = Executables::new(&mut loaded.ebpf)?;
@@ -246,7 +262,6 @@ impl Place {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ended = loop {
             tokio::select! {
-                biased;
                 ended = command.wait() => break ended.map_err(system("cannot wait for the command"))?,
                 signal = signals.next(pid) => {
                     let (signal, pass_on) = signal.map_err(system("cannot take a signal"))?;
@@ -255,8 +270,9 @@ impl Place {
                         let _ = kill(pid, signal);
                     }
                 }
+                ready = quic.reader.ready() => { ready?; quic.read(); }
                 ready = recorder.reader.ready() => { ready?; recorder.drain(tell)?; }
-                _ = tick.tick() => recorder.tick(tell)?,
+                _ = tick.tick() => { quic.tick()?; recorder.tick(tell)?; }
             }
         };
         self.end_what_is_left(tell);
@@ -298,13 +314,52 @@ fn give_memory_back() {
 }
 
 /// Counters that stay at zero on a sound machine, and what it means if they do not.
-const UNEXPECTED: [(Counter, &str); 5] = [
+const UNEXPECTED: [(Counter, &str); 6] = [
     (Counter::NoState, "no memory for the state of a socket, packets were dropped"),
     (Counter::NoPolicy, "the tables in the kernel had no answer, flows were denied"),
     (Counter::NoScratch, "no memory was free to read packets in, they were dropped"),
     (Counter::MalformedDns, "DNS messages could not be read, names may be missing"),
+    (Counter::LostInitials, "more QUIC connections began at once than could be read, packets were dropped"),
     (Counter::NoName, "names or addresses of answers could not be kept, names may be missing"),
 ];
+
+/// Reads the names in QUIC Initials for the kernel.
+struct Quic {
+    reader: Reader,
+    initials: Initials,
+    teller: Teller,
+}
+
+/// Datagrams that are read before something else has its turn.
+const AT_ONCE: usize = 256;
+
+impl Quic {
+    fn read(&mut self) {
+        let Self { reader, initials, teller } = self;
+        for _ in 0..AT_ONCE {
+            let now = boot_time();
+            let read = reader.read_next(|bytes| {
+                initials.take(&HeldDatagram::try_from(bytes)?, now, teller);
+                Ok(())
+            });
+            if read.is_none() {
+                break;
+            }
+        }
+    }
+
+    fn tick(&mut self) -> Result<(), Error> {
+        self.teller.is_here()?;
+        self.read();
+        self.initials.expire(boot_time(), &mut self.teller);
+        Ok(())
+    }
+}
+
+fn boot_time() -> Duration {
+    let now = u64::try_from(nanoseconds(ClockId::CLOCK_BOOTTIME)).unwrap_or_default();
+    Duration::from_nanos(now)
+}
 
 /// Takes events from the kernel to the log.
 struct Recorder<'a> {
@@ -320,7 +375,7 @@ struct Recorder<'a> {
 impl Recorder<'_> {
     fn drain(&mut self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Error> {
         let mut due = Vec::new();
-        while let Some(event) = self.reader.next_event() {
+        while let Some(event) = self.reader.read_next(|bytes| FlowEvent::try_from(bytes)) {
             self.destroyer.consider(&event);
             self.coalescer.push(event, |event| due.push(event));
         }
@@ -330,7 +385,7 @@ impl Recorder<'_> {
     fn tick(&mut self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Error> {
         self.drain(tell)?;
         self.pass_on_messages(tell);
-        let now = u64::try_from(nanoseconds(ClockId::CLOCK_BOOTTIME)).unwrap_or_default();
+        let now = boot_time().as_nanos() as u64;
         let mut due = Vec::new();
         self.coalescer.tick(now, |event| due.push(event));
         self.record(&due, tell)?;
@@ -380,7 +435,7 @@ impl Recorder<'_> {
 
     fn record(
         &mut self,
-        events: &[firewall_common::event::FlowEvent],
+        events: &[FlowEvent],
         tell: &mut dyn FnMut(Notice<'_>),
     ) -> Result<(), Error> {
         for event in events {

@@ -24,6 +24,10 @@ pub struct Settings {
     pub unparsable: Default,
     /// What holds for flows known by names that get different verdicts, and that show none.
     pub ambiguous: Default,
+    /// What becomes of QUIC.
+    pub quic: Quic,
+    /// What becomes of QUIC whose name decides while nobody is there to read it.
+    pub quic_unattended: Default,
     /// Whether allowed flows are recorded.
     pub record_allow: bool,
     /// Whether everything that would be denied is let through and recorded.
@@ -45,6 +49,8 @@ impl std::default::Default for Settings {
             inbound: Inbound::Allow,
             unparsable: Default::Drop,
             ambiguous: Default::Drop,
+            quic: Quic::Inspect,
+            quic_unattended: Default::Drop,
             record_allow: true,
             observe: false,
             resolvers: Vec::new(),
@@ -84,6 +90,17 @@ pub enum Inbound {
     Enforce,
 }
 
+/// What becomes of QUIC (RFC 9000).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quic {
+    /// The server name that a connection begins with is judged, before anything gets out.
+    Inspect,
+    /// None passes.
+    Block,
+    /// It is a datagram like any other: judged by address, and by the names the address is known by.
+    Allow,
+}
+
 impl Settings {
     /// A header with what the settings say, and no tables.
     pub(super) fn header(&self) -> Result<Header, Error> {
@@ -112,12 +129,19 @@ impl Settings {
     }
 
     fn flags(&self) -> u32 {
-        let mut bits = 0;
+        // Who only observes holds nothing back.
+        let mut bits = match (self.quic, self.observe) {
+            (Quic::Allow, _) => 0,
+            (_, true) => flags::QUIC_WATCH,
+            (Quic::Inspect, false) => flags::QUIC_INSPECT,
+            (Quic::Block, false) => flags::QUIC_BLOCK,
+        };
         for (is, bit) in [
             (self.observe || self.unparsable == Default::Allow, flags::UNPARSABLE_ALLOW),
             (self.inbound == Inbound::Enforce, flags::INBOUND_ENFORCE),
             (self.record_allow, flags::RECORD_ALLOW),
             (self.observe || self.ambiguous == Default::Allow, flags::AMBIGUOUS_ALLOW),
+            (self.quic_unattended == Default::Allow, flags::UNATTENDED_ALLOW),
         ] {
             if is {
                 bits |= bit;
@@ -148,5 +172,10 @@ mod tests {
         assert_eq!(settings.header().unwrap().flags & passing, 0);
         let settings = Settings { observe: true, ..settings };
         assert_eq!(settings.header().unwrap().flags & passing, passing);
+        for quic in [Quic::Inspect, Quic::Block, Quic::Allow] {
+            let settings = Settings { quic, ..settings.clone() };
+            let holding = flags::QUIC_INSPECT | flags::QUIC_BLOCK;
+            assert_eq!(settings.header().unwrap().flags & holding, 0);
+        }
     }
 }

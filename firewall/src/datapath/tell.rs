@@ -1,0 +1,123 @@
+//! Telling the kernel what was found out here, while its programs run.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    time::Duration,
+};
+
+use aya::{
+    Ebpf,
+    maps::{Array, MapData},
+};
+use firewall_common::{
+    event::FlowEvent,
+    flow::Address,
+    layout::{Told, told},
+    name::Text,
+    parse::quic::Cid,
+};
+use nix::time::{ClockId, clock_gettime};
+
+use super::{apply, load, load::Loaded, sys};
+
+/// Why nothing can be told.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The object lacks a program.
+    #[error(transparent)]
+    Load(#[from] load::Error),
+    /// A map is missing or cannot be written.
+    #[error(transparent)]
+    Map(#[from] apply::Error),
+    /// The program cannot be held.
+    #[error("cannot hold the program `tell`: {0}")]
+    Hold(#[source] io::Error),
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The kernel had no room for it, or no generation is in place.
+    NotTaken,
+    /// It was taken in.
+    Taken,
+    /// It was taken in, and the connection is denied.
+    Denied,
+}
+
+/// Tells the kernel programs what they cannot find out themselves.
+pub struct Teller {
+    program: OwnedFd,
+    reader: Array<MapData, u64>,
+    /// How often the kernel did not take in what it was told.
+    pub not_taken: u64,
+}
+
+/// Bytes of an Ethernet header, which the kernel takes off.
+const ETHERNET: usize = 14;
+
+impl Teller {
+    /// For loaded programs.
+    pub fn new(loaded: &mut Loaded) -> Result<Self, Error> {
+        let program = loaded.program("tell")?.try_clone_to_owned().map_err(Error::Hold)?;
+        let reader = take(&mut loaded.ebpf, "READER")?;
+        Ok(Self { program, reader, not_taken: 0 })
+    }
+
+    /// Gives the sign that somebody reads what the kernel hands over.
+    pub fn is_here(&mut self) -> Result<(), Error> {
+        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        self.reader.set(0, now, 0).map_err(apply::Error::Write)?;
+        Ok(())
+    }
+
+    /// Tells it.
+    pub fn tell(&mut self, what: &Told) -> Answer {
+        let mut frame = [0; ETHERNET + size_of::<Told>()];
+        // SAFETY: integers without padding, by the sizes that `layout` asserts.
+        let bytes = unsafe {
+            std::slice::from_raw_parts((&raw const *what).cast::<u8>(), size_of::<Told>())
+        };
+        frame[ETHERNET..].copy_from_slice(bytes);
+        match sys::test_run(self.program.as_fd(), &frame, 1).map(|run| run.returned) {
+            Ok(1) => Answer::Taken,
+            Ok(3) => Answer::Denied,
+            _ => {
+                self.not_taken += 1;
+                Answer::NotTaken
+            }
+        }
+    }
+
+    /// Tells that a name leads to an address for so many seconds. It counts for apps that know no
+    /// name of the address.
+    pub fn leads_to(&mut self, name: &str, address: Address, lifetime: u32) -> Answer {
+        let mut text = Text::EMPTY;
+        name.bytes().take(text.bytes.len()).for_each(|byte| text.push(byte));
+        let event = FlowEvent { dst: address, ..FlowEvent::default() };
+        self.tell(&Told { kind: told::AHEAD, lifetime, event, name: text, ..nothing() })
+    }
+}
+
+/// Nothing yet.
+pub fn nothing() -> Told {
+    Told {
+        kind: u32::MAX,
+        why: 0,
+        answer: 0,
+        flags: 0,
+        app: 0,
+        lifetime: 0,
+        _pad: 0,
+        cid: Cid::default(),
+        event: FlowEvent::default(),
+        name: Text::EMPTY,
+    }
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Array<MapData, u64>, Error> {
+    let map = ebpf.take_map(name).ok_or(apply::Error::Map(name))?;
+    Ok(Array::try_from(map).map_err(apply::Error::Write)?)
+}
