@@ -14,7 +14,7 @@ use firewall_common::{
 use crate::{
     dns::{self, MALFORMED, NOTHING},
     egress::{DROP, DROP_SILENTLY, PASS},
-    maps::{HEADERS, Scratch, count},
+    maps::{HEADERS, count},
     names::{self, DNS, NO_DNS, which},
     packet::{self, Skb},
     payload,
@@ -147,11 +147,11 @@ fn look(index: u32, skb: Skb, sk: *mut bpf_sock) -> u32 {
         return judge_asked(index);
     }
     let Some(segment) = packet::segment(skb, transport) else {
-        return unreadable(scratch);
+        return unreadable(index);
     };
     if segment.urgent {
         // Whoever receives it reads other bytes than are in the stream.
-        return unreadable(scratch);
+        return unreadable(index);
     }
     if service == DNS {
         let Some(stream) = stream::asked(sk.cast()) else {
@@ -167,11 +167,18 @@ fn look(index: u32, skb: Skb, sk: *mut bpf_sock) -> u32 {
 }
 
 /// Judges what cannot be read.
-#[inline(always)]
-fn unreadable(scratch: &mut Scratch) -> u32 {
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn unreadable(index: u32) -> u32 {
+    let Some(scratch) = scratch::get(index) else { return DROP_SILENTLY as u32 };
     let Some(header) = HEADERS.get(scratch.slot) else { return DROP_SILENTLY as u32 };
     scratch.hook = Hook::Packet as u32;
-    scratch.judgement = policy::unparsable(header);
+    scratch.judgement = if header.name_lines == 0 {
+        let active = Active::new(scratch.generation, scratch.slot);
+        policy::judge_silent(active, header, scratch.app, &scratch.destination())
+    } else {
+        policy::unparsable(header)
+    };
     JUDGED
 }
 
@@ -290,13 +297,13 @@ pub extern "C" fn judge_shown(index: u32, answer: u32, bits: u32) -> u32 {
         scratch.name = scratch.suffixes.whole;
         scratch.class = class;
         scratch.asked.chain = [0; CHAIN];
-    } else if bits & flags::MALFORMED == 0 {
-        scratch.hook = Hook::Packet as u32;
     }
     let active = Active::new(scratch.generation, scratch.slot);
     let to = scratch.destination();
-    let malformed = bits & flags::MALFORMED != 0;
+    // Where no verdict depends on a name, nothing is lost with what cannot be read.
+    let malformed = bits & flags::MALFORMED != 0 && header.name_lines != 0;
     if answer != answer::NAME && !malformed {
+        scratch.hook = Hook::Packet as u32;
         scratch.judgement = policy::judge_silent(active, header, scratch.app, &to);
         return JUDGED;
     }
