@@ -1,0 +1,163 @@
+//! Finds the connection that a datagram belongs to, and what it says.
+
+use std::{hash::Hash, time::Duration};
+
+use super::{
+    Cid, Found, Malformed, Taken,
+    connections::{Connection, Connections},
+    frames, packet,
+    stream::Stream,
+};
+
+/// Reads the hellos of QUIC clients. `F` is a flow: a socket and its destination.
+pub struct Inspector<F> {
+    connections: Connections<F>,
+    /// The packet that is being opened.
+    copy: Vec<u8>,
+    opened: u64,
+    malformed: u64,
+    incomplete: u64,
+}
+
+/// What an [`Inspector`] has seen and holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Initial packets that were opened.
+    pub opened: u64,
+    /// Datagrams that are [`Found::Malformed`].
+    pub malformed: u64,
+    /// Connections whose hello was never completed.
+    pub incomplete: u64,
+    /// Connections that were forgotten to make room for others.
+    pub evicted: u64,
+    /// Connections that are known now.
+    pub connections: usize,
+    /// Bytes of memory that these take at most.
+    pub bytes: usize,
+}
+
+/// What the Initials of a datagram say of the one connection they are of.
+struct Reading {
+    /// The connection's own id.
+    cid: Cid,
+    stream: Stream,
+    largest: Option<u64>,
+    /// Whether anything was not said before.
+    new: bool,
+}
+
+impl<F> Default for Inspector<F> {
+    fn default() -> Self {
+        let connections = Connections::default();
+        Self { connections, copy: Vec::new(), opened: 0, malformed: 0, incomplete: 0 }
+    }
+}
+
+impl<F: Copy + Eq + Hash> Inspector<F> {
+    /// Reads a datagram, which is the payload of UDP. `now` is the time since any fixed moment.
+    pub fn take(&mut self, flow: F, datagram: &[u8], now: Duration) -> Taken {
+        let Ok(cid) = packet::destination(datagram) else {
+            self.malformed += 1;
+            return Taken { cid: Cid::default(), found: Found::Malformed };
+        };
+        let found = self.read(flow, cid, datagram, now).unwrap_or_else(|Malformed| {
+            self.malformed += 1;
+            Found::Malformed
+        });
+        Taken { cid, found }
+    }
+
+    /// Forgets connections of which nothing was heard for 60 s, and those with a hello that was not
+    /// completed within 10 s. The latter are returned.
+    pub fn expire(&mut self, now: Duration) -> Vec<(F, Cid)> {
+        let incomplete = self.connections.expire(now);
+        self.incomplete += incomplete.len() as u64;
+        incomplete
+    }
+
+    /// What was seen until now.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            opened: self.opened,
+            malformed: self.malformed,
+            incomplete: self.incomplete,
+            evicted: self.connections.evicted,
+            connections: self.connections.len(),
+            bytes: self.connections.size(),
+        }
+    }
+
+    fn read(
+        &mut self,
+        flow: F,
+        cid: Cid,
+        datagram: &[u8],
+        now: Duration,
+    ) -> Result<Found, Malformed> {
+        let known = self.connections.of(flow);
+        let is_known = known.iter().any(|connection| connection.cid == cid);
+        let mut new = (!is_known).then(|| Connection::new(cid));
+        let mut reading: Option<Reading> = None;
+        for packet in packet::split(datagram) {
+            let packet = packet?;
+            if !packet.is_initial {
+                continue;
+            }
+            // A server may pass over it, or not.
+            if packet.cid != cid {
+                return Err(Malformed);
+            }
+            // After the first answer clients use the server's id, and the keys stay. An app can make
+            // a packet that two keys open, each to something else: so all are tried.
+            let mut opened = false;
+            for connection in known.iter_mut().chain(&mut new) {
+                let largest = match &reading {
+                    Some(reading) if reading.cid == connection.cid => reading.largest,
+                    _ => connection.largest,
+                };
+                let keys = connection.keys(packet.version)?;
+                let Some(packet) = keys.open(&packet, largest, &mut self.copy) else { continue };
+                let reading = reading.get_or_insert_with(|| Reading::of(connection));
+                if opened || reading.cid != connection.cid {
+                    return Err(Malformed);
+                }
+                opened = true;
+                self.opened += 1;
+                reading.largest = reading.largest.max(Some(packet.number));
+                frames::read(packet.payload, |offset, said| {
+                    reading.new |= reading.stream.put(offset, said)?;
+                    Ok(())
+                })?;
+            }
+            if !opened {
+                return Err(Malformed);
+            }
+        }
+        let Some(mut reading) = reading else { return Ok(Found::NoHello) };
+        let hello = reading.stream.next_hello()?;
+        let found = match hello {
+            Some(hello) => {
+                Found::Hello { answer: hello.answer, flags: hello.flags, name: hello.name }
+            }
+            None if reading.new || !reading.stream.has_hello() => Found::More,
+            None => Found::Same,
+        };
+        if let Some(mut connection) = self.connections.take(flow, reading.cid).or(new) {
+            connection.stream = reading.stream;
+            connection.largest = reading.largest;
+            self.connections.put(flow, connection, now);
+        }
+        Ok(found)
+    }
+}
+
+impl Reading {
+    fn of(connection: &Connection) -> Self {
+        Self {
+            cid: connection.cid,
+            stream: connection.stream.clone(),
+            largest: connection.largest,
+            new: false,
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The server name in the first packets of QUIC clients, versions 1 and 2 (RFC 9000, 9001, 9369).
+//!
+//! The keys of Initial packets follow from what they show, so whoever sees them can read the hello
+//! in them. It comes in CRYPTO frames: in any order, several times, spread over packets.
+//!
+//! What is asked for is what a server can understand, in all ways in which servers may differ. So
+//! every byte has to be the same each time it is said, packets in one datagram are of one
+//! connection, and what a server should refuse is [`Found::Malformed`]. Nothing is kept of such a
+//! datagram: it is not to reach the server.
+//!
+//! Pure: no clock, no sockets. Time is an argument.
+
+mod connections;
+mod frames;
+mod inspector;
+mod keys;
+mod packet;
+mod reader;
+mod stream;
+
+use firewall_common::name::Text;
+pub use inspector::{Counters, Inspector};
+
+/// A connection id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Cid {
+    len: u8,
+    /// Zero behind the id.
+    bytes: [u8; packet::MAX_CID],
+}
+
+impl Cid {
+    /// `None` if it is longer than 20 bytes, as no connection id is.
+    pub fn new(id: &[u8]) -> Option<Self> {
+        let mut bytes = [0; packet::MAX_CID];
+        bytes.get_mut(..id.len())?.copy_from_slice(id);
+        Some(Self { len: u8::try_from(id.len()).ok()?, bytes })
+    }
+
+    /// The id.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+/// What a datagram was.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    /// Where its first packet goes; no bytes if that cannot be read.
+    pub cid: Cid,
+    /// What it says.
+    pub found: Found,
+}
+
+/// What a datagram says of the connection that it belongs to.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made, and never kept")]
+pub enum Found {
+    /// No ClientHello has become whole, or no further one.
+    More,
+    /// A ClientHello has become whole.
+    Hello {
+        /// Of [`firewall_common::parse::payload::answer`].
+        answer: u32,
+        /// Of [`firewall_common::parse::payload::flags`].
+        flags: u32,
+        /// The server name, if that is the answer.
+        name: Text,
+    },
+    /// It says again what was said before, and nothing else: the answer of before stands.
+    Same,
+    /// Cannot be opened, contradicts what was said before, or is nothing that a server should take.
+    Malformed,
+    /// There is no Initial in it: nothing to learn.
+    NoHello,
+}
+
+/// Nothing that a server should take.
+#[derive(Debug)]
+struct Malformed;

@@ -1,0 +1,130 @@
+//! The packets of a datagram, as far as they can be read without keys (RFC 9000 section 17.2).
+
+use std::iter;
+
+use super::{Cid, Malformed, reader::Reader};
+
+/// Bytes of a connection id at most.
+pub(super) const MAX_CID: usize = 20;
+
+/// What stands in the first byte of every long header.
+const LONG_HEADER: u8 = 0x80;
+/// Bytes behind the start of the packet number that header protection needs: as if the number had
+/// four, and a sample (RFC 9001 section 5.4.2).
+const MIN_PROTECTED: usize = 4 + 16;
+
+/// A version of which the packets can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    /// RFC 9000.
+    V1,
+    /// RFC 9369.
+    V2,
+}
+
+impl Version {
+    const fn of(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::V1),
+            0x6b33_43cf => Some(Self::V2),
+            _ => None,
+        }
+    }
+
+    /// The type by two bits of the first byte (RFC 9000 section 17.2, RFC 9369 section 3.2).
+    const fn kind(self, first: u8) -> Kind {
+        const KINDS: [Kind; 4] = [Kind::Initial, Kind::EarlyData, Kind::Handshake, Kind::Retry];
+        let bits = (first >> 4) as usize;
+        KINDS[match self {
+            Self::V1 => bits & 3,
+            Self::V2 => bits.wrapping_sub(1) & 3,
+        }]
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Initial,
+    EarlyData,
+    Handshake,
+    Retry,
+}
+
+/// A packet with a long header that says how long it is.
+pub(super) struct Packet<'a> {
+    pub version: Version,
+    pub is_initial: bool,
+    pub cid: Cid,
+    /// All of it, protected.
+    pub bytes: &'a [u8],
+    /// Where the packet number begins. Of an Initial, 20 bytes at least are behind that.
+    pub number_at: usize,
+}
+
+/// The packets with long headers of a datagram, one after the other, up to the first mistake.
+///
+/// A packet with a short header has no length, so it is the last one, and what stands in its place
+/// is nothing that a server can read before it has read a hello. A long header of another version
+/// is a mistake: there is no telling what it hides.
+pub(super) fn split(datagram: &[u8]) -> impl Iterator<Item = Result<Packet<'_>, Malformed>> {
+    let mut rest = Reader(datagram);
+    iter::from_fn(move || {
+        if rest.0.first()? & LONG_HEADER == 0 {
+            return None;
+        }
+        let packet = packet(&mut rest);
+        if packet.is_err() {
+            rest.0 = &[];
+        }
+        Some(packet)
+    })
+}
+
+/// The destination connection id of the packet that the datagram begins with, whatever is behind.
+pub(super) fn destination(datagram: &[u8]) -> Result<Cid, Malformed> {
+    let (_, _, cid) = header(&mut Reader(datagram))?;
+    Ok(cid)
+}
+
+/// What is the same in all versions (RFC 8999 section 5.1), up to the destination connection id:
+/// the first byte, the version's number and the id.
+fn header(reader: &mut Reader<'_>) -> Result<(u8, u32, Cid), Malformed> {
+    let first = reader.byte()?;
+    let version = u32::from_be_bytes(reader.four()?);
+    if first & LONG_HEADER == 0 {
+        return Err(Malformed);
+    }
+    Ok((first, version, cid(reader)?))
+}
+
+fn cid(reader: &mut Reader<'_>) -> Result<Cid, Malformed> {
+    let len = reader.byte()?;
+    Cid::new(reader.take(len.into())?).ok_or(Malformed)
+}
+
+/// Reads off one packet. The fixed bit may be 0 (RFC 9287), and counts with the rest of the header
+/// when the packet is opened.
+fn packet<'a>(reader: &mut Reader<'a>) -> Result<Packet<'a>, Malformed> {
+    let all = reader.0;
+    let (first, version, destination) = header(reader)?;
+    let version = Version::of(version).ok_or(Malformed)?;
+    let kind = version.kind(first);
+    // Only servers send these.
+    if kind == Kind::Retry {
+        return Err(Malformed);
+    }
+    let _source = cid(reader)?;
+    let is_initial = kind == Kind::Initial;
+    if is_initial {
+        let token = reader.number()?;
+        reader.take(token)?;
+    }
+    let len = reader.number()?;
+    let number_at = all.len() - reader.0.len();
+    let protected = reader.take(len)?;
+    if is_initial && protected.len() < MIN_PROTECTED {
+        return Err(Malformed);
+    }
+    let bytes = &all[..number_at + protected.len()];
+    Ok(Packet { version, is_initial, cid: destination, bytes, number_at })
+}
