@@ -4,6 +4,7 @@
 pub mod client;
 pub mod dns;
 pub mod evasion;
+pub mod hello;
 mod packet;
 mod payload;
 mod roundabout;
