@@ -6,9 +6,7 @@ use firewall_common::{
     evaluate::NAMES as KEPT,
     flow::{Address, TCP, UDP},
     forget::forget,
-    layout::{
-        Answer, AnswerKey, CHAIN, Counter, MAX_ADDRESSES, MIN_LIFETIME, flags::QUIC_BLOCK,
-    },
+    layout::{Answer, AnswerKey, CHAIN, Counter, MAX_ADDRESSES, MIN_LIFETIME, flags::QUIC_BLOCK},
     parse::{
         dns::{HEADER, Message, parameter, record},
         ip,

@@ -38,10 +38,7 @@ pub fn inspect(ctx: &SkBuffContext) -> i32 {
 /// Does with a packet what `look` says, which is what the program returns, or [`JUDGED`]. It gets the
 /// number of the scratch memory, where [`dns::prepare`] has put what is known of the packet.
 #[inline(always)]
-pub fn with_payload(
-    ctx: &SkBuffContext,
-    look: impl FnOnce(u32, Skb, *mut bpf_sock) -> u32,
-) -> i32 {
+pub fn with_payload(ctx: &SkBuffContext, look: impl FnOnce(u32, Skb, *mut bpf_sock) -> u32) -> i32 {
     let skb = Skb(ctx.skb.skb);
     let active = policy::active();
     // SAFETY: reading a context member.

@@ -12,7 +12,8 @@ use aya_ebpf::{
 };
 use firewall_common::verdict::Hook;
 use firewall_ebpf::{
-    answers, connect, egress as packet, exec, inspect, quic as datagram, socket, sockopt, tell as told,
+    answers, connect, egress as packet, exec, inspect, quic as datagram, socket, sockopt,
+    tell as told,
 };
 
 firewall_ebpf::object!();

@@ -260,7 +260,8 @@ extern "C" fn weigh_address(active: u64, who: u64, high: u64, low: u64, asked: u
     // What was looked up ahead is one of the names that the address may have: where it is denied,
     // the app can still mean another.
     let ahead = who == names::ANYBODY && asked & ask::SHOWN == 0;
-    let several = ahead || weighed.names > 1 || more || answers.several >> (weighed.which & 3) & 1 != 0;
+    let several =
+        ahead || weighed.names > 1 || more || answers.several >> (weighed.which & 3) & 1 != 0;
     let differ = weighed.differ != 0 || more || (ahead && !passes(weighed.leaf));
     u64::from(weighed.leaf.0)
         | if differ { answer::DIFFER } else { 0 }

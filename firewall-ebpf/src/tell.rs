@@ -187,8 +187,7 @@ fn record(scratch: &Scratch) {
         (*event).name = judgement.known.name;
         (*event).via = judgement.known.via as u8;
         (*event).confidence = judgement.known.confidence as u8;
-        (*event).encrypted_hello =
-            u8::from(judgement.known.confidence & ENCRYPTED_HELLO != 0);
+        (*event).encrypted_hello = u8::from(judgement.known.confidence & ENCRYPTED_HELLO != 0);
     }
     entry.submit(0);
     count(if judgement.passes() { Counter::Allow } else { Counter::Deny });
@@ -204,10 +203,7 @@ fn ahead(index: u32) -> u32 {
     scratch.now = names::now();
     scratch.more = 0;
     scratch.named = Named { classes: [class, 0, 0, 0], trusted: 0 };
-    scratch.led[0] = Led {
-        to: scratch.server,
-        lifetime: u64::from(scratch.tells.lifetime),
-    };
+    scratch.led[0] = Led { to: scratch.server, lifetime: u64::from(scratch.tells.lifetime) };
     scratch.addresses = 1;
     names::keep_name(index, 0);
     answers::keep(index, 0)

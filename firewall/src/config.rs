@@ -186,11 +186,7 @@ impl Walker<'_> {
             ("unreachable", OnDeny::Unreachable),
             ("blackhole", OnDeny::Blackhole),
         ];
-        let quic = [
-            ("inspect", Quic::Inspect),
-            ("block", Quic::Block),
-            ("allow", Quic::Allow),
-        ];
+        let quic = [("inspect", Quic::Inspect), ("block", Quic::Block), ("allow", Quic::Allow)];
         let unattended = [("block", Standard::Drop), ("allow", Standard::Allow)];
         let replies = [("allow", Inbound::Allow), ("enforce", Inbound::Enforce)];
         let fields = self.fields(root, &KEYS, "`firewall.toml`", |key| match key {

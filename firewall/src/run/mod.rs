@@ -319,7 +319,10 @@ const UNEXPECTED: [(Counter, &str); 6] = [
     (Counter::NoPolicy, "the tables in the kernel had no answer, flows were denied"),
     (Counter::NoScratch, "no memory was free to read packets in, they were dropped"),
     (Counter::MalformedDns, "DNS messages could not be read, names may be missing"),
-    (Counter::LostInitials, "more QUIC connections began at once than could be read, packets were dropped"),
+    (
+        Counter::LostInitials,
+        "more QUIC connections began at once than could be read, packets were dropped",
+    ),
     (Counter::NoName, "names or addresses of answers could not be kept, names may be missing"),
 ];
 

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{dns, evasion, packet, payload, roundabout, uring};
+use super::{dns, evasion, packet, payload, quic_client, roundabout, uring};
 
 /// The name of the test that is no test but the client.
 pub const TEST: &str = "support::client::client_of_a_run";
@@ -228,6 +228,7 @@ impl Client {
             ["tls" | "http" | "http-absolute" | "opaque" | "bytes" | "two-hellos", ..] => {
                 payload::act(words)
             }
+            [word, ..] if word.starts_with("quic") => quic_client::act(words),
             other => panic!("no such step: {other:?}"),
         }
     }

@@ -7,6 +7,8 @@ pub mod evasion;
 pub mod hello;
 mod packet;
 mod payload;
+pub mod quic;
+pub mod quic_client;
 mod roundabout;
 mod uring;
 

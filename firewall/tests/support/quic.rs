@@ -167,7 +167,12 @@ pub fn hello(version: u32, destination: &[u8], hello: &[u8]) -> Vec<u8> {
 
 /// A hello in as many datagrams as there are pieces, in this order. A piece is an offset and a
 /// length; what is behind the end of the hello is left out.
-pub fn pieces(version: u32, destination: &[u8], hello: &[u8], of: &[(usize, usize)]) -> Vec<Vec<u8>> {
+pub fn pieces(
+    version: u32,
+    destination: &[u8],
+    hello: &[u8],
+    of: &[(usize, usize)],
+) -> Vec<Vec<u8>> {
     let datagram = |(number, &(from, len)): (usize, &(usize, usize))| {
         let from = from.min(hello.len());
         let to = (from + len).min(hello.len());
