@@ -274,6 +274,7 @@ fn resolved_says_whether_it_asks_over_tls() {
     let finding = fixture.only();
     assert_eq!((finding.app, finding.user), ("systemd-resolved", None));
     // Parts come after the whole, by name; of one name that in /etc counts.
+    fixture.file(MAIN, "[Resolve]\nDNSOverTLS=no\n");
     let part = |place: &str| format!("{place}/systemd/resolved.conf.d/50-x.conf");
     fixture.file("/usr/lib/systemd/resolved.conf.d/10-y.conf", "[Resolve]\nDNSOverTLS=no\n");
     let vendor = fixture.file(&part("/usr/lib"), "[Resolve]\nDNSOverTLS=yes\n");
