@@ -82,9 +82,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Whose settings are looked at: for root everybody's.
-fn homes(machine: &Machine) -> io::Result<Vec<Home>> {
+fn homes(machine: &Machine) -> anyhow::Result<Vec<Home>> {
     if Uid::effective().is_root() {
-        return machine.homes();
+        return Ok(machine.homes()?);
     }
     let own = User::from_uid(Uid::effective())?;
     Ok(own.into_iter().map(|own| Home { user: own.name, folder: own.dir }).collect())

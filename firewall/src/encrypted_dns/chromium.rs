@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::{Finding, Home, Machine, Setting, State, machine::Unreadable};
+use super::{Finding, Home, Machine, Setting, State, Unreadable};
 
 /// One of them.
 struct Browser {

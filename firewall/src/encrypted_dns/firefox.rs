@@ -7,10 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{
-    Finding, Home, Machine, Setting, State,
-    machine::{Unreadable, sections},
-};
+use super::{Finding, Home, Machine, Setting, State, Unreadable, machine::sections};
 
 const APP: &str = "Firefox";
 

@@ -26,15 +26,16 @@ pub struct Home {
     pub folder: PathBuf,
 }
 
-/// A file that is there and cannot be read.
-#[derive(Debug)]
-pub(super) struct Unreadable {
-    pub file: PathBuf,
-    pub why: String,
+/// A file or folder that is there and cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {why}", file.display())]
+pub struct Unreadable {
+    pub(super) file: PathBuf,
+    pub(super) why: String,
 }
 
 impl Unreadable {
-    pub fn new(file: impl Into<PathBuf>, why: impl ToString) -> Self {
+    pub(super) fn new(file: impl Into<PathBuf>, why: impl ToString) -> Self {
         Self { file: file.into(), why: why.to_string() }
     }
 }
@@ -50,30 +51,25 @@ impl Machine {
     ///
     /// # Errors
     /// `/etc/passwd` or `/home` is there and cannot be read.
-    pub fn homes(&self) -> io::Result<Vec<Home>> {
-        let homes = || -> Result<Vec<Home>, Unreadable> {
-            let mut homes: Vec<Home> = Vec::new();
-            let passwd = self.read(Path::new("/etc/passwd"))?.unwrap_or_default();
-            // passwd(5): the name comes first, the folder sixth.
-            let named = passwd.lines().filter_map(|line| {
-                let fields: Vec<&str> = line.split(':').collect();
-                Some(((*fields.first()?).to_owned(), PathBuf::from(fields.get(5)?)))
-            });
-            let others = self.entries(Path::new("/home"))?.into_iter().map(|folder| {
-                (folder.file_name().unwrap_or_default().to_string_lossy().into_owned(), folder)
-            });
-            for (user, folder) in named.chain(others) {
-                // Several users can share one, as services do.
-                let known = homes.iter().any(|home| home.folder == folder);
-                if !known && folder.is_absolute() && self.place(&folder).is_dir() {
-                    homes.push(Home { user, folder });
-                }
+    pub fn homes(&self) -> Result<Vec<Home>, Unreadable> {
+        let passwd = self.read(Path::new("/etc/passwd"))?.unwrap_or_default();
+        // passwd(5): the name comes first, the folder sixth.
+        let named = passwd.lines().filter_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            Some(((*fields.first()?).to_owned(), PathBuf::from(fields.get(5)?)))
+        });
+        let others = self.entries(Path::new("/home"))?.into_iter().map(|folder| {
+            (folder.file_name().unwrap_or_default().to_string_lossy().into_owned(), folder)
+        });
+        let mut homes: Vec<Home> = Vec::new();
+        for (user, folder) in named.chain(others) {
+            // Several users can share one, as services do.
+            let known = homes.iter().any(|home| home.folder == folder);
+            if !known && folder.is_absolute() && self.place(&folder).is_dir() {
+                homes.push(Home { user, folder });
             }
-            Ok(homes)
-        };
-        homes().map_err(|Unreadable { file, why }| {
-            io::Error::other(format!("{}: {why}", file.display()))
-        })
+        }
+        Ok(homes)
     }
 
     /// Whether something is there, or may be: where that cannot be seen, reading will say why.
@@ -103,10 +99,9 @@ impl Machine {
 
     /// What is in a folder, sorted; nothing if there is none.
     pub(super) fn entries(&self, path: &Path) -> Result<Vec<PathBuf>, Unreadable> {
-        let names = || -> io::Result<BTreeSet<PathBuf>> {
-            fs::read_dir(self.place(path))?.map(|entry| Ok(path.join(entry?.file_name()))).collect()
-        };
-        match names() {
+        let names: io::Result<BTreeSet<PathBuf>> = fs::read_dir(self.place(path))
+            .and_then(|names| names.map(|entry| Ok(path.join(entry?.file_name()))).collect());
+        match names {
             Ok(names) => Ok(names.into_iter().collect()),
             Err(error) if is_absent(&error) => Ok(Vec::new()),
             Err(error) => Err(Unreadable::new(path, error)),

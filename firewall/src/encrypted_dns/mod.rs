@@ -12,7 +12,7 @@ mod tests;
 
 use std::path::PathBuf;
 
-pub use machine::{Home, Machine};
+pub use machine::{Home, Machine, Unreadable};
 
 /// Whether an app asks over encrypted DNS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl State {
     }
 }
 
-/// What one app does, for one user and one of the profiles that he has in it.
+/// What one app does, for one user and one profile of theirs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// Its name.
@@ -68,7 +68,7 @@ impl Setting {
         Self { state, detail: detail.into(), file: file.into() }
     }
 
-    fn unknown(unreadable: machine::Unreadable) -> Self {
+    fn unknown(unreadable: Unreadable) -> Self {
         Self::new(State::Unknown, unreadable.why, unreadable.file)
     }
 

@@ -6,10 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    Finding, Machine, Setting, State,
-    machine::{Unreadable, sections},
-};
+use super::{Finding, Machine, Setting, State, Unreadable, machine::sections};
 
 const PROGRAM: [&str; 2] = ["/usr/lib/systemd/systemd-resolved", "/lib/systemd/systemd-resolved"];
 
