@@ -4,6 +4,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod config;
 pub mod datapath;
+pub mod encrypted_dns;
 pub mod events;
 pub mod intel;
 pub mod lists;

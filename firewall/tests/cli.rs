@@ -300,6 +300,37 @@ fn what_is_shipped_is_valid_and_listed_and_shown() {
     assert_eq!(firewall(&["policy", "show", "no-such"]).0, 1);
 }
 
+/// By address and port, what of encrypted DNS is denied, and that plain DNS is not.
+#[test]
+fn the_shipped_policy_of_encrypted_dns() {
+    let explain = |destination: &str| {
+        let value = json(&["explain", "--json", "--policy", "encrypted-dns", destination]);
+        (value["verdict"].as_str().unwrap().to_owned(), value["rule"].as_str().map(str::to_owned))
+    };
+    for (destination, rule) in [
+        ("1.1.1.1:443", "addresses"),
+        ("[2606:4700:4700::1111]:443", "addresses"),
+        ("[2001:4860:4860::6464]:443/udp", "addresses"),
+        ("9.9.9.9:5053", "addresses"),
+        ("45.90.28.77:443", "addresses"),
+        ("1.1.1.1:853", "tls-and-quic"),
+        ("203.0.113.7:853/udp", "tls-and-quic"),
+        ("[2001:db8::7]:853", "tls-and-quic"),
+        ("use-application-dns.net", "canaries"),
+        ("mozilla.cloudflare-dns.com", "services"),
+    ] {
+        let wanted = ("deny".to_owned(), Some(rule.to_owned()));
+        assert_eq!(explain(destination), wanted, "{destination}");
+    }
+    for destination in
+        ["1.1.1.1:53/udp", "[2606:4700:4700::1111]:53/udp", "203.0.113.7:443", "cloudflare.com"]
+    {
+        assert_eq!(explain(destination), ("allow".to_owned(), None), "{destination}");
+    }
+    let loopback = ("allow".to_owned(), Some("loopback".to_owned()));
+    assert_eq!(explain("127.0.0.1:853"), loopback);
+}
+
 #[test]
 fn geo_lookup_unwraps() {
     let (status, out, err) = firewall(&[
@@ -356,6 +387,8 @@ fn doctor_reports_each_feature() {
     let rows: Vec<Value> =
         out.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
     assert!(rows.len() > 3 && rows.iter().all(|row| row["feature"].is_string()), "{out}");
+    let words = ["yes", "no", "on", "automatic", "off", "unknown"];
+    assert!(rows.iter().all(|row| words.iter().any(|word| row["state"] == *word)), "{out}");
 }
 
 /// `firewall … | head -1` is not an error.

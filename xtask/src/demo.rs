@@ -32,6 +32,10 @@ const SERVERS: [&str; 11] = [
 /// An address of many sites, as those of CDNs are.
 const SHARED: &str = "3.173.21.63";
 
+/// A further policy of the second table. It is not for commands that are only tried: some need what it
+/// denies.
+const ENCRYPTED_DNS: &str = "encrypted-dns";
+
 /// What the second table shows.
 struct Visit {
     /// What curl is given.
@@ -41,7 +45,7 @@ struct Visit {
     shows: &'static str,
 }
 
-const VISITS: [Visit; 9] = [
+const VISITS: [Visit; 10] = [
     Visit {
         arguments: &["https://hm.baidu.com/hm.js"],
         denied: Some("hm.baidu.com"),
@@ -81,6 +85,11 @@ const VISITS: [Visit; 9] = [
         arguments: &["https://www.google-analytics.com/g/collect"],
         denied: Some("www.google-analytics.com"),
         shows: "one of many measurement services",
+    },
+    Visit {
+        arguments: &["https://cloudflare-dns.com/"],
+        denied: Some("cloudflare-dns.com"),
+        shows: "DNS over HTTPS, which would hide names",
     },
     Visit { arguments: &["https://evilbaidu.com/"], denied: None, shows: "only looks like it" },
 ];
@@ -199,8 +208,9 @@ fn addresses(firewall: &Path) -> Result<usize> {
 /// The same with names: a real dnsmasq answers, and several sites are at one address.
 fn names(firewall: &Path) -> Result<usize> {
     println!(
-        "\nNames: the client asks a dnsmasq beside the server, under these policies: {}.\n",
-        NAME_POLICIES.join(", ")
+        "\nNames: the client asks a dnsmasq beside the server, under these policies: {}, {}.\n",
+        NAME_POLICIES.join(", "),
+        ENCRYPTED_DNS
     );
     let zone = harness::Zone::default()
         .host("hm.e.shifen.com", &["103.235.46.191"])
@@ -209,6 +219,7 @@ fn names(firewall: &Path) -> Result<usize> {
         .host("gator.volces.com", &["43.109.38.198"])
         .host("chat.deepseek.com", &[SHARED])
         .host("www.google-analytics.com", &["212.27.48.10"])
+        .host("cloudflare-dns.com", &[SHARED])
         .host("shop.example", &[SHARED])
         .host("evilbaidu.com", &[SHARED]);
     let net = harness::Net::new(&SERVERS);
@@ -228,7 +239,8 @@ fn names(firewall: &Path) -> Result<usize> {
         let mut command = Command::new(firewall);
         net.client.enter(&mut command);
         resolver.enter(&mut command);
-        let got = curl(command, &log, policy_arguments(&NAME_POLICIES), visit.arguments)?;
+        let policies = policy_arguments(&NAME_POLICIES).chain(["--policy", ENCRYPTED_DNS]);
+        let got = curl(command, &log, policies, visit.arguments)?;
         let events = read(&log)?;
         let event = match visit.denied {
             Some(name) => events

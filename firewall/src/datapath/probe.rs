@@ -153,6 +153,9 @@ fn limits() -> [Feature; 4] {
         ),
         limit("forwarded packets, virtual machines", "have no local socket: not stopped"),
         limit("names in QUIC", "not read by this version: judged by what DNS told of the address"),
-        limit("encrypted names (DoH, DoT, ECH)", "cannot be read: deny their servers"),
+        limit(
+            "encrypted names (DoH, DoT, ECH)",
+            "cannot be read: the policy `encrypted-dns` denies known servers of DoH and DoT",
+        ),
     ]
 }

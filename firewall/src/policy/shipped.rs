@@ -16,6 +16,7 @@ pub const SHIPPED: &[(&str, &str)] = shipped! {
     "cn-jurisdiction"
     "deepseek"
     "deepseek-telemetry"
+    "encrypted-dns"
     "hk-jurisdiction"
     "huawei-cloud"
     "local-only"

@@ -16,12 +16,13 @@ fn matches(to: &Destinations, name: &str) -> bool {
     to.domains.iter().any(|domain| domain.matches(name)) || listed()
 }
 
-/// The first rule that matches by the name alone.
+/// The first rule that decides the question for a name: one with ports says nothing of it.
 fn decides<'p>(policy: &'p Policy, name: &str) -> Option<&'p Rule> {
     let means = |to: &Destinations| {
         matches(to, name) && !to.except.as_ref().is_some_and(|except| matches(except, name))
     };
-    policy.rules.iter().find(|rule| rule.to.as_ref().is_none_or(means))
+    let mut rules = policy.rules.iter().filter(|rule| rule.ports.is_empty());
+    rules.find(|rule| rule.to.as_ref().is_none_or(means))
 }
 
 /// All entries of a policy's rules.
@@ -255,6 +256,47 @@ const UNTOUCHED: &[(&str, &[&str])] = &[
             "yandex.ru",
         ],
     ),
+    (
+        "encrypted-dns",
+        &[
+            "cloudflare.com",
+            "www.cloudflare.com",
+            "developers.cloudflare.com",
+            "workers.dev",
+            "proxy.cloudflare-gateway.com",
+            "abc.proxy.cloudflare-gateway.com",
+            "google.com",
+            "www.google.com",
+            "quad9.net",
+            "on.quad9.net",
+            "adguard.com",
+            "adguard-dns.io",
+            "nextdns.io",
+            "my.nextdns.io",
+            "opendns.com",
+            "login.umbrella.com",
+            "cleanbrowsing.org",
+            "mullvad.net",
+            "controld.com",
+            "api.controld.com",
+            "joindns4.eu",
+            "apple.com",
+            "icloud.com",
+            "www.icloud.com",
+            "rethinkdns.com",
+            "alidns.com",
+            "360.cn",
+            "yandex.net",
+            "cira.ca",
+            "switch.ch",
+            "nic.cz",
+            "he.net",
+            "arpa",
+            "1.0.168.192.in-addr.arpa",
+            "ipv4only.arpa",
+            "home.arpa",
+        ],
+    ),
 ];
 
 /// One host of each kind of service that `web-analytics` is for.
@@ -285,6 +327,134 @@ const ANALYTICS: &[(&str, &[&str])] = &[
     ("attribution", &["app-measurement.com", "launches.appsflyersdk.com", "app.adjust.com"]),
     ("performance", &["bam.nr-data.net", "d.btttag.com", "dc.services.visualstudio.com"]),
 ];
+
+/// By rule of `encrypted-dns`: the names that clients of each service use.
+const ENCRYPTED: &[(&str, &[&str])] = &[
+    ("canaries", &["use-application-dns.net", "mask.icloud.com", "mask-h2.icloud.com"]),
+    ("discovery", &["resolver.arpa", "_dns.resolver.arpa"]),
+    ("gateway", &["dns.cloudflare-gateway.com", "abc123.cloudflare-gateway.com"]),
+    (
+        "services",
+        &[
+            "cloudflare-dns.com",
+            "mozilla.cloudflare-dns.com",
+            "chrome.cloudflare-dns.com",
+            "1dot1dot1dot1.cloudflare-dns.com",
+            "security.cloudflare-dns.com",
+            "family.cloudflare-dns.com",
+            "dns.cloudflare.com",
+            "one.one.one.one",
+            "dns.google",
+            "dns64.dns.google",
+            "dns.google.com",
+            "8888.google",
+            "dns.quad9.net",
+            "dns9.quad9.net",
+            "dns10.quad9.net",
+            "dns11.quad9.net",
+            "dns12.quad9.net",
+            "dns.adguard-dns.com",
+            "family.adguard-dns.com",
+            "unfiltered.adguard-dns.com",
+            "d.adguard-dns.com",
+            "phone.d.adguard-dns.com",
+            "dns-family.adguard.com",
+            "dns.nextdns.io",
+            "abc123.dns.nextdns.io",
+            "firefox.dns.nextdns.io",
+            "anycast.dns.nextdns.io",
+            "abc123.dns1.nextdns.io",
+            "doh.opendns.com",
+            "doh.familyshield.opendns.com",
+            "doh.umbrella.com",
+            "dns.umbrella.com",
+            "dns.sse.cisco.com",
+            "doh.cleanbrowsing.org",
+            "family-filter-dns.cleanbrowsing.org",
+            "dns.mullvad.net",
+            "base.dns.mullvad.net",
+            "freedns.controld.com",
+            "p2.freedns.controld.com",
+            "dns.controld.com",
+            "doh.dns.sb",
+            "doh.sb",
+            "dot.sb",
+            "doh.dns.apple.com",
+            "protective.joindns4.eu",
+            "child-noads.joindns4.eu",
+            "sky.rethinkdns.com",
+            "1-abc.max.rethinkdns.com",
+            "dns.surfsharkdns.com",
+            "wikimedia-dns.org",
+            "ordns.he.net",
+            "dns.decloudus.com",
+            "uncensored.dns.dnswarden.com",
+            "ada.openbld.net",
+            "doh.qis.io",
+            "dns.rabbitdns.org",
+            "doh.xfinity.com",
+            "dot.cox.net",
+            "doh-01.spectrum.com",
+            "doh.quickline.ch",
+            "dns.levonet.sk",
+            "dns.alidns.com",
+            "doh.pub",
+            "sm2.doh.pub",
+            "dns.pub",
+            "dot.pub",
+            "doh.360.cn",
+            "doh-pure.onedns.net",
+            "doh.volcengine.com",
+            "dns.cfiec.net",
+            "doh.18bit.cn",
+            "dns.twnic.tw",
+            "public.dns.iij.jp",
+            "dns.seia.io",
+            "unfiltered.dns.bebasid.com",
+            "dns.caliph.dev",
+            "common.dot.dns.yandex.net",
+            "safe.dot.dns.yandex.net",
+            "dns.comss.one",
+            "private.canadianshield.cira.ca",
+            "dns.switch.ch",
+            "dns.digitale-gesellschaft.ch",
+            "kaitain.restena.lu",
+            "odvr.nic.cz",
+            "dns.cert.ee",
+            "doh.applied-privacy.net",
+            "dot.ffmuc.net",
+            "dnsforge.de",
+            "doh.libredns.gr",
+            "dns.njal.la",
+            "anycast.uncensoreddns.org",
+            "unicast.censurfridns.dk",
+            "dns.aa.net.uk",
+            "resolver.dnsprivacy.org.uk",
+            "getdnsapi.net",
+            "dnsovertls.sinodun.com",
+            "resolver-eu.lelux.fi",
+            "public.ns.nwps.fi",
+            "doh-de.blahdns.com",
+            "dot-jp.blahdns.com",
+            "doh.nl.ahadns.net",
+            "dns-doh.dnsforfamily.com",
+            "root.hagezi.org",
+            "dns.jupitrdns.com",
+            "dns.dnsguard.pub",
+            "doh.tiar.app",
+            "doh.tiarap.org",
+            "dns.oszx.co",
+            "dns.pumplex.com",
+            "dns.arapurayil.com",
+            "dns.marbledfennec.net",
+        ],
+    ),
+];
+
+/// Hosts of one service mostly share their last two labels.
+fn service(host: &str) -> &str {
+    host.rmatch_indices('.').nth(1).map_or(host, |(dot, _)| &host[dot + 1..])
+}
 
 fn assert_denied(policy: &Policy, rule: &str, name: &str) {
     let found = decides(policy, name);
@@ -355,11 +525,28 @@ fn web_analytics_knows_the_services() {
     let known: Vec<&str> = ANALYTICS.iter().map(|(rule, _)| *rule).collect();
     assert_eq!(rules[0], "loopback");
     assert_eq!(rules[1..], known);
-    // Hosts of one service mostly share their last two labels.
-    let services: BTreeSet<String> = (entries(&policy).iter())
-        .map(|entry| entry.name.rsplit('.').take(2).collect::<Vec<_>>().join("."))
-        .collect();
+    let entries = entries(&policy);
+    let services: BTreeSet<&str> = entries.iter().map(|entry| service(&entry.name)).collect();
     assert!(services.len() >= 80, "{}", services.len());
+}
+
+#[test]
+fn encrypted_dns_knows_the_services() {
+    let policy = policy("encrypted-dns");
+    for (rule, hosts) in ENCRYPTED {
+        for host in *hosts {
+            assert_denied(&policy, rule, host);
+        }
+    }
+    let entries = entries(&policy);
+    for entry in &entries {
+        let evil = format!("evil{}", entry.name);
+        assert_eq!(decides(&policy, &evil).map(|rule| &rule.name), None, "{evil}");
+    }
+    let services: BTreeSet<&str> = entries.iter().map(|entry| service(&entry.name)).collect();
+    let named = ENCRYPTED.iter().flat_map(|(_, hosts)| *hosts).map(|host| service(host)).collect();
+    assert!(services.len() >= 60, "{}", services.len());
+    assert_eq!(services, named, "every service is in the table above");
 }
 
 #[test]
@@ -380,7 +567,7 @@ fn no_entry_says_what_another_of_its_policy_says() {
 
 #[test]
 fn the_loopback_is_allowed_first() {
-    for name in DENIED.iter().map(|(name, ..)| *name).chain(["web-analytics"]) {
+    for name in DENIED.iter().map(|(name, ..)| *name).chain(["web-analytics", "encrypted-dns"]) {
         let policy = policy(name);
         let first = &policy.rules[0];
         let networks: Vec<String> =

@@ -9,6 +9,7 @@ mod support;
 
 mod answer;
 mod apps;
+mod encrypted;
 mod evasion;
 mod killed;
 mod payload;

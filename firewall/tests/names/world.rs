@@ -19,6 +19,8 @@ pub const OTHER_DNS: &str = "9.9.9.9:53";
 /// Addresses that are nobody's special.
 pub const SINGAPORE: &str = "43.109.38.198";
 pub const ELSEWHERE: &str = "3.173.21.63";
+/// Where Cloudflare offers encrypted DNS.
+pub const CLOUDFLARE: [&str; 2] = ["1.1.1.1", "2606:4700:4700::1111"];
 
 /// What is denied has to fail in this time, for whoever asked.
 pub const AT_ONCE: Duration = Duration::from_secs(1);
@@ -58,7 +60,7 @@ impl World {
     pub fn with(kind: Kind, nameservers: &[&str], options: &str, zone: &Zone) -> Self {
         let addresses =
             [BAIDU_HK, SINGAPORE, ELSEWHERE, FREE, AMAZON, "2001:df1:801::1", "9.9.9.9"];
-        let net = Net::new(&addresses);
+        let net = Net::new(&[&addresses[..], &CLOUDFLARE].concat());
         let http = net.serve_http(&["[::]:80"]);
         let https = net.serve_https(&["[::]:443"]);
         let names = net.serve_names(kind, zone, &[DNS, DNS_V6, OTHER_DNS]);
