@@ -38,7 +38,7 @@ const MAX_DATAGRAMS: u32 = 128;
 
 /// Initials of a flow that may go out before user space has said that they show what was shown
 /// before: a client sends its flight at once.
-const MAX_UNVERIFIED: u32 = 8;
+const MAX_UNVERIFIED: i32 = 8;
 
 /// The port that HTTP/3 is usually on, where every long header is one of QUIC.
 const HTTPS: u32 = 443;
@@ -221,10 +221,12 @@ extern "C" fn datagram(skb: *mut __sk_buff, index: u32, at: u32, len: u32) -> u3
         why = held::BACK;
     }
     if came == KNOWN {
-        let unverified = scratch.connection.passed.wrapping_sub(scratch.connection.verified);
+        // Less than none if the flow's entry had to make room and was made anew.
+        let unverified =
+            scratch.connection.passed.wrapping_sub(scratch.connection.verified).cast_signed();
         let shows = forget(shows(skb, &long, at.wrapping_add(len)));
         // Nothing more goes out before it is known that all that went out was in order.
-        if unverified >= MAX_UNVERIFIED || (unverified != 0 && shows != HELLO) {
+        if unverified >= MAX_UNVERIFIED || (unverified > 0 && shows != HELLO) {
             return outcome::BACK;
         }
         if shows == NO_HELLO {

@@ -344,8 +344,10 @@ pub fn assert_keys(event: &Value) {
     };
     word("verdict", &["allow", "audit", "deny"]);
     word("mode", &["enforce", "observe"]);
-    word("reason", &["rule", "default", "parse-error", "no-policy", "ambiguous"]);
-    word("hook", &["connect", "sendmsg", "packet", "dns", "tls", "http"]);
+    let reasons =
+        ["rule", "default", "parse-error", "no-policy", "ambiguous", "quic", "unattended"];
+    word("reason", &reasons);
+    word("hook", &["connect", "sendmsg", "packet", "dns", "tls", "http", "quic"]);
     let time = event["time"].as_str().expect("a time");
     assert!(time.len() == 27 && time.ends_with('Z') && time.starts_with("20"), "{event}");
     assert!(event["app"]["name"].is_string() && event["app"]["uid"].is_u64(), "{event}");
@@ -355,7 +357,7 @@ pub fn assert_keys(event: &Value) {
     if event["host"].is_object() {
         let host = |key: &str| event["host"][key].as_str().unwrap_or_default();
         assert!(!host("name").is_empty(), "{event}");
-        assert!(["dns", "tls", "http"].contains(&host("via")), "{event}");
+        assert!(["dns", "tls", "http", "quic", "ahead"].contains(&host("via")), "{event}");
         assert!(["confirmed", "unique", "ambiguous"].contains(&host("confidence")), "{event}");
     }
     assert!(event["hook"] != "dns" || event["geo"].is_null(), "{event}");
