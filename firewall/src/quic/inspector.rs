@@ -5,7 +5,9 @@ use std::{hash::Hash, time::Duration};
 use super::{
     Cid, Found, Malformed, Taken,
     connections::{Connection, Connections},
-    frames, packet,
+    frames,
+    keys::Opened,
+    packet::{self, Packet, Version},
     stream::Stream,
 };
 
@@ -97,7 +99,7 @@ impl<F: Copy + Eq + Hash> Inspector<F> {
         let known = self.connections.of(flow);
         let is_known = known.iter().any(|connection| connection.cid == cid);
         let mut new = (!is_known).then(|| Connection::new(cid));
-        let mut reading: Option<Reading> = None;
+        let mut reading = None;
         for packet in packet::split(datagram) {
             let packet = packet?;
             if !packet.is_initial {
@@ -107,31 +109,24 @@ impl<F: Copy + Eq + Hash> Inspector<F> {
             if packet.cid != cid {
                 return Err(Malformed);
             }
-            // After the first answer clients use the server's id, and the keys stay. An app can make
-            // a packet that two keys open, each to something else: so all are tried.
             let mut opened = false;
-            for connection in known.iter_mut().chain(&mut new) {
-                let largest = match &reading {
-                    Some(reading) if reading.cid == connection.cid => reading.largest,
-                    _ => connection.largest,
-                };
-                let keys = connection.keys(packet.version)?;
-                let Some(packet) = keys.open(&packet, largest, &mut self.copy) else { continue };
-                let reading = reading.get_or_insert_with(|| Reading::of(connection));
-                if opened || reading.cid != connection.cid {
-                    return Err(Malformed);
+            // No server opens what has the keys of the other version, but there are clients that
+            // send it (aioquic 1.7.2, when the server has changed the version).
+            for version in [packet.version, packet.version.other()] {
+                // After the first answer clients use the server's id, and the keys stay. An app can
+                // make a packet that two keys open, to something else with each: so all are tried.
+                for connection in known.iter_mut().chain(&mut new) {
+                    opened |=
+                        Reading::add(&mut reading, connection, version, &packet, &mut self.copy)?;
                 }
-                opened = true;
-                self.opened += 1;
-                reading.largest = reading.largest.max(Some(packet.number));
-                frames::read(packet.payload, |offset, said| {
-                    reading.new |= reading.stream.put(offset, said)?;
-                    Ok(())
-                })?;
+                if opened {
+                    break;
+                }
             }
             if !opened {
                 return Err(Malformed);
             }
+            self.opened += 1;
         }
         let Some(mut reading) = reading else { return Ok(Found::NoHello) };
         let found = match (reading.stream.next_hello()?, reading.stream.last_hello()) {
@@ -156,5 +151,34 @@ impl Reading {
             largest: connection.largest,
             new: false,
         }
+    }
+
+    /// Adds what a packet says, if a connection's keys of this version open it. It must be the
+    /// connection that the datagram is of.
+    fn add(
+        reading: &mut Option<Self>,
+        connection: &mut Connection,
+        version: Version,
+        packet: &Packet<'_>,
+        copy: &mut Vec<u8>,
+    ) -> Result<bool, Malformed> {
+        let largest = match reading {
+            Some(reading) if reading.cid == connection.cid => reading.largest,
+            _ => connection.largest,
+        };
+        let keys = connection.keys(version)?;
+        let Some(Opened { number, payload }) = keys.open(packet, largest, copy) else {
+            return Ok(false);
+        };
+        let reading = reading.get_or_insert_with(|| Self::of(connection));
+        if reading.cid != connection.cid {
+            return Err(Malformed);
+        }
+        reading.largest = reading.largest.max(Some(number));
+        frames::read(payload, |offset, said| {
+            reading.new |= reading.stream.put(offset, said)?;
+            Ok(())
+        })?;
+        Ok(true)
     }
 }

@@ -31,6 +31,13 @@ impl Version {
         }
     }
 
+    pub const fn other(self) -> Self {
+        match self {
+            Self::V1 => Self::V2,
+            Self::V2 => Self::V1,
+        }
+    }
+
     /// The type by two bits of the first byte (RFC 9000 section 17.2, RFC 9369 section 3.2).
     const fn kind(self, first: u8) -> Kind {
         const KINDS: [Kind; 4] = [Kind::Initial, Kind::EarlyData, Kind::Handshake, Kind::Retry];

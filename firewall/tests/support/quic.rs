@@ -78,6 +78,8 @@ pub struct Initial {
     pub destination: Vec<u8>,
     /// Whose keys protect it: the id that the connection began with.
     pub keys_of: Vec<u8>,
+    /// By the rules of which version they are made.
+    pub keys_version: u32,
     pub source: Vec<u8>,
     pub token: Vec<u8>,
     pub number: u64,
@@ -97,6 +99,7 @@ impl Initial {
             version,
             destination: destination.to_vec(),
             keys_of: destination.to_vec(),
+            keys_version: version,
             source: vec![0xc1; 8],
             token: Vec::new(),
             number: 0,
@@ -110,6 +113,12 @@ impl Initial {
     /// To the id that the server has chosen, with the keys of before.
     pub fn redirected(self, destination: &[u8]) -> Self {
         Self { destination: destination.to_vec(), ..self }
+    }
+
+    /// In another version, and with its keys.
+    pub fn in_version(self, version: u32) -> Self {
+        let first = Self::new(version, b"", b"").first;
+        Self { version, keys_version: version, first, ..self }
     }
 
     pub fn number(self, number: u64, number_len: usize) -> Self {
@@ -144,7 +153,7 @@ impl Initial {
         let number_at = header.len();
         header.extend(number);
 
-        let keys = Keys::new(self.version, &self.keys_of);
+        let keys = Keys::new(self.keys_version, &self.keys_of);
         let sealed = keys.seal(self.number, &header, self.frames.clone());
         let mut packet = [header, sealed].concat();
         let sample = number_at + 4;
