@@ -8,7 +8,7 @@ use crate::{
 };
 
 use super::world::{
-    AT_ONCE, CLOSED, ELSEWHERE, TORN, UNRESOLVED, World, assert_fails, assert_learned,
+    AT_ONCE, CLOSED, ELSEWHERE, SINGAPORE, TORN, UNRESOLVED, World, assert_fails, assert_learned,
     assert_nothing_denied, assert_passes, assert_rule, curl, denied, zone,
 };
 
@@ -336,4 +336,36 @@ fn a_denied_flow_does_not_hang() {
     let step = outcome.step(&line);
     assert!(![0, EAGAIN, ETIMEDOUT].contains(&step.errno), "{step:?}");
     assert!(step.took < AT_ONCE, "{step:?}");
+}
+
+/// Where no rule has a name, every event has the best one that is known all the same.
+#[test]
+fn events_have_names_that_no_verdict_needed() {
+    if !require_names() {
+        return;
+    }
+    let world = World::new();
+    let shown = format!("tls {ELSEWHERE}:443 grease evilbaidu.com 100");
+    let request = format!("http {ELSEWHERE}:80 good.example whole");
+    let garbled = format!("http-absolute {ELSEWHERE}:80 http://a.example/x b.example whole");
+    let asked = "dns 10.200.0.1:53 gator.volces.com A";
+    let denied = format!("tcp {SINGAPORE}:443");
+    let lines = [&*shown, &request, &garbled, asked, &denied];
+    let outcome = world.script(&["--deny", &format!("net:{SINGAPORE}/32")], &lines);
+    for line in &lines[..4] {
+        assert_passes(&outcome, line);
+    }
+    let of = |port: u16, name: &str| {
+        let mut events = outcome.on(ELSEWHERE).into_iter();
+        let is = |event: &&serde_json::Value| {
+            event["dst"]["port"] == port && event["host"]["name"] == name
+        };
+        events.find(is).unwrap_or_else(|| panic!("no {name}: {:#?}", outcome.events))
+    };
+    assert_learned(of(443, "evilbaidu.com"), "tls", "confirmed");
+    assert_learned(of(80, "good.example"), "http", "confirmed");
+    let event = outcome.denied(SINGAPORE, 443, "tcp");
+    assert_eq!(event["hook"], "connect", "{event}");
+    assert_eq!(event["host"]["name"], "gator.volces.com", "{event}");
+    assert_learned(event, "dns", "unique");
 }
