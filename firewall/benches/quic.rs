@@ -100,14 +100,14 @@ fn rows() -> Vec<Row> {
             datagrams.into_iter().map(move |datagram| (number, datagram))
         });
         let is = if record.len() < 1000 {
-            |_, found: &Found| matches!(found, Found::Hello { .. })
+            |_, found: &Found| matches!(found, Found::Hello(_))
         } else {
-            |at, found: &Found| at % 2 == 0 || matches!(found, Found::Hello { .. })
+            |at, found: &Found| at % 2 == 0 || matches!(found, Found::Hello(_))
         };
         rows.push(Row::new(name, connections.collect(), is));
     }
     let again = rows[0].datagrams.clone();
-    let same = |_, found: &Found| matches!(found, Found::Same);
+    let same = |_, found: &Found| matches!(found, Found::Same(_));
     rows.push(Row { before: again.clone(), ..Row::new("the same again", again, same) });
     // One after the other, so that each packet is tried with the keys of all others.
     let on_one_flow = |of: std::ops::Range<u64>| {

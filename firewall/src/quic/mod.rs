@@ -54,7 +54,6 @@ pub struct Taken {
 
 /// What a datagram says of the connection that it belongs to.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made, and never kept")]
 pub enum Found {
     /// No ClientHello has become whole, or no further one.
     More,

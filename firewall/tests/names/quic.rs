@@ -91,6 +91,27 @@ fn another_name_arrives_with_its_first_resend() {
     assert_nothing_denied(&outcome);
 }
 
+/// Chromium, as it was recorded: a post-quantum hello in two datagrams, and again after a while.
+#[test]
+fn a_real_browser_is_judged() {
+    if !require_names() {
+        return;
+    }
+    let world = World::new();
+    let server = serve(&world, &["[::]:443"]);
+    let line = format!("quic-recorded {ELSEWHERE}:443 chromium");
+    let policy = world.deny(&["baidu.com"], "");
+    let outcome = world.script(&["--policy", &policy], &[&line]);
+    assert_eq!(outcome.errno(&line), EPERM, "{:#?}", outcome.events);
+    assert_rule(denied(&outcome, "quic", "hm.baidu.com"), "baidu.com");
+    assert_eq!(begun(&server, ELSEWHERE), 0);
+
+    let policy = world.deny(&["evilbaidu.com"], "");
+    let outcome = world.script(&["--policy", &policy], &[&line]);
+    assert_passes(&outcome, &line);
+    assert_eq!(begun(&server, ELSEWHERE), 2, "what it sent again");
+}
+
 #[test]
 fn each_connection_of_a_socket_is_judged() {
     if !require_names() {

@@ -1,6 +1,6 @@
 //! Hellos in pieces: order, overlaps, contradictions, further hellos, and what is none.
 
-use firewall::quic::{Found, Inspector};
+use firewall::quic::{Found, Hello, Inspector};
 use firewall_common::parse::payload::{MAX_PAYLOAD, flags};
 
 use super::{
@@ -30,7 +30,7 @@ fn ech_is_told() {
     for (form, held) in [("ech", true), ("plain", false)] {
         let datagram = built::hello(V1, &CID, &client_hello(form, "outer.example")[5..]);
         let taken = Inspector::default().take(0, &datagram, std::time::Duration::ZERO);
-        let Found::Hello { flags, name, .. } = taken.found else { panic!("{taken:?}") };
+        let Found::Hello(Hello { flags, name, .. }) = taken.found else { panic!("{taken:?}") };
         assert_eq!((flags & flags::ECH != 0, name.to_string().as_str()), (held, "outer.example"));
     }
 }

@@ -16,7 +16,7 @@ mod vectors;
 
 use std::{hash::Hash, time::Duration};
 
-use firewall::quic::{Found, Inspector, Taken};
+use firewall::quic::{Found, Hello, Inspector, Taken};
 use firewall_common::parse::payload::{answer, flags};
 
 /// [`Found`], to be compared.
@@ -35,14 +35,14 @@ impl Said {
     fn of(taken: &Taken) -> Self {
         match &taken.found {
             Found::More => Self::More,
-            Found::Same => Self::Same,
+            Found::Same(_) => Self::Same,
             Found::Malformed => Self::Malformed,
             Found::NoHello => Self::NoHello,
-            Found::Hello { answer: answer::NAME, name, .. } => Self::Name(name.to_string()),
-            Found::Hello { answer: answer::NO_NAME, flags, .. } => {
+            Found::Hello(Hello { answer: answer::NAME, name, .. }) => Self::Name(name.to_string()),
+            Found::Hello(Hello { answer: answer::NO_NAME, flags, .. }) => {
                 Self::NoName(flags & !flags::ECH)
             }
-            Found::Hello { answer, .. } => panic!("answer {answer}"),
+            Found::Hello(Hello { answer, .. }) => panic!("answer {answer}"),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
-    os::fd::AsRawFd as _,
+    path::Path,
     time::Duration,
 };
 
@@ -59,6 +59,20 @@ pub fn act(words: &[&str]) -> io::Result<()> {
             datagram[1..5].copy_from_slice(&[0xff, 0, 0, 0x1d]);
             client.send(&[datagram])?;
             client.answered()
+        }
+        // What a real client has sent, in its order.
+        ["quic-recorded", to, client] => {
+            let socket = Client::new(to, "v1")?;
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures");
+            for number in 1.. {
+                let Ok(datagram) = std::fs::read(folder.join(format!("{client}-{number}"))) else {
+                    break;
+                };
+                socket.send(&[datagram])?;
+                // As long as Chromium waits before it tries again.
+                std::thread::sleep(Duration::from_millis(if number % 2 == 0 { 500 } else { 0 }));
+            }
+            socket.answered()
         }
         // Initials without end that cannot be opened, each of a connection of its own, from so many
         // sockets.
