@@ -17,7 +17,10 @@ use toml::{
 };
 
 use crate::{
-    intel::organisations::Organisations,
+    intel::{
+        organisations::Organisations,
+        resolver::{self, DNS, MOST_UPSTREAMS, Upstream, WrongUpstream},
+    },
     policy::{
         Default as Standard,
         compile::{Inbound, OnDeny, Settings},
@@ -41,11 +44,8 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 const STUBS: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54))];
 
-/// The port of DNS.
-const DNS: u16 = 53;
-
 /// The keys of `firewall.toml`. A key that is not here is an error.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 12] = [
     "default",
     "on_deny",
     "inbound",
@@ -53,6 +53,8 @@ const KEYS: [&str; 10] = [
     "ambiguous",
     "resolvers",
     "dns_ports",
+    "upstreams",
+    "ahead",
     "organisations",
     "geo",
     "asn",
@@ -75,6 +77,10 @@ pub struct Config {
     pub resolvers: Option<Vec<(IpAddr, u16)>>,
     /// Ports that are asked for names beside 53.
     pub dns_ports: Vec<u16>,
+    /// Whom the firewall itself asks for names, in place of the system's resolvers.
+    pub upstreams: Option<Vec<Asked>>,
+    /// Whether names that are denied are looked up before any app asks for them.
+    pub ahead: Option<bool>,
     /// A file of organisations beside those in the binary.
     pub organisations: Option<PathBuf>,
     /// A database of countries in place of the one in the binary.
@@ -85,6 +91,15 @@ pub struct Config {
     pub findings: Diagnostics,
     /// Where `resolvers` stands.
     pub resolvers_place: Option<Place>,
+}
+
+/// One entry of `upstreams`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The resolvers of the system.
+    System,
+    /// One resolver.
+    One(Upstream),
 }
 
 /// Why there is no configuration.
@@ -151,6 +166,20 @@ impl Config {
         }
     }
 
+    /// Whom the firewall itself asks, in order. The system's resolvers are those of now.
+    pub fn upstreams(&self) -> Vec<Upstream> {
+        let system = || {
+            let all = system_resolvers().into_iter().take(MOST_UPSTREAMS);
+            all.map(|(ip, port)| Upstream::plain(SocketAddr::new(ip, port))).collect()
+        };
+        let asked = self.upstreams.as_deref().unwrap_or(&[Asked::System]);
+        let each = asked.iter().flat_map(|asked| match asked {
+            Asked::System => system(),
+            Asked::One(upstream) => vec![upstream.clone()],
+        });
+        each.collect()
+    }
+
     /// What of it goes into a generation, with secrets for the table of names and the resolvers that
     /// are trusted where it names none.
     pub fn settings(&self, name_keys: Keys, resolvers: Vec<(IpAddr, u16)>) -> Settings {
@@ -178,6 +207,7 @@ impl Walker<'_> {
             ("unreachable", OnDeny::Unreachable),
             ("blackhole", OnDeny::Blackhole),
         ];
+        let switch = [("off", false), ("on", true)];
         let replies = [("allow", Inbound::Allow), ("enforce", Inbound::Enforce)];
         let fields = self.fields(root, &KEYS, "`firewall.toml`", |key| match key {
             "policy" | "rule" | "list" => {
@@ -203,6 +233,10 @@ impl Walker<'_> {
                 .field("dns_ports")
                 .map(|field| self.few(field, DNS_PORTS, "[5300]", port))
                 .unwrap_or_default(),
+            upstreams: fields
+                .field("upstreams")
+                .map(|field| self.few(field, MOST_UPSTREAMS, "[\"system\"]", upstream)),
+            ahead: fields.field("ahead").and_then(|field| self.word(field, &switch)),
             organisations: path(self, "organisations", "/etc/firewall/organisations.tsv"),
             geo: path(self, "geo", "/var/lib/countries.mmdb"),
             asn: path(self, "asn", "/var/lib/asn.mmdb"),
@@ -272,11 +306,21 @@ fn server(value: &Spanned<DeValue<'_>>) -> Result<(IpAddr, u16), Complaint> {
     let DeValue::String(text) = value.get_ref() else {
         return complaint("`resolvers` holds addresses, each a string", form);
     };
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    match (bare.parse::<IpAddr>(), text.parse::<SocketAddr>()) {
-        (Ok(ip), _) => Ok((ip, DNS)),
-        (_, Ok(socket)) if socket.port() != 0 => Ok((socket.ip(), socket.port())),
-        _ => complaint(format!("{} is not the address of a resolver", quoted(text)), form),
+    match resolver::socket(text, DNS) {
+        Some(socket) => Ok((socket.ip(), socket.port())),
+        None => complaint(format!("{} is not the address of a resolver", quoted(text)), form),
+    }
+}
+
+/// Whom the firewall asks: `system`, or one resolver.
+fn upstream(value: &Spanned<DeValue<'_>>) -> Result<Asked, Complaint> {
+    match value.get_ref() {
+        DeValue::String(text) if text == "system" => Ok(Asked::System),
+        DeValue::String(text) => text
+            .parse()
+            .map(Asked::One)
+            .map_err(|WrongUpstream { message, hint }| Complaint { message, hint }),
+        _ => complaint("`upstreams` holds resolvers, each a string", resolver::FORMS),
     }
 }
 
