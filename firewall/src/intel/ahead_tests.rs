@@ -74,7 +74,7 @@ fn who_does_not_answer_is_asked_less_and_less() {
 /// What a name is said to be, how long that takes, and a random number.
 fn replies() -> impl Strategy<Value = Vec<(Again, u64, u32)>> {
     let again = prop_oneof![
-        (0..100_000_u64).prop_map(|seconds| Again::After(seconds * SECOND)),
+        (0..100_000_u32).prop_map(|seconds| Again::After(seconds * SECOND)),
         Just(Again::Empty),
         Just(Again::Failed),
     ];
@@ -84,8 +84,8 @@ fn replies() -> impl Strategy<Value = Vec<(Again, u64, u32)>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Whatever is answered and when: one name at a time, few at once, none twice at once, none
-    /// forgotten, each again within its bounds.
+    /// Whatever is answered and when: one name after the other, few at once, none twice at once, each
+    /// once before any comes again, and that not too soon.
     #[test]
     fn the_schedule_keeps_its_bounds(names in 1..60_usize, replies in replies()) {
         let mut schedule = Schedule::new(names, Duration::ZERO);
@@ -96,7 +96,7 @@ proptest! {
         // When, and of which name, there will be which answer.
         let mut flying: Vec<(Duration, usize, Again, u32)> = Vec::new();
         let mut seen = HashSet::new();
-        let mut enough = true;
+        let mut asks = 0;
         loop {
             flying.sort_by_key(|(when, name, ..)| (*when, *name));
             match schedule.next(now) {
@@ -110,10 +110,9 @@ proptest! {
                     }
                     last_ask = Some(now);
                     seen.insert(name);
-                    let Some((again, took, random)) = replies.next() else {
-                        enough = seen.len() == names;
-                        break;
-                    };
+                    asks += 1;
+                    prop_assert_eq!(seen.len(), names.min(asks));
+                    let Some((again, took, random)) = replies.next() else { break };
                     flying.push((now + took as u32 * MS, name, again, random));
                 }
                 Next::At(time) if flying.first().is_none_or(|(when, ..)| *when > time) => {
@@ -131,8 +130,6 @@ proptest! {
                 }
             }
         }
-        // None is asked for again as long as another one was never asked for, unless that was an hour.
-        prop_assert!(enough || now > SOONEST.mul_f64(0.69), "{} of {names}", seen.len());
     }
 }
 

@@ -13,6 +13,7 @@ mod evasion;
 mod killed;
 mod payload;
 mod question;
+mod resolve;
 mod shape;
 mod trust;
 mod world;

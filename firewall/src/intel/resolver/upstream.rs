@@ -140,11 +140,18 @@ impl FromStr for Upstream {
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { address, transport } = self;
-        match transport {
-            Transport::Plain => write!(f, "{address}"),
-            Transport::Tls { name } => write!(f, "tls://{address}#{name}"),
-            Transport::Https { name, path } => write!(f, "https://{address}{path}#{name}"),
-        }
+        let name = match transport {
+            Transport::Plain => return address.fmt(f),
+            Transport::Tls { name } => {
+                write!(f, "tls://{address}")?;
+                name
+            }
+            Transport::Https { name, path } => {
+                write!(f, "https://{address}{path}")?;
+                name
+            }
+        };
+        if *name == address.ip().to_string() { Ok(()) } else { write!(f, "#{name}") }
     }
 }
 
@@ -188,14 +195,14 @@ mod tests {
             ("10.0.0.1:5353", "10.0.0.1:5353"),
             ("::1", "[::1]:53"),
             ("[::1]:5353", "[::1]:5353"),
-            ("tls://9.9.9.9", "tls://9.9.9.9:853#9.9.9.9"),
+            ("tls://9.9.9.9", "tls://9.9.9.9:853"),
             ("tls://9.9.9.9#dns.quad9.net", "tls://9.9.9.9:853#dns.quad9.net"),
             ("tls://Dns.Quad9.net.#9.9.9.9", "tls://9.9.9.9:853#dns.quad9.net"),
             ("tls://[2620:fe::fe]:8853#dns.quad9.net", "tls://[2620:fe::fe]:8853#dns.quad9.net"),
-            ("tls://2620:fe::fe", "tls://[2620:fe::fe]:853#2620:fe::fe"),
+            ("tls://2620:fe::fe", "tls://[2620:fe::fe]:853"),
             ("https://dns.example#10.0.0.1", "https://10.0.0.1:443/dns-query#dns.example"),
             ("https://dns.example:8443/x/y#::1", "https://[::1]:8443/x/y#dns.example"),
-            ("https://9.9.9.9/dns-query", "https://9.9.9.9:443/dns-query#9.9.9.9"),
+            ("https://9.9.9.9/dns-query", "https://9.9.9.9:443/dns-query"),
         ] {
             let upstream: Upstream = text.parse().unwrap();
             assert_eq!(upstream.to_string(), shown);
