@@ -387,6 +387,8 @@ mod tests {
                     ambiguous = \"drop\"\n\
                     resolvers = [\"10.0.0.1\", \"dns.example\", \"10.0.0.1:0\", 9]\n\
                     dns_ports = [5300, 0, 65536, \"53\"]\n\
+                    upstreams = [\"https://dns.example/dns-query\", \"quic://9.9.9.9\", 9]\n\
+                    ahead = \"yes\"\n\
                     geo = [\"x\"]\n\
                     [policy]\n\
                     name = \"p\"\n";
@@ -394,6 +396,11 @@ mod tests {
         let few = (1..=9).map(|port| port.to_string()).collect::<Vec<_>>().join(", ");
         for (text, says) in [
             (format!("dns_ports = [{few}]"), "`dns_ports` has 9 entries, and 8 fit"),
+            (
+                "upstreams = [\"::1\", \"::2\", \"::3\", \"::4\"]".to_owned(),
+                "`upstreams` has 4 entries, and 3 fit",
+            ),
+            ("ahead = true".to_owned(), "`ahead` is a string, not a boolean"),
             ("resolvers = \"10.0.0.1\"".to_owned(), "`resolvers` is an array, not a string"),
             ("default = \"drop\"\ndefault = \"drop\"".to_owned(), "not TOML: duplicate key"),
         ] {
@@ -423,6 +430,27 @@ mod tests {
         let want = [server("10.0.0.1", 53), server("::1", 53), server("::1", 5353)];
         assert_eq!(settings.resolvers, want);
         assert_eq!((settings.dns_ports, settings.ambiguous), (vec![5300], Standard::Allow));
+    }
+
+    #[test]
+    fn who_is_asked() {
+        let config = parse(
+            "upstreams = [\"tls://9.9.9.9#dns.quad9.net\", \"10.0.0.1\", \"10.0.0.1:53\"]\n\
+             ahead = \"on\"",
+        )
+        .unwrap();
+        assert!(config.findings.render(false).contains("stands there twice"));
+        assert_eq!(config.ahead, Some(true));
+        let asked = |config: &Config| -> Vec<String> {
+            config.upstreams().iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(asked(&config), ["tls://9.9.9.9:853#dns.quad9.net", "10.0.0.1:53"]);
+        assert_eq!(asked(&parse("upstreams = []").unwrap()), [""; 0]);
+        assert_eq!(parse("ahead = \"off\"").unwrap().ahead, Some(false));
+        let system = asked(&Config::default());
+        assert!((1..=MOST_UPSTREAMS).contains(&system.len()), "{system:?}");
+        let both = parse("upstreams = [\"::1\", \"system\"]").unwrap();
+        assert_eq!(asked(&both), [&["[::1]:53".to_owned()], &system[..]].concat());
     }
 
     #[test]

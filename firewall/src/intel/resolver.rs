@@ -11,6 +11,7 @@
 //! any app could take.
 
 mod answer;
+mod connection;
 mod upstream;
 
 pub use answer::{Answer, Found};
@@ -26,11 +27,11 @@ use std::{
 };
 
 use hickory_resolver::{
-    TokioResolver,
+    Resolver as Library,
     config::{
         ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ServerOrderingStrategy,
     },
-    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
+    net::{DnsError, NetError},
     proto::{
         op::ResponseCode,
         rr::{Name, Record, RecordType},
@@ -38,6 +39,8 @@ use hickory_resolver::{
 };
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::timeout;
+
+use connection::Provider;
 
 /// How long an upstream may take for one kind of records.
 pub const PATIENCE: Duration = Duration::from_secs(3);
@@ -115,7 +118,7 @@ impl fmt::Display for Failure {
 /// Asks upstreams, one after the other until one of them answers.
 #[derive(Clone)]
 pub struct Resolver {
-    upstreams: Arc<[(Upstream, TokioResolver)]>,
+    upstreams: Arc<[(Upstream, Library<Provider>)]>,
     /// The one that answered last is asked first.
     last: Arc<AtomicUsize>,
 }
@@ -126,8 +129,10 @@ enum Missing {
     Name,
     /// The name has none.
     Records,
-    /// Something else.
-    Reason(String),
+    /// The upstream does not tell.
+    Told(String),
+    /// The upstream does not answer.
+    Silent(String),
 }
 
 impl Resolver {
@@ -161,7 +166,9 @@ impl Resolver {
         for place in (first..first + count).map(|place| place % count) {
             let (upstream, resolver) = &self.upstreams[place];
             match ask(resolver, &name).await {
-                Err(Missing::Reason(reason)) => reasons.push((upstream.clone(), reason)),
+                Err(Missing::Told(reason) | Missing::Silent(reason)) => {
+                    reasons.push((upstream.clone(), reason));
+                }
                 told => {
                     self.last.store(place, Ordering::Relaxed);
                     return match told {
@@ -177,27 +184,28 @@ impl Resolver {
 }
 
 /// Asks one upstream. The rest is not asked if it is silent, or says that there is no such name.
-async fn ask(resolver: &TokioResolver, name: &Name) -> Result<Answer, Missing> {
-    let mut records = match look_up(resolver, name, RecordType::A).await {
-        Ok(records) => records,
-        Err(Missing::Records) => Vec::new(),
-        Err(missing) => return Err(missing),
-    };
-    let further = [RecordType::AAAA, RecordType::HTTPS];
-    let (v6, https) =
-        tokio::join!(look_up(resolver, name, further[0]), look_up(resolver, name, further[1]));
+async fn ask(resolver: &Library<Provider>, name: &Name) -> Result<Answer, Missing> {
+    let mut records = Vec::new();
     let mut missing = Vec::new();
-    for (kind, told) in further.into_iter().zip([v6, https]) {
-        match told {
-            Ok(further) => records.extend(further),
-            Err(Missing::Name | Missing::Records) => {}
-            Err(Missing::Reason(reason)) => missing.push((kind.into(), reason)),
-        }
+    let mut take = |kind: RecordType, told| match told {
+        Ok(further) => records.extend::<Vec<Record>>(further),
+        Err(Missing::Name | Missing::Records) => {}
+        Err(Missing::Told(reason) | Missing::Silent(reason)) => missing.push((kind.into(), reason)),
+    };
+    match look_up(resolver, name, RecordType::A).await {
+        Err(none @ (Missing::Name | Missing::Silent(_))) => return Err(none),
+        told => take(RecordType::A, told),
     }
+    let (v6, https) = tokio::join!(
+        look_up(resolver, name, RecordType::AAAA),
+        look_up(resolver, name, RecordType::HTTPS)
+    );
+    take(RecordType::AAAA, v6);
+    take(RecordType::HTTPS, https);
     let answer = Answer { missing, ..Answer::read(name, &records) };
     if answer.addresses.is_empty() {
         return Err(match answer.missing.into_iter().next() {
-            Some((kind, reason)) => Missing::Reason(format!("{kind} records: {reason}")),
+            Some((kind, reason)) => Missing::Told(format!("{kind} records: {reason}")),
             None => Missing::Records,
         });
     }
@@ -205,7 +213,7 @@ async fn ask(resolver: &TokioResolver, name: &Name) -> Result<Answer, Missing> {
 }
 
 async fn look_up(
-    resolver: &TokioResolver,
+    resolver: &Library<Provider>,
     name: &Name,
     kind: RecordType,
 ) -> Result<Vec<Record>, Missing> {
@@ -219,16 +227,16 @@ async fn look_up(
             ResponseCode::NXDomain => Missing::Name,
             _ => Missing::Records,
         },
-        NetError::Dns(DnsError::ResponseCode(code)) => Missing::Reason(format!("it says `{code}`")),
-        NetError::Timeout => Missing::Reason(format!("no answer within {} s", PATIENCE.as_secs())),
-        NetError::Io(error) => Missing::Reason(error.to_string()),
-        other => Missing::Reason(other.to_string()),
+        NetError::Dns(DnsError::ResponseCode(code)) => Missing::Told(format!("it says `{code}`")),
+        NetError::Timeout => Missing::Silent(format!("no answer within {} s", PATIENCE.as_secs())),
+        NetError::NoConnections => Missing::Silent("it closed the connection".to_owned()),
+        other => Missing::Silent(other.to_string()),
     })
 }
 
 /// A resolver of the library that asks one upstream alone: which one answers decides about trust,
 /// and what is asked goes to no more of them than need be.
-fn one(upstream: &Upstream, tls: Option<&ClientConfig>) -> Result<TokioResolver, NetError> {
+fn one(upstream: &Upstream, tls: Option<&ClientConfig>) -> Result<Library<Provider>, NetError> {
     let connections = match &upstream.transport {
         Transport::Plain => vec![ConnectionConfig::udp(), ConnectionConfig::tcp()],
         Transport::Tls { name } => vec![ConnectionConfig::tls(name.as_str().into())],
@@ -245,7 +253,7 @@ fn one(upstream: &Upstream, tls: Option<&ClientConfig>) -> Result<TokioResolver,
         .collect();
     let server = NameServerConfig::new(upstream.address.ip(), true, connections);
     let config = ResolverConfig::from_name_servers(vec![server]);
-    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    let mut builder = Library::builder_with_config(config, Provider::default());
     if let Some(tls) = tls {
         builder = builder.with_tls_config(tls.clone());
     }

@@ -141,4 +141,15 @@ ports = ["tcp/443"]
         assert_eq!(of(&[FIRST, SECOND], 6).left_out, 3);
         assert_eq!(of(&[FIRST, SECOND], 7).left_out, 0);
     }
+
+    #[test]
+    fn what_is_shipped_has_room() {
+        let sources: Vec<Source> =
+            policy::SHIPPED.iter().map(|(name, _)| Source::shipped(name).unwrap()).collect();
+        let (policies, _) = policy::load(&sources, &Organisations::embedded().unwrap());
+        let denied = denied_names(&policies, crate::intel::ahead::MOST_NAMES);
+        assert_eq!(denied.left_out, 0, "{}", denied.names.len());
+        assert!(denied.names.len() > 100, "{}", denied.names.len());
+        assert!(denied.names.iter().any(|name| name == "hm.baidu.com"));
+    }
 }

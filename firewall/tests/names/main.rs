@@ -7,6 +7,7 @@ mod harness;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod ahead;
 mod answer;
 mod apps;
 mod evasion;

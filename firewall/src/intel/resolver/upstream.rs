@@ -120,7 +120,7 @@ impl FromStr for Upstream {
             // A library that cannot write such an address into a request.
             (Host::Address(_), None) => return Err(wrong("needs the name in the certificate")),
             (Host::Name(_), None) => {
-                return Err(wrong("does not say at which address: nobody is asked for that"));
+                return Err(wrong("has a name and no address, which stands behind `#`"));
             }
             (Host::Address(_), Some(_)) => return Err(wrong("has two addresses and no name")),
             (Host::Name(_), Some(_)) => return Err(wrong("has two names and no address")),
@@ -213,7 +213,7 @@ mod tests {
             ("dns.example", "is not the address of a resolver"),
             ("10.0.0.1:0", "is not the address of a resolver"),
             ("quic://9.9.9.9", "a scheme that is not spoken here"),
-            ("https://dns.example/dns-query", "does not say at which address"),
+            ("https://dns.example/dns-query", "a name and no address"),
             ("https://dns.example/dns-query{?dns}#10.0.0.1", "has a query"),
             ("https://[2620:fe::fe]/dns-query", "needs the name in the certificate"),
             ("tls://9.9.9.9/dns-query#dns.quad9.net", "has a path"),
