@@ -149,6 +149,21 @@ fn explain_says_which_rules_were_passed_by_and_which_come_after() {
     ");
 }
 
+/// As in the kernel, aliases of which the rules say the same count as one.
+#[test]
+fn explain_of_a_long_chain_of_aliases() {
+    let policy = file(
+        b"[policy]\nname = \"aliases\"\n\
+          [[rule]]\nname = \"bad\"\naction = \"drop\"\nto = { domains = [\"bad.example\"] }\n\
+          [[rule]]\nname = \"cdn\"\naction = \"log\"\nto = { domains = [\"cdn.example\"] }\n",
+    );
+    let names = ["shop.example", "1.cdn.example", "2.cdn.example", "3.cdn.example", "bad.example"];
+    let mut words = vec!["explain", "--json", "--policy", policy.path().to_str().unwrap()];
+    words.push("192.0.2.7");
+    words.extend(names.iter().flat_map(|name| ["--name", name]));
+    assert_eq!(json(&words)["rule"], "bad");
+}
+
 #[test]
 fn explain_without_anybody_to_ask() {
     let config = file(b"upstreams = []\n");

@@ -69,7 +69,7 @@ pub enum Error {
         /// Which one.
         upstream: Upstream,
         /// Why.
-        source: NetError,
+        source: Box<NetError>,
     },
 }
 
@@ -142,8 +142,10 @@ impl Resolver {
         let encrypted = upstreams.iter().any(|upstream| upstream.transport != Transport::Plain);
         let tls = if encrypted { Some(tls()?) } else { None };
         let made = upstreams.into_iter().map(|upstream| {
-            let resolver = one(&upstream, tls.as_ref())
-                .map_err(|source| Error::Upstream { upstream: upstream.clone(), source })?;
+            let resolver = one(&upstream, tls.as_ref()).map_err(|source| Error::Upstream {
+                upstream: upstream.clone(),
+                source: source.into(),
+            })?;
             Ok((upstream, resolver))
         });
         Ok(Self { upstreams: made.collect::<Result<_, Error>>()?, last: Arc::default() })
