@@ -17,7 +17,10 @@ use toml::{
 };
 
 use crate::{
-    intel::organisations::Organisations,
+    intel::{
+        organisations::Organisations,
+        resolver::{self, DNS, MOST_UPSTREAMS, Upstream, WrongUpstream},
+    },
     policy::{
         Default as Standard,
         compile::{Inbound, OnDeny, Quic, Settings},
@@ -41,11 +44,8 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 const STUBS: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54))];
 
-/// The port of DNS.
-const DNS: u16 = 53;
-
 /// The keys of `firewall.toml`. A key that is not here is an error.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 14] = [
     "default",
     "on_deny",
     "inbound",
@@ -55,6 +55,8 @@ const KEYS: [&str; 12] = [
     "quic_unattended",
     "resolvers",
     "dns_ports",
+    "upstreams",
+    "ahead",
     "organisations",
     "geo",
     "asn",
@@ -81,6 +83,10 @@ pub struct Config {
     pub resolvers: Option<Vec<(IpAddr, u16)>>,
     /// Ports that are asked for names beside 53.
     pub dns_ports: Vec<u16>,
+    /// Whom the firewall itself asks for names, in place of the system's resolvers.
+    pub upstreams: Option<Vec<Asked>>,
+    /// Whether names that are denied are looked up before any app asks for them.
+    pub ahead: Option<bool>,
     /// A file of organisations beside those in the binary.
     pub organisations: Option<PathBuf>,
     /// A database of countries in place of the one in the binary.
@@ -91,6 +97,15 @@ pub struct Config {
     pub findings: Diagnostics,
     /// Where `resolvers` stands.
     pub resolvers_place: Option<Place>,
+}
+
+/// One entry of `upstreams`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The resolvers of the system.
+    System,
+    /// One resolver.
+    One(Upstream),
 }
 
 /// Why there is no configuration.
@@ -157,6 +172,20 @@ impl Config {
         }
     }
 
+    /// Whom the firewall itself asks, in order. The system's resolvers are those of now.
+    pub fn upstreams(&self) -> Vec<Upstream> {
+        let system = || {
+            let all = system_resolvers().into_iter().take(MOST_UPSTREAMS);
+            all.map(|(ip, port)| Upstream::plain(SocketAddr::new(ip, port))).collect()
+        };
+        let asked = self.upstreams.as_deref().unwrap_or(&[Asked::System]);
+        let each = asked.iter().flat_map(|asked| match asked {
+            Asked::System => system(),
+            Asked::One(upstream) => vec![upstream.clone()],
+        });
+        each.collect()
+    }
+
     /// What of it goes into a generation, with secrets for the table of names and the resolvers that
     /// are trusted where it names none.
     pub fn settings(&self, name_keys: Keys, resolvers: Vec<(IpAddr, u16)>) -> Settings {
@@ -188,6 +217,7 @@ impl Walker<'_> {
         ];
         let quic = [("inspect", Quic::Inspect), ("block", Quic::Block), ("allow", Quic::Allow)];
         let unattended = [("block", Standard::Drop), ("allow", Standard::Allow)];
+        let switch = [("off", false), ("on", true)];
         let replies = [("allow", Inbound::Allow), ("enforce", Inbound::Enforce)];
         let fields = self.fields(root, &KEYS, "`firewall.toml`", |key| match key {
             "policy" | "rule" | "list" => {
@@ -217,6 +247,10 @@ impl Walker<'_> {
                 .field("dns_ports")
                 .map(|field| self.few(field, DNS_PORTS, "[5300]", port))
                 .unwrap_or_default(),
+            upstreams: fields
+                .field("upstreams")
+                .map(|field| self.few(field, MOST_UPSTREAMS, "[\"system\"]", upstream)),
+            ahead: fields.field("ahead").and_then(|field| self.word(field, &switch)),
             organisations: path(self, "organisations", "/etc/firewall/organisations.tsv"),
             geo: path(self, "geo", "/var/lib/countries.mmdb"),
             asn: path(self, "asn", "/var/lib/asn.mmdb"),
@@ -286,11 +320,21 @@ fn server(value: &Spanned<DeValue<'_>>) -> Result<(IpAddr, u16), Complaint> {
     let DeValue::String(text) = value.get_ref() else {
         return complaint("`resolvers` holds addresses, each a string", form);
     };
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    match (bare.parse::<IpAddr>(), text.parse::<SocketAddr>()) {
-        (Ok(ip), _) => Ok((ip, DNS)),
-        (_, Ok(socket)) if socket.port() != 0 => Ok((socket.ip(), socket.port())),
-        _ => complaint(format!("{} is not the address of a resolver", quoted(text)), form),
+    match resolver::socket(text, DNS) {
+        Some(socket) => Ok((socket.ip(), socket.port())),
+        None => complaint(format!("{} is not the address of a resolver", quoted(text)), form),
+    }
+}
+
+/// Whom the firewall asks: `system`, or one resolver.
+fn upstream(value: &Spanned<DeValue<'_>>) -> Result<Asked, Complaint> {
+    match value.get_ref() {
+        DeValue::String(text) if text == "system" => Ok(Asked::System),
+        DeValue::String(text) => text
+            .parse()
+            .map(Asked::One)
+            .map_err(|WrongUpstream { message, hint }| Complaint { message, hint }),
+        _ => complaint("`upstreams` holds resolvers, each a string", resolver::FORMS),
     }
 }
 
@@ -357,6 +401,8 @@ mod tests {
                     ambiguous = \"drop\"\n\
                     resolvers = [\"10.0.0.1\", \"dns.example\", \"10.0.0.1:0\", 9]\n\
                     dns_ports = [5300, 0, 65536, \"53\"]\n\
+                    upstreams = [\"https://dns.example/dns-query\", \"quic://9.9.9.9\", 9]\n\
+                    ahead = \"yes\"\n\
                     geo = [\"x\"]\n\
                     [policy]\n\
                     name = \"p\"\n";
@@ -364,6 +410,11 @@ mod tests {
         let few = (1..=9).map(|port| port.to_string()).collect::<Vec<_>>().join(", ");
         for (text, says) in [
             (format!("dns_ports = [{few}]"), "`dns_ports` has 9 entries, and 8 fit"),
+            (
+                "upstreams = [\"::1\", \"::2\", \"::3\", \"::4\"]".to_owned(),
+                "`upstreams` has 4 entries, and 3 fit",
+            ),
+            ("ahead = true".to_owned(), "`ahead` is a string, not a boolean"),
             ("resolvers = \"10.0.0.1\"".to_owned(), "`resolvers` is an array, not a string"),
             ("default = \"drop\"\ndefault = \"drop\"".to_owned(), "not TOML: duplicate key"),
         ] {
@@ -393,6 +444,27 @@ mod tests {
         let want = [server("10.0.0.1", 53), server("::1", 53), server("::1", 5353)];
         assert_eq!(settings.resolvers, want);
         assert_eq!((settings.dns_ports, settings.ambiguous), (vec![5300], Standard::Allow));
+    }
+
+    #[test]
+    fn who_is_asked() {
+        let config = parse(
+            "upstreams = [\"tls://9.9.9.9#dns.quad9.net\", \"10.0.0.1\", \"10.0.0.1:53\"]\n\
+             ahead = \"on\"",
+        )
+        .unwrap();
+        assert!(config.findings.render(false).contains("stands there twice"));
+        assert_eq!(config.ahead, Some(true));
+        let asked = |config: &Config| -> Vec<String> {
+            config.upstreams().iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(asked(&config), ["tls://9.9.9.9:853#dns.quad9.net", "10.0.0.1:53"]);
+        assert_eq!(asked(&parse("upstreams = []").unwrap()), [""; 0]);
+        assert_eq!(parse("ahead = \"off\"").unwrap().ahead, Some(false));
+        let system = asked(&Config::default());
+        assert!((1..=MOST_UPSTREAMS).contains(&system.len()), "{system:?}");
+        let both = parse("upstreams = [\"::1\", \"system\"]").unwrap();
+        assert_eq!(asked(&both), [&["[::1]:53".to_owned()], &system[..]].concat());
     }
 
     #[test]

@@ -139,7 +139,7 @@ fn explain_says_which_rules_were_passed_by_and_which_come_after() {
     let (status, out, err) = firewall(&["explain", "--policy", policy, "example.org:80"]);
     assert_eq!(status, 0, "{err}");
     insta::assert_snapshot!(err + &out, @r"
-    note: the question for a name is judged, in which `:80` plays no part; `firewall explain ADDRESS:80 --name example.org` judges a connection
+    note: the question for a name is judged, in which `:80` plays no part; `firewall explain ADDRESS:80 --name example.org` judges a connection, and --resolve those to all its addresses
 
     allow the question for example.org
       because    rule `b` of policy `pp` (enforce) says allow
@@ -147,6 +147,43 @@ fn explain_says_which_rules_were_passed_by_and_which_come_after() {
       passed by  drop by pp/a (enforce), which is up to the connection: domain:example.org
       otherwise  drop by pp/c (enforce): domain:org
     ");
+}
+
+/// As in the kernel, aliases of which the rules say the same count as one.
+#[test]
+fn explain_of_a_long_chain_of_aliases() {
+    let policy = file(
+        b"[policy]\nname = \"aliases\"\n\
+          [[rule]]\nname = \"bad\"\naction = \"drop\"\nto = { domains = [\"bad.example\"] }\n\
+          [[rule]]\nname = \"cdn\"\naction = \"log\"\nto = { domains = [\"cdn.example\"] }\n",
+    );
+    let names = ["shop.example", "1.cdn.example", "2.cdn.example", "3.cdn.example", "bad.example"];
+    let mut words = vec!["explain", "--json", "--policy", policy.path().to_str().unwrap()];
+    words.push("192.0.2.7");
+    words.extend(names.iter().flat_map(|name| ["--name", name]));
+    assert_eq!(json(&words)["rule"], "bad");
+}
+
+#[test]
+fn explain_without_anybody_to_ask() {
+    let config = file(b"upstreams = []\n");
+    let base = ["explain", "--policy", "baidu-tongji", "--config", config.path().to_str().unwrap()];
+    let explain = |words: &[&str]| firewall(&[&base[..], words].concat());
+    let (status, out, err) = explain(&["--resolve", "hm.baidu.com:443"]);
+    assert_eq!(status, 1);
+    insta::assert_snapshot!(out + &err, @r"
+    deny the question for hm.baidu.com
+      because    rule `tongji` of policy `baidu-tongji` (enforce) says drop
+      evidence   list:tongji=hm.baidu.com
+    error: cannot look up `hm.baidu.com`: there is nobody to ask: `upstreams` is empty
+
+    hint: `upstreams` in firewall.toml says who is asked (--config FILE)
+    ");
+    let (status, out, err) = explain(&["--resolve", "--json", "192.0.2.7"]);
+    assert_eq!(status, 0);
+    assert_eq!(err, "note: an address is judged, for which there is nothing to look up\n\n");
+    let value: Value = serde_json::from_str(&out).unwrap();
+    assert!(value.get("addresses").is_none(), "{value}");
 }
 
 #[test]
@@ -218,7 +255,6 @@ fn explain_says_deny_by_its_status_where_asked() {
 fn wrong_usage_is_2_and_says_what_to_write() {
     for (words, says) in [
         (&["explain", "110.242.68.66:99999"][..], "port"),
-        (&["explain", "--resolve", "chat.deepseek.com"], "does not look names up"),
         (&["explain", "chat.deepseek.com", "--name", "example.org"], "needs one"),
         (&["explain", "1.2.3.4", "--name", "not a name"], "`not a name` is not a name"),
         (&["explain", "--policy", "no-such", "1.2.3.4"], "no-such"),

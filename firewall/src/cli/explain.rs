@@ -1,5 +1,7 @@
 //! `firewall explain`: what would happen to a connection. Needs no privileges.
 
+mod resolve;
+
 use std::{
     borrow::Cow,
     io::{self, Write as _},
@@ -39,12 +41,13 @@ pub struct Args {
     /// the name asked for before those that it is an alias of
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
-    /// Look a name up and judge its addresses too
-    #[arg(long, hide = true)]
+    /// Look the name up, and judge connections to its addresses too. Asks the `upstreams` of the
+    /// settings, or the resolvers of the system
+    #[arg(long)]
     resolve: bool,
-    /// Where to: an address, with a port (default 443) and a protocol (default tcp):
+    /// Where to: an address or a name, with a port (default 443) and a protocol (default tcp):
     /// 1.2.3.4, 1.2.3.4:80, 1.2.3.4:53/udp, [2400:3200::1]:443, 1.2.3.4/icmp. Of a name
-    /// the question for its addresses is judged, in which no port plays a part
+    /// the question for its addresses is judged, in which no port plays a part but with --resolve
     #[arg(value_name = "DEST[:PORT[/PROTO]]")]
     destination: String,
 }
@@ -55,14 +58,25 @@ const DEFAULT_PORT: u16 = 443;
 /// What is asked about.
 #[derive(Debug, PartialEq, Eq)]
 enum Asked {
-    /// A connection to an address, which is known by names.
-    Connection(Destination, Vec<String>),
-    /// The question for a name, and what stood behind the name: a port, a protocol.
-    Question(String, String),
+    /// A connection to an address, which is known by names. Of each, whether a trusted resolver told
+    /// it.
+    Connection(Destination, Vec<(String, bool)>),
+    /// The question for a name.
+    Question(Question),
+}
+
+/// A name, and what stood behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Question {
+    name: String,
+    /// As it was written.
+    rest: String,
+    port: Option<u16>,
+    protocol: u8,
 }
 
 /// What would happen. The keys are those of a verdict event.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 struct Explanation {
     schema: u32,
     #[serde(flatten)]
@@ -94,13 +108,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(super::USAGE));
         }
     };
-    if let Asked::Question(name, rest) = &asked
-        && !rest.is_empty()
-    {
-        eprintln!(
-            "note: the question for a name is judged, in which `{rest}` plays no part; \
-             `firewall explain ADDRESS{rest} --name {name}` judges a connection\n"
-        );
+    match &asked {
+        Asked::Question(Question { name, rest, .. }) if !rest.is_empty() && !args.resolve => {
+            eprintln!(
+                "note: the question for a name is judged, in which `{rest}` plays no part; \
+                 `firewall explain ADDRESS{rest} --name {name}` judges a connection, and --resolve \
+                 those to all its addresses\n"
+            );
+        }
+        Asked::Connection(..) if args.resolve => {
+            eprintln!("note: an address is judged, for which there is nothing to look up\n");
+        }
+        _ => {}
     }
     let set = match args.set.load() {
         Ok(set) => set,
@@ -113,24 +132,42 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
     };
     let explainer = Explainer { generation: &set.generation, intel: &set.intel };
-    let explanation = explain(&explainer, asked)?;
-    let denied = explanation.finding.verdict == Verdict::Deny.word();
-    let text =
-        if args.json { serde_json::to_string(&explanation)? + "\n" } else { human(&explanation) };
-    io::stdout().lock().write_all(text.as_bytes())?;
-    Ok(if args.exit_code && denied { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    if let Asked::Question(question) = &asked
+        && args.resolve
+    {
+        let resolved = resolve::resolve(&explainer, &set.config, question)?;
+        let denied = resolved.is_denied();
+        print(args, &resolved, resolve::Resolved::human)?;
+        if let Some(failure) = &resolved.failure {
+            eprintln!("error: {failure}");
+            return Ok(ExitCode::FAILURE);
+        }
+        return Ok(status(args, denied));
+    }
+    let explanation = explain(&explainer, &asked)?;
+    print(args, &explanation, human)?;
+    Ok(status(args, explanation.finding.verdict == Verdict::Deny.word()))
 }
 
-fn explain(explainer: &Explainer<'_>, asked: Asked) -> anyhow::Result<Explanation> {
+fn print<T: Serialize>(args: &Args, value: &T, human: fn(&T) -> String) -> anyhow::Result<()> {
+    let text = if args.json { serde_json::to_string(value)? + "\n" } else { human(value) };
+    Ok(io::stdout().lock().write_all(text.as_bytes())?)
+}
+
+fn status(args: &Args, denied: bool) -> ExitCode {
+    if args.exit_code && denied { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn explain(explainer: &Explainer<'_>, asked: &Asked) -> anyhow::Result<Explanation> {
     let generation = explainer.generation;
     let (destination, names, outcome) = match asked {
         Asked::Connection(destination, names) => {
-            let outcome = generation.evaluate(&destination, &generation.named(&names, true));
-            (Some(destination), names, outcome)
+            let told = names.iter().map(|(name, trusted)| (name.as_str(), *trusted));
+            let outcome = generation.evaluate(destination, &generation.named_by(told));
+            (Some(destination), names.iter().map(|(name, _)| name.as_str()).collect(), outcome)
         }
-        Asked::Question(name, _) => {
-            let outcome = generation.question(&name);
-            (None, vec![name], outcome)
+        Asked::Question(Question { name, .. }) => {
+            (None, vec![name.as_str()], generation.question(name))
         }
     };
     let outcome = outcome
@@ -138,11 +175,11 @@ fn explain(explainer: &Explainer<'_>, asked: Asked) -> anyhow::Result<Explanatio
     let decision = generation
         .decision(outcome.decision)
         .ok_or_else(|| anyhow::anyhow!("there is no decision {}", outcome.decision))?;
-    let to = destination.as_ref();
+    let to = destination;
     let mut findings = explainer.findings(decision, to, &names)?;
     let finding = findings.pop().ok_or_else(|| anyhow::anyhow!("a decision without a finding"))?;
     let runners_up = explainer.runners_up(decision, to, &names)?;
-    let mut names = names.into_iter();
+    let mut names = names.into_iter().map(str::to_owned);
     Ok(Explanation {
         schema: crate::events::SCHEMA,
         finding,
@@ -166,12 +203,6 @@ fn explain(explainer: &Explainer<'_>, asked: Asked) -> anyhow::Result<Explanatio
 }
 
 fn asked(args: &Args) -> Result<Asked, String> {
-    if args.resolve {
-        return Err("this version does not look names up\n\n\
-             hint: without --resolve the question for the name is judged; `--name NAME` with an \
-             address judges a connection to it"
-            .to_owned());
-    }
     let asked = parse(&args.destination)?;
     match asked {
         Asked::Question(..) if !args.names.is_empty() => {
@@ -181,7 +212,8 @@ fn asked(args: &Args) -> Result<Asked, String> {
         }
         Asked::Question(..) => Ok(asked),
         Asked::Connection(destination, _) => {
-            let names = args.names.iter().map(|name| normal(name)).collect::<Result<_, _>>()?;
+            let told = |name: &String| Ok((normal(name)?, true));
+            let names = args.names.iter().map(told).collect::<Result<_, String>>()?;
             Ok(Asked::Connection(destination, names))
         }
     }
@@ -231,6 +263,11 @@ fn parse(text: &str) -> Result<Asked, String> {
     if port.is_some() && !has_ports(protocol) {
         return Err(no_ports(&ip.to_string(), protocol));
     }
+    Ok(Asked::Connection(destination(ip, port, protocol), Vec::new()))
+}
+
+/// Where a connection goes.
+fn destination(ip: IpAddr, port: Option<u16>, protocol: u8) -> Destination {
     // The family says which of the two is meant.
     let protocol = match (protocol, ip) {
         (ICMP, IpAddr::V6(_)) => ICMPV6,
@@ -238,8 +275,7 @@ fn parse(text: &str) -> Result<Asked, String> {
     };
     let port = if has_ports(protocol) { port.unwrap_or(DEFAULT_PORT) } else { 0 };
     let address = firewall_common::flow::Address::from(ip).destination();
-    let destination = Destination { address, port, protocol, port_hidden: 0 };
-    Ok(Asked::Connection(destination, Vec::new()))
+    Destination { address, port, protocol, port_hidden: 0 }
 }
 
 fn no_ports(host: &str, protocol: u8) -> String {
@@ -253,7 +289,7 @@ fn url(text: &str, scheme: &str, rest: &str) -> String {
     let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
     let destination = match parse(place) {
         Err(_) => "example.org".to_owned(),
-        Ok(Asked::Question(name, _)) => name,
+        Ok(Asked::Question(question)) => question.name,
         Ok(Asked::Connection(..)) => {
             let bare = place.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
             let port = if bare && scheme.eq_ignore_ascii_case("http") { ":80" } else { "" };
@@ -263,18 +299,20 @@ fn url(text: &str, scheme: &str, rest: &str) -> String {
     format!("`{text}` is a URL\n\nhint: firewall explain {destination}")
 }
 
-/// A name, perhaps with a port and a protocol, which make no difference to the question.
+/// A name, perhaps with a port and a protocol.
 fn question(text: &str, place: &str, protocol: u8) -> Result<Asked, String> {
     let (name, port) = match place.rsplit_once(':') {
-        Some((name, port)) => (name, Some(port)),
+        Some((name, port)) => (name, Some(port.parse::<u16>())),
         None => (place, None),
     };
-    let port_is_one = port.is_none_or(|port| port.parse::<u16>().is_ok());
-    match normal(name) {
-        Ok(name) if port.is_some() && port_is_one && !has_ports(protocol) => {
-            Err(no_ports(&name, protocol))
-        }
-        Ok(normal) if port_is_one => Ok(Asked::Question(normal, text[name.len()..].to_owned())),
+    match (normal(name), port.transpose()) {
+        (Ok(name), Ok(Some(_))) if !has_ports(protocol) => Err(no_ports(&name, protocol)),
+        (Ok(normal), Ok(port)) => Ok(Asked::Question(Question {
+            name: normal,
+            rest: text[name.len()..].to_owned(),
+            port,
+            protocol,
+        })),
         _ => Err(format!(
             "`{place}` is neither an address nor a name, or its port is not one\n\n\
              hint: 1.2.3.4, 1.2.3.4:80, 1.2.3.4:53/udp, [2400:3200::1]:443, 2400:3200::1 or \
@@ -300,7 +338,7 @@ fn human(explanation: &Explanation) -> String {
         text += &names.map(|name| format!(" {name}")).collect::<String>();
     }
     text.push('\n');
-    let mut row = |name: &str, value: String| text += &format!("  {name:<10} {value}\n");
+    let mut row = |name: &str, value: String| text += &row(name, &value);
     row("because", because(finding));
     if !finding.evidence.is_empty() {
         row("evidence", finding.evidence.join(", "));
@@ -331,6 +369,10 @@ fn human(explanation: &Explanation) -> String {
     text
 }
 
+fn row(name: &str, value: &str) -> String {
+    format!("  {name:<10} {value}\n")
+}
+
 fn because(finding: &Finding) -> String {
     let action = finding.action.unwrap_or("nothing");
     match (&finding.policy, &finding.rule) {
@@ -358,7 +400,7 @@ mod tests {
             Ok(Asked::Connection(to, _)) => {
                 Ok((IpAddr::from(to.address).to_string(), to.port, to.protocol))
             }
-            Ok(Asked::Question(name, _)) => Ok((name, 0, 0)),
+            Ok(Asked::Question(Question { name, .. })) => Ok((name, 0, 0)),
             Err(message) => Err(message),
         };
         let of = |ip: &str, port, protocol| Ok((ip.to_owned(), port, protocol));
@@ -378,7 +420,12 @@ mod tests {
         }
         assert_eq!(
             parse("chat.deepseek.com:443/udp"),
-            Ok(Asked::Question("chat.deepseek.com".to_owned(), ":443/udp".to_owned()))
+            Ok(Asked::Question(Question {
+                name: "chat.deepseek.com".to_owned(),
+                rest: ":443/udp".to_owned(),
+                port: Some(443),
+                protocol: UDP,
+            }))
         );
         for (text, says) in [
             ("http://hm.baidu.com/", "is a URL\n\nhint: firewall explain hm.baidu.com"),

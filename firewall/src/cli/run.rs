@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> ExitCode {
 
 fn try_run(args: &Args) -> Result<u8, set::Failure> {
     let user = user(args)?;
-    let set::Set { intel, generation } = args.set.load()?;
+    let set::Set { intel, generation, .. } = args.set.load()?;
     if !Uid::effective().is_root() {
         return Err(set::Failure::Usage(
             "only root can put programs into the kernel\n\n\

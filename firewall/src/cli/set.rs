@@ -67,6 +67,8 @@ enum Passage {
 
 /// What holds.
 pub struct Set {
+    /// What `firewall.toml` says.
+    pub config: Config,
     /// What is known of addresses.
     pub intel: Intel,
     /// What was compiled.
@@ -138,7 +140,7 @@ impl PolicySet {
         warn_of_unsupported(&generation, &mut config);
         check::print_findings(&config.findings)?;
         check::print_findings(&findings)?;
-        Ok(Set { intel, generation })
+        Ok(Set { config, intel, generation })
     }
 
     fn sources(&self) -> Result<Vec<Source>, Failure> {

@@ -1,10 +1,12 @@
-//! What is known of addresses: country, origin AS, and the organisations that own them.
+//! What is known of addresses: country, origin AS, the organisations that own them, and the names that
+//! lead there.
 //!
 //! All of it is facts about addresses, and says nothing of what may be done with them. The tables in
 //! the binary are as old as their [`Source`] says; a user's `.mmdb` files take their place.
 
 use std::{io, path::PathBuf, sync::OnceLock};
 
+pub mod ahead;
 pub mod asn;
 pub mod country;
 #[cfg_attr(not(test), expect(dead_code, reason = "`cargo xtask data` writes, the library reads"))]
@@ -12,6 +14,7 @@ mod format;
 pub mod geo;
 mod mmdb;
 pub mod organisations;
+pub mod resolver;
 mod table;
 
 pub use format::{Damaged, Source};

@@ -326,13 +326,27 @@ impl Generation {
     /// What rules know of a name and the names that it is an alias of: of these the first of which any
     /// rule speaks, as many as there are [`CANDIDATES`].
     pub fn named<T: AsRef<str>>(&self, names: &[T], trusted: bool) -> Named {
-        let trusted = if trusted { Named::TRUSTED } else { 0 };
-        let mut named = Named { classes: [0; CANDIDATES], trusted };
-        let mut classes = names.iter().map(|name| self.class_of(name.as_ref()));
-        let [asked, aliases @ ..] = &mut named.classes;
-        *asked = classes.next().unwrap_or_default();
-        for (to, class) in aliases.iter_mut().zip(classes.filter(|class| *class != 0)) {
-            *to = class;
+        self.named_by(names.iter().map(|name| (name.as_ref(), trusted)))
+    }
+
+    /// As [`Self::named`], where each name says whether a trusted resolver told it.
+    pub fn named_by<'n>(&self, names: impl IntoIterator<Item = (&'n str, bool)>) -> Named {
+        let mut named = Named::default();
+        let mut place = 0;
+        for (index, (name, trusted)) in names.into_iter().enumerate() {
+            let class = self.class_of(name);
+            let trusted = u32::from(trusted);
+            let known =
+                |at: usize| named.classes[at] == class && named.trusted >> at & 1 == trusted;
+            // The name asked for has the first place, whether a rule speaks of it or not.
+            if index > 0 && (class == 0 || (1..place).any(known)) {
+                continue;
+            }
+            if place < CANDIDATES {
+                named.classes[place] = class;
+                named.trusted |= trusted << place;
+                place += 1;
+            }
         }
         named
     }

@@ -442,7 +442,7 @@ impl<'a> Subject<'a> {
 }
 
 /// Which matchers of `to` itself hold for one name.
-fn by_name(to: &Destinations, name: &str) -> Vec<String> {
+pub(super) fn by_name(to: &Destinations, name: &str) -> Vec<String> {
     let domains = to.domains.iter().filter(|domain| domain.matches(name));
     let mut evidence: Vec<String> = domains.map(|domain| format!("domain:{domain}")).collect();
     for list in &to.lists {

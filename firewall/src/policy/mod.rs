@@ -1,6 +1,7 @@
 //! Policies: their model, and the way from TOML text to a generation.
 
 pub mod compile;
+mod denied;
 pub mod diagnostic;
 pub mod domains;
 pub mod explain;
@@ -9,6 +10,7 @@ pub(crate) mod parse;
 mod shipped;
 pub mod source;
 
+pub use denied::{DeniedNames, denied_names};
 pub use domains::{Domain, DomainSet, Scope};
 pub use model::*;
 pub use parse::SpecError;

@@ -1,12 +1,12 @@
 //! HTTPS, by `openssl s_server`.
 
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use tempfile::TempDir;
 
 use super::program::{Program, find};
-use super::{Contact, Listener, Namespace};
+use super::{Certificate, Contact, Listener, Namespace};
 
 /// A web server with TLS. Every page is openssl's page about the connection.
 ///
@@ -21,27 +21,17 @@ pub struct Https {
 impl Https {
     pub(super) fn new(namespace: &Namespace, on: &[SocketAddr]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let [key, certificate, socket, output] =
-            ["key", "certificate", "socket", "output"].map(|name| directory.path().join(name));
+        let [socket, output] = ["socket", "output"].map(|name| directory.path().join(name));
+        let certificate = Certificate::new(&["DNS:test"]);
         let openssl = find("openssl").expect("openssl (package openssl)");
-        let made = Command::new(&openssl)
-            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
-            .args(["-noenc", "-days", "2", "-subj", "/CN=test", "-keyout"])
-            .arg(&key)
-            .arg("-out")
-            .arg(&certificate)
-            .stdin(Stdio::null())
-            .output()
-            .expect("openssl");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let mut server = Program::start(
             Command::new(&openssl)
                 .args(["s_server", "-www", "-quiet", "-unix"])
                 .arg(&socket)
                 .arg("-key")
-                .arg(&key)
+                .arg(certificate.key())
                 .arg("-cert")
-                .arg(&certificate),
+                .arg(certificate.file()),
             &output,
         );
         server.wait_until("openssl s_server", || socket.exists());

@@ -5,7 +5,8 @@
 //!   addresses; the client reaches them all through it; nothing leads out of the two.
 //! - [`Listener`]: HTTP, TCP and UDP in a namespace, with a record of who came.
 //! - [`Zone`] and [`NameServer`]: names, and a dnsmasq or an unbound that serves them; [`Resolver`]
-//!   makes a command ask it. [`Https`]: a TLS server that keeps what clients sent.
+//!   makes a command ask it. [`Https`]: a TLS server that keeps what clients sent. [`Certificate`]:
+//!   what such servers show.
 //! - [`Capture`]: every IP packet that arrived at the server, whatever its protocol.
 //! - [`Cgroup`]: a child cgroup.
 //! - [`require_kernel`]: skips a test where the machine cannot run it.
@@ -20,6 +21,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "see above: it panics on purpose")]
 
 mod capture;
+mod certificate;
 mod cgroup;
 mod https;
 mod listener;
@@ -31,6 +33,7 @@ mod require;
 mod resolver;
 
 pub use capture::{Capture, Packet};
+pub use certificate::Certificate;
 pub use cgroup::Cgroup;
 pub use https::Https;
 pub use listener::{Contact, Listener};

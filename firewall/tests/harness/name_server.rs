@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::Namespace;
 use super::program::{Program, find};
+use super::{Certificate, Namespace};
 
 /// The time to live of every record: shorter than any time that a name is kept.
 const TTL: u32 = 60;
@@ -132,6 +132,17 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// Where an unbound has the names of a zone from.
+fn auth_zone(zone: &Zone, directory: &TempDir) -> String {
+    let file = directory.path().join("zone");
+    std::fs::write(&file, zone.unbound()).expect("a file");
+    format!(
+        "auth-zone:\n  name: \".\"\n  zonefile: \"{}\"\n  for-downstream: yes\n  \
+         for-upstream: no\n  fallback-enabled: no\n",
+        file.display()
+    )
+}
+
 /// A name server, until it is dropped.
 pub struct NameServer {
     program: Program,
@@ -144,16 +155,30 @@ impl NameServer {
         match kind {
             Kind::Dnsmasq => Self::dnsmasq(namespace, zone, on, directory),
             Kind::Unbound => {
-                let zone_file = directory.path().join("zone");
-                std::fs::write(&zone_file, zone.unbound()).expect("a file");
-                let source = format!(
-                    "auth-zone:\n  name: \".\"\n  zonefile: \"{}\"\n  for-downstream: yes\n  \
-                     for-upstream: no\n  fallback-enabled: no\n",
-                    zone_file.display()
-                );
-                Self::unbound(namespace, on, &source, directory)
+                let source = auth_zone(zone, &directory);
+                Self::unbound(namespace, on, "", &source, directory)
             }
         }
+    }
+
+    /// An unbound that is asked by TLS and by HTTPS.
+    pub(super) fn encrypted(
+        namespace: &Namespace,
+        zone: &Zone,
+        on: [SocketAddr; 2],
+        certificate: &Certificate,
+    ) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let source = auth_zone(zone, &directory);
+        let options = format!(
+            "  tls-port: {}\n  https-port: {}\n  http-endpoint: \"/dns-query\"\n  \
+             tls-service-key: \"{}\"\n  tls-service-pem: \"{}\"\n",
+            on[0].port(),
+            on[1].port(),
+            certificate.key().display(),
+            certificate.file().display()
+        );
+        Self::unbound(namespace, &on, &options, &source, directory)
     }
 
     /// A resolver that caches, and asks another one.
@@ -164,7 +189,7 @@ impl NameServer {
             upstream.ip(),
             upstream.port()
         );
-        Self::unbound(namespace, &[on], &source, directory)
+        Self::unbound(namespace, &[on], "", &source, directory)
     }
 
     /// Whether anybody asked for a name here.
@@ -190,7 +215,14 @@ impl NameServer {
         Self::started(namespace, command, on, directory)
     }
 
-    fn unbound(namespace: &Namespace, on: &[SocketAddr], source: &str, directory: TempDir) -> Self {
+    /// With further options of the server, and where its names are from.
+    fn unbound(
+        namespace: &Namespace,
+        on: &[SocketAddr],
+        options: &str,
+        source: &str,
+        directory: TempDir,
+    ) -> Self {
         let mut text = String::from("server:\n");
         for place in on {
             let _ = writeln!(text, "  interface: {}@{}", place.ip(), place.port());
@@ -212,6 +244,7 @@ impl NameServer {
             let _ = writeln!(text, "  {line}");
         }
         let _ = writeln!(text, "  directory: \"{}\"", directory.path().display());
+        text.push_str(options);
         text.push_str("remote-control:\n  control-enable: no\n");
         text.push_str(source);
         let file = directory.path().join("unbound.conf");

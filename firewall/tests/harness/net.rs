@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Command;
 
-use super::{Capture, Https, Kind, Listener, NameServer, Namespace, Zone};
+use super::{Capture, Certificate, Https, Kind, Listener, NameServer, Namespace, Zone};
 
 /// The client's own addresses and the server's, on the wire between them.
 pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 2);
@@ -119,6 +119,18 @@ impl Net {
     /// A real name server that knows this zone and nothing else.
     pub fn serve_names(&self, kind: Kind, zone: &Zone, on: &[&str]) -> NameServer {
         NameServer::new(&self.server, kind, zone, &parse(on))
+    }
+
+    /// A real name server that is asked by TLS at the first address and by HTTPS, with the path
+    /// `/dns-query`, at the second.
+    pub fn serve_names_encrypted(
+        &self,
+        zone: &Zone,
+        on: [&str; 2],
+        certificate: &Certificate,
+    ) -> NameServer {
+        let on = on.map(|text| text.parse().expect("ADDRESS:PORT"));
+        NameServer::encrypted(&self.server, zone, on, certificate)
     }
 
     /// A caching resolver beside the client, on its loopback.

@@ -7,6 +7,7 @@ mod harness;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod ahead;
 mod answer;
 mod apps;
 mod encrypted;
@@ -15,6 +16,7 @@ mod killed;
 mod payload;
 mod question;
 mod quic;
+mod resolve;
 mod shape;
 mod trust;
 mod world;

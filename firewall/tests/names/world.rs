@@ -1,6 +1,6 @@
 //! Two hosts with name servers and web servers, and what tests ask of an outcome.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, process::Command, time::Duration};
 
 use libc::{ECONNABORTED, ECONNREFUSED, ECONNRESET, EPERM, EPIPE};
 use serde_json::Value;
@@ -90,11 +90,16 @@ impl World {
         )
     }
 
-    /// `firewall run` where this world's resolver is.
-    pub fn start(&self, options: &[&str]) -> Run {
+    /// The firewall where this world's resolver is.
+    pub fn firewall(&self) -> Command {
         let mut command = self.net.client_command(FIREWALL);
         self.resolver.enter(&mut command);
-        Run::of(command, options)
+        command
+    }
+
+    /// `firewall run` there.
+    pub fn start(&self, options: &[&str]) -> Run {
+        Run::of(self.firewall(), options)
     }
 
     /// Runs a script under options, to its end.
