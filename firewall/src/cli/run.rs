@@ -15,6 +15,7 @@ use nix::unistd::{Uid, User};
 use super::{colour, set};
 use crate::{
     events::{Endpoint, Event},
+    intel::{ahead::Ahead, resolver::Resolver},
     run::{self, Notice, Plan, Summary},
 };
 
@@ -59,7 +60,7 @@ pub fn run(args: &Args) -> ExitCode {
 
 fn try_run(args: &Args) -> Result<u8, set::Failure> {
     let user = user(args)?;
-    let set::Set { intel, generation, .. } = args.set.load()?;
+    let set::Set { config, intel, ahead, generation } = args.set.load()?;
     if !Uid::effective().is_root() {
         return Err(set::Failure::Usage(
             "only root can put programs into the kernel\n\n\
@@ -67,8 +68,25 @@ fn try_run(args: &Args) -> Result<u8, set::Failure> {
                 .to_owned(),
         ));
     }
-    let plan =
-        Plan { command: &args.command, user, generation, intel: &intel, log: args.log.clone() };
+    if ahead.left_out > 0 {
+        say(&format!(
+            "firewall: {} denied names are looked up ahead, and {} more are not: too many",
+            ahead.names.len(),
+            ahead.left_out
+        ));
+    }
+    let ahead = match ahead.names.is_empty() {
+        true => None,
+        false => Some(Ahead::new(ahead.names, Resolver::new(config.upstreams())?)),
+    };
+    let plan = Plan {
+        command: &args.command,
+        user,
+        generation,
+        intel: &intel,
+        ahead,
+        log: args.log.clone(),
+    };
     let colour = colour();
     let quiet = args.quiet;
     let mut lines = Lines::default();

@@ -9,9 +9,9 @@ use firewall_common::name_table::Keys;
 
 use crate::{
     config::{self, Config},
-    intel::{self, Intel, organisations::Organisations},
+    intel::{self, Intel, ahead, organisations::Organisations},
     policy::{
-        self, Action, Destinations, Mode, Policy, Rule,
+        self, Action, DeniedNames, Destinations, Mode, Policy, Rule,
         compile::{self, Facts, Generation, Settings},
         diagnostic::{Diagnostic, Diagnostics, Severity},
         explain::Explainer,
@@ -71,6 +71,8 @@ pub struct Set {
     pub config: Config,
     /// What is known of addresses.
     pub intel: Intel,
+    /// Names that are to be known ahead: those that policies deny, if they are to be looked up.
+    pub ahead: DeniedNames,
     /// What was compiled.
     pub generation: Generation,
 }
@@ -135,12 +137,16 @@ impl PolicySet {
         .with_organisations(organisations);
         let mut settings = config.settings(name_keys()?, config::system_resolvers());
         settings.observe = self.observe;
+        let ahead = match config.ahead {
+            Some(true) => policy::denied_names(&policies, ahead::MOST_NAMES),
+            _ => DeniedNames::default(),
+        };
         let generation = compile(policies, &intel, settings)?;
         warn_of_unreachable(&generation, &intel, &mut findings)?;
         warn_of_unsupported(&generation, &mut config);
         check::print_findings(&config.findings)?;
         check::print_findings(&findings)?;
-        Ok(Set { config, intel, generation })
+        Ok(Set { config, intel, ahead, generation })
     }
 
     fn sources(&self) -> Result<Vec<Source>, Failure> {

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::IpAddr,
     os::fd::{AsFd as _, OwnedFd},
     time::Duration,
 };
@@ -54,6 +55,17 @@ pub struct Teller {
     pub not_taken: u64,
 }
 
+/// A name leads to an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lead {
+    /// The name.
+    pub name: String,
+    /// The address.
+    pub address: IpAddr,
+    /// How long it holds.
+    pub lifetime: Duration,
+}
+
 /// Bytes of an Ethernet header, which the kernel takes off.
 const ETHERNET: usize = 14;
 
@@ -91,13 +103,15 @@ impl Teller {
         }
     }
 
-    /// Tells that a name leads to an address for so many seconds. It counts for apps that know no
-    /// name of the address.
-    pub fn leads_to(&mut self, name: &str, address: Address, lifetime: u32) -> Answer {
-        let mut text = Text::EMPTY;
-        name.bytes().take(text.bytes.len()).for_each(|byte| text.push(byte));
-        let event = FlowEvent { dst: address, ..FlowEvent::default() };
-        self.tell(&Told { kind: told::AHEAD, lifetime, event, name: text, ..nothing() })
+    /// Tells where names lead. It counts for apps that know no name of the address.
+    pub fn lead_to(&mut self, leads: &[Lead]) {
+        for Lead { name, address, lifetime } in leads {
+            let mut text = Text::EMPTY;
+            name.bytes().take(text.bytes.len()).for_each(|byte| text.push(byte));
+            let event = FlowEvent { dst: Address::from(*address), ..FlowEvent::default() };
+            let lifetime = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX);
+            self.tell(&Told { kind: told::AHEAD, lifetime, event, name: text, ..nothing() });
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod signals;
 use std::{
     ffi::OsString,
     fs::File,
+    future::pending,
     io::{self, Write as _},
     os::fd::AsFd as _,
     path::PathBuf,
@@ -36,7 +37,7 @@ use crate::{
     cgroup::{self, Group, Hierarchy},
     datapath::{
         self, apply, attach, load, sys,
-        tell::{self, Teller},
+        tell::{self, Lead, Teller},
     },
     events::{
         Event, Lost, SCHEMA,
@@ -48,7 +49,11 @@ use crate::{
         names::Names,
         reader::{self, Counters, Reader},
     },
-    intel::{self, Intel},
+    intel::{
+        self, Intel,
+        ahead::{Ahead, Fact},
+        resolver::Resolver,
+    },
     policy::{compile::Generation, explain::Explainer},
 };
 use destroy::Destroyer;
@@ -65,6 +70,8 @@ pub struct Plan<'a> {
     pub generation: Generation,
     /// What is known of addresses.
     pub intel: &'a Intel,
+    /// What looks denied names up, if they are to be known ahead.
+    pub ahead: Option<Ahead<Resolver>>,
     /// Where events are appended to.
     pub log: Option<PathBuf>,
 }
@@ -255,6 +262,7 @@ impl Place {
             summary: Summary::default(),
         };
 
+        let mut ahead = plan.ahead.take();
         let mut command =
             child::start(plan.command, self.group.door()?, plan.user.as_ref(), signals.before)?;
         let pid = command.id().map_or(Pid::from_raw(0), |id| Pid::from_raw(id.cast_signed()));
@@ -271,6 +279,7 @@ impl Place {
                     }
                 }
                 ready = quic.reader.ready() => { ready?; quic.read(); }
+                facts = learn(&mut ahead) => quic.teller.lead_to(&facts),
                 ready = recorder.reader.ready() => { ready?; recorder.drain(tell)?; }
                 _ = tick.tick() => { quic.tick()?; recorder.tick(tell)?; }
             }
@@ -325,6 +334,21 @@ const UNEXPECTED: [(Counter, &str); 6] = [
     ),
     (Counter::NoName, "names or addresses of answers could not be kept, names may be missing"),
 ];
+
+/// What the next look-up tells, of names that are to be known ahead.
+async fn learn(ahead: &mut Option<Ahead<Resolver>>) -> Vec<Lead> {
+    let Some(ahead) = ahead else { return pending().await };
+    let mut leads = Vec::new();
+    let sink = |fact: Fact<'_>| {
+        leads.push(Lead {
+            name: fact.name.to_owned(),
+            address: fact.address,
+            lifetime: fact.lifetime,
+        });
+    };
+    ahead.learn(sink).await;
+    leads
+}
 
 /// Reads the names in QUIC Initials for the kernel.
 struct Quic {

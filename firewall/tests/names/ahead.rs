@@ -17,7 +17,10 @@ use crate::{
     support::{BAIDU_HK, LIMIT},
 };
 
-use super::world::{DNS, SINGAPORE, World, zone};
+use super::world::{
+    DNS, DROPPED, ELSEWHERE, SINGAPORE, TORN, World, assert_fails, assert_learned, assert_passes,
+    denied, zone,
+};
 
 #[test]
 fn denied_names_are_known_before_any_app_asks() {
@@ -67,4 +70,47 @@ fn denied_names_are_known_before_any_app_asks() {
     for name in ["example", "baidu.com", "x.example"] {
         assert!(!world.names.was_asked(name), "{name}");
     }
+}
+
+/// An app that asks where nobody sees it: what it has no name of to show is denied at the addresses of
+/// denied names.
+#[test]
+fn who_asks_elsewhere_is_stopped_at_the_address() {
+    if !require_names() {
+        return;
+    }
+    let zone = zone().host("neighbour.example", &[SINGAPORE]);
+    let world = World::with(Kind::Unbound, &["10.200.0.1"], "", &zone);
+    let _echo = world.net.echo_tcp(&["[::]:2222"]);
+    let policy = world.deny(&["=gator.volces.com", "hm.baidu.com"], "");
+    let config = world.file("ahead.toml", "ahead = \"on\"\n");
+    let opaque = format!("opaque {SINGAPORE}:2222");
+    let udp = format!("udp-sendto {SINGAPORE}:9999");
+    let said = format!("tls {SINGAPORE}:443 plain gator.volces.com whole");
+    let other = format!("tls {SINGAPORE}:443 plain evilbaidu.com whole");
+    let elsewhere = format!("opaque {ELSEWHERE}:2222");
+    let asked = "dns 10.200.0.1:53 neighbour.example A";
+    // The names are looked up while the command starts.
+    let lines = ["sleep 1500", &opaque, &udp, &said, &other, &elsewhere, asked];
+    let outcome = world.script(&["--config", &config, "--policy", &policy], &lines);
+    assert_fails(&outcome, &opaque, &TORN);
+    assert_fails(&outcome, &udp, &DROPPED);
+    assert_fails(&outcome, &said, &TORN);
+    for line in [&*other, &elsewhere, asked] {
+        assert_passes(&outcome, line);
+    }
+    let event = outcome.denied(SINGAPORE, 2222, "tcp");
+    assert_eq!(event["reason"], "ambiguous", "{event}");
+    assert_learned(event, "ahead", "ambiguous");
+    assert_eq!(event["host"]["name"], "gator.volces.com", "{event}");
+    assert_learned(outcome.denied(SINGAPORE, 9999, "udp"), "ahead", "ambiguous");
+    assert_learned(denied(&outcome, "tls", "gator.volces.com"), "tls", "confirmed");
+    // What it asks for itself stands before what was looked up for everybody.
+    let steps = ["sleep 1500", asked, &opaque];
+    let outcome = world.script(&["--config", &config, "--policy", &policy], &steps);
+    assert_passes(&outcome, &opaque);
+    // Without it nobody knows.
+    let outcome = world.script(&["--policy", &policy], &[&opaque, &udp]);
+    assert_passes(&outcome, &opaque);
+    assert_passes(&outcome, &udp);
 }
