@@ -436,6 +436,17 @@ pub struct Weighed {
 }
 
 impl Weighed {
+    /// The same, of which the verifier knows nothing.
+    #[inline(always)]
+    fn forget(self) -> Self {
+        Self {
+            leaf: Cell(forget(self.leaf.0)),
+            which: forget(self.which),
+            names: forget(self.names),
+            differ: forget(self.differ),
+        }
+    }
+
     /// The outcome.
     #[inline(always)]
     pub const fn outcome(&self) -> Result<Outcome, Fault> {
@@ -475,6 +486,8 @@ pub fn weigh<'a>(
             weighed.leaf = leaf;
             weighed.which = index as u32;
         }
+        // Or the verifier follows how many names there were, and which.
+        weighed = weighed.forget();
     }
     weighed
 }
