@@ -48,7 +48,7 @@ fn who_answered_last_is_asked_first() {
 
 fn runtime() -> Runtime {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    runtime.enable_all().build().unwrap()
+    runtime.enable_all().build().expect("a runtime")
 }
 
 #[test]
