@@ -101,7 +101,7 @@ mode = "observe"
 [[rule]]
 name = "mixed"
 action = "drop"
-to = { lists = ["small"], domains = ["tree.example", "=exact.example", "*.below.example"], except = { domains = ["excepted.example"] } }
+to = { lists = ["small"], domains = ["tree.example", "=exact.example", "*.below.example", "y.excepted.example"], except = { domains = ["excepted.example"] } }
 [[rule]]
 name = "allowed"
 action = "allow"

@@ -9,6 +9,12 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+/// The files that a command sees of its own.
+const FILES: [&str; 3] = ["resolv.conf", "nsswitch.conf", "hosts"];
+
+/// A name that `/etc/hosts` leads astray: who asks name servers does not look there.
+pub const DECOY: &str = "decoy.example";
+
 /// An `/etc/resolv.conf` for single commands. They see it in a mount namespace of their own; the
 /// machine's own file is never written.
 pub struct Resolver {
@@ -24,7 +30,8 @@ impl Resolver {
         if !options.is_empty() {
             text.push_str(&format!("options {options}\n"));
         }
-        for (name, text) in [("resolv.conf", text.as_str()), ("nsswitch.conf", "hosts: dns\n")] {
+        let hosts = format!("127.0.0.1 localhost\n192.0.2.66 {DECOY}\n");
+        for (name, text) in FILES.into_iter().zip([&*text, "hosts: dns\n", &*hosts]) {
             std::fs::write(directory.path().join(name), text).expect("a file");
         }
         Self { directory }
@@ -32,7 +39,7 @@ impl Resolver {
 
     /// Makes a command see it, and so all that this command starts.
     pub fn enter<'command>(&self, command: &'command mut Command) -> &'command mut Command {
-        let files: Vec<(CString, CString)> = ["resolv.conf", "nsswitch.conf"]
+        let files: Vec<(CString, CString)> = FILES
             .into_iter()
             .map(|name| (self.directory.path().join(name), Path::new("/etc").join(name)))
             // Without a file there is nothing to mount on, and the standard is what is wanted.

@@ -10,17 +10,49 @@ use firewall::{
     },
     policy::{self, source::Source},
 };
-use tokio::time::timeout;
+use tokio::{runtime::Runtime, time::timeout};
 
 use crate::{
     harness::{Kind, require_names},
-    support::{BAIDU_HK, LIMIT},
+    support::{BAIDU_HK, LIMIT, dns},
 };
 
 use super::world::{
     DNS, DROPPED, ELSEWHERE, SINGAPORE, TORN, World, assert_fails, assert_learned, assert_passes,
     denied, zone,
 };
+
+/// Upstreams that do not answer do not hear of every name.
+#[test]
+fn who_answered_last_is_asked_first() {
+    if !require_names() {
+        return;
+    }
+    let world = World::with(Kind::Unbound, &["10.200.0.1"], "", &zone());
+    let silent = world.net.answer_udp(&["10.200.0.1:5301"], |_, _| None);
+    let upstreams = ["10.200.0.1:5301", DNS].map(|text| text.parse().unwrap());
+    world.net.in_client(|| {
+        runtime().block_on(async {
+            let resolver = Resolver::new(upstreams.into()).unwrap();
+            for name in ["good.example", "shop.example", "shop.example"] {
+                let answer = resolver.resolve(name).await.unwrap();
+                assert_eq!((answer.upstream, answer.addresses.len()), (1, 1));
+            }
+        });
+    });
+    let heard = |name| {
+        let name = dns::encode(name);
+        let contacts = silent.contacts();
+        contacts.iter().any(|one| one.data.windows(name.len()).any(|bytes| bytes == name))
+    };
+    assert!(heard("good.example"));
+    assert!(!heard("shop.example"));
+}
+
+fn runtime() -> Runtime {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().build().expect("a runtime")
+}
 
 #[test]
 fn denied_names_are_known_before_any_app_asks() {
@@ -40,8 +72,7 @@ fn denied_names_are_known_before_any_app_asks() {
 
     let upstream = DNS.parse().unwrap();
     let (mut facts, tally) = world.net.in_client(|| {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        runtime.enable_all().build().unwrap().block_on(async {
+        runtime().block_on(async {
             let mut facts = Vec::new();
             let mut sink = |Fact { name, chain, address, lifetime }: Fact<'_>| {
                 facts.push(format!("{name} {chain:?} {address} {}", lifetime.as_secs()));

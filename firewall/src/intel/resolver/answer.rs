@@ -179,6 +179,7 @@ mod tests {
             a("other.example.", 300, [192, 0, 2, 9]),
             a("c.example.", u32::MAX, [192, 0, 2, 2]),
             a("c.example.", 30, [192, 0, 2, 1]),
+            a("c.example.", 1000, [192, 0, 2, 3]),
         ];
         let answer = Answer::read(&name("a.example."), &records);
         assert_eq!(answer.chain, ["b.example", "c.example"]);
@@ -186,6 +187,7 @@ mod tests {
             found("192.0.2.1", 30, "A", None),
             found("2001:db8::1", 20, "AAAA", None),
             found("192.0.2.2", 0, "A", None),
+            found("192.0.2.3", 100, "A", None),
         ];
         assert_eq!(answer.addresses, want);
     }
