@@ -130,6 +130,9 @@ impl<F: Copy + Eq + Hash> Inspector<F> {
         }
         let Some(mut reading) = reading else { return Ok(Found::NoHello) };
         let hello = reading.stream.next_hello()?;
+        if !self.connections.agree(flow, reading.cid, &reading.stream) {
+            return Err(Malformed);
+        }
         let found = match hello {
             Some(hello) => {
                 Found::Hello { answer: hello.answer, flags: hello.flags, name: hello.name }

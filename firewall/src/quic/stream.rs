@@ -81,6 +81,14 @@ impl Stream {
         parse(&message).map(Some)
     }
 
+    /// Whether both know the same of what both know.
+    pub fn agrees(&self, other: &Self) -> bool {
+        let same = |(one, other): (&Option<u8>, &Option<u8>)| {
+            one.is_none() || other.is_none() || one == other
+        };
+        self.bytes.iter().zip(&other.bytes).all(same)
+    }
+
     /// Whether a hello has become whole.
     pub fn has_hello(&self) -> bool {
         self.hellos > 0
