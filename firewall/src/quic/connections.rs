@@ -4,7 +4,7 @@
 //! flow drives out its own, and others only where flows without number are open.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     hash::Hash,
     time::Duration,
 };
@@ -15,6 +15,8 @@ use super::{Cid, Malformed, keys::Keys, packet::Version, stream::Stream};
 const MAX: usize = 4096;
 /// Connections of one flow at once. Every packet of the flow is tried with the keys of each.
 const MAX_PER_FLOW: usize = 64;
+/// Flows that can have the same connection, such as those to and from a proxy.
+const MAX_FLOWS: usize = 8;
 /// Bytes of memory for them.
 const MAX_BYTES: usize = 16 << 20;
 /// How long a hello may take.
@@ -75,6 +77,8 @@ impl Connection {
 /// All connections.
 pub(super) struct Connections<F> {
     flows: HashMap<F, Vec<Connection>>,
+    /// The flows that have a connection with this id.
+    ids: HashMap<Cid, Vec<F>>,
     /// The flow of each connection, the least recently used first.
     order: BTreeMap<u64, F>,
     /// The last place in the order that was given.
@@ -86,7 +90,14 @@ pub(super) struct Connections<F> {
 
 impl<F> Default for Connections<F> {
     fn default() -> Self {
-        Self { flows: HashMap::new(), order: BTreeMap::new(), last: 0, size: 0, evicted: 0 }
+        Self {
+            flows: HashMap::new(),
+            ids: HashMap::new(),
+            order: BTreeMap::new(),
+            last: 0,
+            size: 0,
+            evicted: 0,
+        }
     }
 }
 
@@ -105,6 +116,19 @@ impl<F: Copy + Eq + Hash> Connections<F> {
         self.flows.get_mut(&flow).map(Vec::as_mut_slice).unwrap_or_default()
     }
 
+    /// Whether no other flow says anything else to this id. Servers tell connections by it, so a
+    /// hello could come in halves of two, over two sockets.
+    pub fn agree(&self, flow: F, cid: Cid, stream: &Stream) -> bool {
+        let flows = self.ids.get(&cid).into_iter().flatten();
+        let mut others = flows.filter(|other| **other != flow);
+        let of = |flow| self.flows.get(flow).into_iter().flatten();
+        others.clone().count() < MAX_FLOWS
+            && others.all(|other| {
+                let mut same = of(other).filter(|connection| connection.cid == cid);
+                same.all(|connection| connection.stream.agrees(stream))
+            })
+    }
+
     /// Takes out the connection of a flow that began with this id, to be put back.
     pub fn take(&mut self, flow: F, cid: Cid) -> Option<Connection> {
         self.remove(flow, |connection| connection.cid == cid)
@@ -112,12 +136,10 @@ impl<F: Copy + Eq + Hash> Connections<F> {
 
     /// Puts a connection in, as the one that was used last.
     pub fn put(&mut self, flow: F, mut connection: Connection, now: Duration) {
-        let oldest = {
-            let of = self.of(flow);
-            let full = of.len() >= MAX_PER_FLOW;
-            full.then(|| of.iter().map(|connection| connection.place).min()).flatten()
-        };
-        if let Some(place) = oldest {
+        let of = self.of(flow);
+        if of.len() >= MAX_PER_FLOW
+            && let Some(place) = of.iter().map(|connection| connection.place).min()
+        {
             self.evict(flow, place);
         }
         self.last += 1;
@@ -127,6 +149,7 @@ impl<F: Copy + Eq + Hash> Connections<F> {
             (!connection.stream.is_complete()).then(|| connection.waiting.unwrap_or(now));
         self.size += connection.size();
         self.order.insert(connection.place, flow);
+        self.ids.entry(connection.cid).or_default().push(flow);
         self.flows.entry(flow).or_default().push(connection);
         while self.len() > MAX || self.size > MAX_BYTES {
             let Some((&place, &flow)) = self.order.first_key_value() else { break };
@@ -166,6 +189,12 @@ impl<F: Copy + Eq + Hash> Connections<F> {
             self.flows.remove(&flow);
         }
         self.order.remove(&connection.place);
+        if let Entry::Occupied(mut flows) = self.ids.entry(connection.cid) {
+            flows.get_mut().retain(|other| *other != flow);
+            if flows.get().is_empty() {
+                flows.remove();
+            }
+        }
         self.size -= connection.size();
         Some(connection)
     }

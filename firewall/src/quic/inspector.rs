@@ -129,7 +129,11 @@ impl<F: Copy + Eq + Hash> Inspector<F> {
             self.opened += 1;
         }
         let Some(mut reading) = reading else { return Ok(Found::NoHello) };
-        let found = match (reading.stream.next_hello()?, reading.stream.last_hello()) {
+        let hello = reading.stream.next_hello()?;
+        if !self.connections.agree(flow, reading.cid, &reading.stream) {
+            return Err(Malformed);
+        }
+        let found = match (hello, reading.stream.last_hello()) {
             (Some(hello), _) => Found::Hello(hello),
             (None, Some(last)) if !reading.new => Found::Same(last),
             _ => Found::More,

@@ -78,6 +78,14 @@ impl Stream {
         Ok(Some(hello))
     }
 
+    /// Whether both know the same of what both know.
+    pub fn agrees(&self, other: &Self) -> bool {
+        let same = |(one, other): (&Option<u8>, &Option<u8>)| {
+            one.is_none() || other.is_none() || one == other
+        };
+        self.bytes.iter().zip(&other.bytes).all(same)
+    }
+
     /// The last hello that has become whole.
     pub fn last_hello(&self) -> Option<Hello> {
         self.last

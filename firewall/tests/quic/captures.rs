@@ -57,3 +57,11 @@ fn a_retry() {
     let want = [name.clone(), name, Said::Same, Said::NoHello];
     assert_eq!(said(&recorded("aioquic-retry")), want);
 }
+
+/// The server asked for another key share: a second hello comes to the server's connection id.
+#[test]
+fn a_second_hello() {
+    let name = Said::name("hm.baidu.com");
+    let datagrams = recorded("quinn-second");
+    assert_eq!(said(&datagrams), [name.clone(), name, Said::Same]);
+}

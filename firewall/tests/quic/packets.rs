@@ -302,3 +302,27 @@ fn each_flow_has_its_own_connections() {
     assert_eq!(take(&mut inspector, 1, &halves[1]), Said::name("a.com"));
     assert_eq!(take(&mut inspector, 1, &halves[0]), Said::Same);
 }
+
+/// There are servers that would put the halves of two sockets together.
+#[test]
+fn two_flows_do_not_contradict_each_other() {
+    let mut inspector = Inspector::default();
+    let datagram = |cid: &[u8], name: &str| built::hello(V1, cid, &hello(name));
+    assert_eq!(take(&mut inspector, 1, &datagram(&CID, "a.com")), Said::name("a.com"));
+    assert_eq!(take(&mut inspector, 2, &datagram(&CID, "b.com")), Said::Malformed);
+    assert_eq!(take(&mut inspector, 2, &datagram(b"another!", "b.com")), Said::name("b.com"));
+    assert_eq!(take(&mut inspector, 2, &datagram(&CID, "a.com")), Said::name("a.com"));
+    let half = built::pieces(V2, &CID, &hello("b.com"), &[(60, 999)]).remove(0);
+    for flow in [1, 2, 3] {
+        assert_eq!(take(&mut inspector, flow, &half), Said::Malformed);
+    }
+    // A proxy on the way makes two flows of one, but no crowd.
+    for flow in 3..=8 {
+        assert_eq!(take(&mut inspector, flow, &datagram(&CID, "a.com")), Said::name("a.com"));
+    }
+    assert_eq!(take(&mut inspector, 9, &datagram(&CID, "a.com")), Said::Malformed);
+    assert_eq!(take(&mut inspector, 8, &datagram(&CID, "a.com")), Said::Same);
+    // When it is forgotten, the id is free.
+    inspector.expire(std::time::Duration::from_secs(100));
+    assert_eq!(take(&mut inspector, 9, &datagram(&CID, "b.com")), Said::name("b.com"));
+}
