@@ -8,4 +8,5 @@ pub mod events;
 pub mod intel;
 pub mod lists;
 pub mod policy;
+pub mod remote;
 pub mod run;
