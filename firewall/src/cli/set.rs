@@ -260,7 +260,12 @@ pub fn warn_of_unreachable(
     for unreachable in &generation.unreachable {
         let policy = &generation.policies[unreachable.policy];
         let rule = &policy.rules[unreachable.rule];
+        let mut lists = rule.to.iter().flat_map(|to| &to.lists);
         let (message, hint) = if unreachable.means_nothing {
+            // That a list is empty was said of the list.
+            if lists.any(|list| list.report.entries == 0) {
+                continue;
+            }
             (
                 format!(
                     "rule `{}` can never match: it means no name and no known address",

@@ -244,10 +244,12 @@ fn validators_of(response: &Response) -> Validators {
 }
 
 fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
-    chain(error).find_map(|cause| {
-        // An `io::Error` hides the one that it was made of: its source is the source of that.
-        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        inner.and_then(|inner| inner.downcast_ref()).or_else(|| cause.downcast_ref())
+    chain(error).find_map(|mut cause| {
+        // The source of an `io::Error` is not the error that it was made of, but the source of that.
+        while let Some(inner) = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            cause = inner;
+        }
+        cause.downcast_ref()
     })
 }
 

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -41,6 +41,8 @@ enum Body {
     Short(Vec<u8>),
     /// It begins, and then nothing comes.
     Stall(Vec<u8>),
+    /// All of it, once so many clients are there at the same time.
+    Meet(Vec<u8>, usize),
 }
 
 impl Page {
@@ -83,6 +85,11 @@ impl Page {
     /// Nothing follows, and the connection stays.
     pub fn stall(self) -> Self {
         self.with(Body::Stall)
+    }
+
+    /// Once so many clients are there at the same time.
+    pub fn meet(self, clients: usize) -> Self {
+        self.with(|bytes| Body::Meet(bytes, clients))
     }
 
     fn with(self, body: impl FnOnce(Vec<u8>) -> Body) -> Self {
@@ -191,7 +198,7 @@ impl Server {
         std::mem::take(&mut self.shared.requests())
     }
 
-    /// How many connections there were at once.
+    /// How many clients were there at the same time.
     pub fn most(&self) -> usize {
         self.shared.most.load(Ordering::Acquire)
     }
@@ -247,7 +254,7 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, shared: &Shared) -> io::R
     if unchanged {
         write!(out, "HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n")?;
     } else {
-        answer(&mut out, page)?;
+        answer(&mut out, page, shared)?;
     }
     out.conn.send_close_notify();
     out.flush()
@@ -267,10 +274,10 @@ fn request(stream: &mut impl io::BufRead) -> io::Result<Option<Request>> {
     Ok(Some(Request { path, headers }))
 }
 
-fn answer(out: &mut impl Write, page: Page) -> io::Result<()> {
+fn answer(out: &mut impl Write, page: Page, shared: &Shared) -> io::Result<()> {
     let Page { status, headers, body } = page;
     let length = match &body {
-        Body::Whole(bytes) | Body::Drip(bytes, _) => Some(bytes.len()),
+        Body::Whole(bytes) | Body::Drip(bytes, _) | Body::Meet(bytes, _) => Some(bytes.len()),
         Body::Short(bytes) | Body::Stall(bytes) => Some(bytes.len() + 1_000),
         Body::Endless(_) => None,
     };
@@ -295,6 +302,13 @@ fn answer(out: &mut impl Write, page: Page) -> io::Result<()> {
             thread::sleep(pause);
             Ok(())
         }),
+        Body::Meet(bytes, clients) => {
+            let end = Instant::now() + PATIENCE;
+            while shared.most.load(Ordering::Acquire) < clients && Instant::now() < end {
+                thread::sleep(Duration::from_millis(2));
+            }
+            out.write_all(&bytes)
+        }
         Body::Stall(bytes) => {
             out.write_all(&bytes)?;
             out.flush()?;
