@@ -215,6 +215,8 @@ struct ShownRemote<'a> {
     current: Option<Timestamp>,
     stale: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    unusable: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<&'a FetchFailure>,
 }
 
@@ -230,7 +232,8 @@ impl<'a> Shown<'a> {
             remote: match &list.source {
                 ListSource::Url(list) => Some(ShownRemote {
                     url: list.remote.url.as_str(),
-                    fetched: list.copy.as_ref().map(|copy| copy.fetched),
+                    fetched: list.copy.as_ref().ok().and_then(Option::as_ref).map(|c| c.fetched),
+                    unusable: list.copy.as_ref().err().map(String::as_str),
                     current: list.current,
                     stale: list.stale,
                     failure: list.attempts.failure.as_ref(),
@@ -302,11 +305,12 @@ pub fn title(policy: &str, list: &List) -> String {
 /// How old a list by URL is, for people.
 fn write_remote(out: &mut impl Write, list: &RemoteList) -> io::Result<()> {
     match (&list.copy, list.current) {
-        (Some(copy), Some(current)) => {
+        (Ok(Some(copy)), Some(current)) => {
             let old = if list.stale { ", which is too long ago" } else { "" };
             writeln!(out, "  fetched {}, current {current}{old}", copy.fetched)?;
         }
-        _ => writeln!(out, "  no copy")?,
+        (Err(why), _) => writeln!(out, "  no copy: {}", printable(why))?,
+        (Ok(_), _) => writeln!(out, "  never fetched")?,
     }
     match &list.attempts.failure {
         Some(failure) => writeln!(out, "  last attempt {}", failed(failure)),

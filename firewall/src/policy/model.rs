@@ -165,8 +165,8 @@ pub enum ListSource {
 pub struct RemoteList {
     /// What is asked for.
     pub remote: Arc<Remote>,
-    /// Of the copy that was read; `None` if there is none.
-    pub copy: Option<Head>,
+    /// Of the copy that was read, if there ever was one; or why it is not used.
+    pub copy: Result<Option<Head>, String>,
     /// What came of fetching it.
     pub attempts: Attempts,
     /// When the copy was last known to be what the server has.

@@ -149,7 +149,7 @@ fn a_list_is_fetched_kept_used_asked_for_again_and_replaced() {
     let checked = world.run(&["check", "p.toml"]);
     assert_eq!(checked.status, 0);
     assert!(checked.err.contains(says) && checked.err.contains("1 warning"), "{}", checked.err);
-    assert!(world.run(&["list", "show", "p.toml"]).out.contains("\n  no copy\n"));
+    assert!(world.run(&["list", "show", "p.toml"]).out.contains("\n  never fetched\n"));
 
     let page = |number| {
         let tag = format!("\"{number}\"");
@@ -292,13 +292,8 @@ fn failing(world: &World) -> Vec<(&'static str, Page, &'static str, String)> {
         ("endless", Page::new("# more\n".repeat(10_000)).endless(), "too-large", too_large.into()),
         ("bomb", encoded(gzip(&bomb), "gzip"), "too-large", too_large.into()),
         ("zbomb", encoded(zstd(&bomb), "zstd"), "too-large", too_large.into()),
-        (
-            "claim",
-            Page::new(&good[..]).header("Content-Length", "99999999999").stall(),
-            "interrupted",
-            "".into(),
-        ),
-        ("short", Page::new(&good[..]).short(), "interrupted", breaks.into()),
+        ("claim", Page::new(&good[..]).short(64 << 20), "too-large", too_large.into()),
+        ("short", Page::new(&good[..]).short(1), "interrupted", breaks.into()),
         ("gzcut", encoded(half(gzip(good.as_bytes())), "gzip"), "interrupted", breaks.into()),
         ("zcut", encoded(half(zstd(good.as_bytes())), "zstd"), "interrupted", breaks.into()),
         ("garbage", encoded(names(10).into(), "gzip"), "interrupted", "".into()),
@@ -482,6 +477,8 @@ fn a_copy_that_is_damaged_is_said_not_used_and_fetched_anew() {
     assert_eq!(said.status, 0, "{}", said.err);
     let says = "warning: the list `ads` is empty: it is damaged";
     assert!(said.err.contains(says), "{}", said.err);
+    let shown = world.run(&["list", "show", "p.toml"]).out;
+    assert!(shown.contains("\n  no copy: it is damaged"), "{shown}");
     world.server.requests();
     assert_eq!(world.update(&[]).out, "list `ads` of p.toml: updated, 9 entries\n");
     assert_eq!(world.server.requests()[0].header("if-none-match"), None);

@@ -37,8 +37,8 @@ enum Body {
     Endless(Vec<u8>),
     /// A byte after each pause.
     Drip(Vec<u8>, Duration),
-    /// More is announced than comes.
-    Short(Vec<u8>),
+    /// So much more is announced than comes.
+    Short(Vec<u8>, usize),
     /// It begins, and then nothing comes.
     Stall(Vec<u8>),
     /// All of it, once so many clients are there at the same time.
@@ -77,9 +77,9 @@ impl Page {
         self.with(|bytes| Body::Drip(bytes, pause))
     }
 
-    /// Announced as longer than it is.
-    pub fn short(self) -> Self {
-        self.with(Body::Short)
+    /// Announced as so much longer than it is.
+    pub fn short(self, by: usize) -> Self {
+        self.with(|bytes| Body::Short(bytes, by))
     }
 
     /// Nothing follows, and the connection stays.
@@ -278,7 +278,8 @@ fn answer(out: &mut impl Write, page: Page, shared: &Shared) -> io::Result<()> {
     let Page { status, headers, body } = page;
     let length = match &body {
         Body::Whole(bytes) | Body::Drip(bytes, _) | Body::Meet(bytes, _) => Some(bytes.len()),
-        Body::Short(bytes) | Body::Stall(bytes) => Some(bytes.len() + 1_000),
+        Body::Short(bytes, by) => Some(bytes.len() + by),
+        Body::Stall(bytes) => Some(bytes.len() + 1),
         Body::Endless(_) => None,
     };
     let mut head = format!("HTTP/1.1 {status}\r\nConnection: close\r\n");
@@ -291,7 +292,7 @@ fn answer(out: &mut impl Write, page: Page, shared: &Shared) -> io::Result<()> {
     }
     out.write_all(head.as_bytes())?;
     match body {
-        Body::Whole(bytes) | Body::Short(bytes) => out.write_all(&bytes),
+        Body::Whole(bytes) | Body::Short(bytes, _) => out.write_all(&bytes),
         Body::Endless(bytes) => {
             let times = ENDLESS / bytes.len();
             (0..times).try_for_each(|_| out.write_all(&bytes))

@@ -237,9 +237,10 @@ impl Walker<'_> {
             let hint = "`firewall list update` fetches it".to_owned();
             self.report(Severity::Warning, span, message, None, hint);
         }
-        let (copy, list) = match read.ok().flatten() {
-            Some((head, list)) => (Some(head), list),
-            None => (None, List::empty(name)),
+        let (copy, list) = match read {
+            Ok(Some((head, list))) => (Ok(Some(head)), list),
+            Ok(None) => (Ok(None), List::empty(name)),
+            Err(why) => (Err(why), List::empty(name)),
         };
         let remote = Arc::new(remote);
         let source = RemoteList { remote, copy, attempts, current, stale };
