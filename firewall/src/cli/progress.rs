@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::remote::Progress;
 
@@ -61,29 +61,33 @@ pub fn downloads(names: Vec<String>) -> Progress {
     }
     let begin = Instant::now();
     let bars = MultiProgress::new();
-    let shown: Mutex<HashMap<usize, ProgressBar>> = Mutex::default();
+    let all: Mutex<HashMap<usize, (ProgressBar, bool)>> = Mutex::default();
     Arc::new(move |index, received| {
-        let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(received) = received else {
-            if let Some(bar) = shown.remove(&index) {
+            if let Some((bar, _)) = all.remove(&index) {
                 bar.finish_and_clear();
             }
             return;
         };
-        if begin.elapsed() < SHORT_DOWNLOAD {
-            return;
-        }
-        let bar = shown.entry(index).or_insert_with(|| {
-            let template = match received.of {
-                Some(_) => "{msg}  {bytes} of {total_bytes}, {bytes_per_sec}",
-                None => "{msg}  {bytes}, {bytes_per_sec}",
-            };
-            let style = ProgressStyle::with_template(template);
-            let style = style.unwrap_or_else(|_| ProgressStyle::default_spinner());
-            let name = names.get(index).cloned().unwrap_or_default();
-            let bar = ProgressBar::new(received.of.unwrap_or_default()).with_style(style);
-            bars.add(bar.with_message(name).with_elapsed(begin.elapsed()))
-        });
+        // The rate is that since the beginning, so it is kept before there is anything to see.
+        let (bar, shown) = all.entry(index).or_insert_with(|| (bar(received.of), false));
         bar.set_position(received.bytes);
+        if !*shown && begin.elapsed() >= SHORT_DOWNLOAD {
+            *shown = true;
+            bar.set_message(names.get(index).cloned().unwrap_or_default());
+            bars.add(bar.clone());
+        }
     })
+}
+
+/// A line about bytes, of so many if that is known, which nobody sees yet.
+fn bar(of: Option<u64>) -> ProgressBar {
+    let template = match of {
+        Some(_) => "{msg}  {bytes} of {total_bytes}, {bytes_per_sec}",
+        None => "{msg}  {bytes}, {bytes_per_sec}",
+    };
+    let style = ProgressStyle::with_template(template);
+    let bar = ProgressBar::with_draw_target(of, ProgressDrawTarget::hidden());
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }

@@ -256,6 +256,13 @@ fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
 /// What lies at the bottom of an error, on one line: the rest says what was being done.
 fn innermost(error: &reqwest::Error) -> String {
     const LONGEST: usize = 300;
+    let hung_up = |cause: &(dyn std::error::Error + 'static)| {
+        let io = cause.downcast_ref::<io::Error>();
+        io.is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof)
+    };
+    if chain(error).any(hung_up) {
+        return "the server hung up".to_owned();
+    }
     let text = chain(error).last().map_or_else(|| error.to_string(), ToString::to_string);
     printable(&text).chars().take(LONGEST).collect()
 }

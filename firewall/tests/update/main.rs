@@ -294,6 +294,7 @@ fn failing(world: &World) -> Vec<(&'static str, Page, &'static str, String)> {
         ("zbomb", encoded(zstd(&bomb), "zstd"), "too-large", too_large.into()),
         ("claim", Page::new(&good[..]).short(64 << 20), "too-large", too_large.into()),
         ("short", Page::new(&good[..]).short(1), "interrupted", breaks.into()),
+        ("cut", Page::new(&good[..]).hang_up(), "interrupted", "the server hung up".into()),
         ("gzcut", encoded(half(gzip(good.as_bytes())), "gzip"), "interrupted", breaks.into()),
         ("zcut", encoded(half(zstd(good.as_bytes())), "zstd"), "interrupted", breaks.into()),
         ("garbage", encoded(names(10).into(), "gzip"), "interrupted", "".into()),

@@ -41,6 +41,8 @@ enum Body {
     Short(Vec<u8>, usize),
     /// It begins, and then nothing comes.
     Stall(Vec<u8>),
+    /// It has no length, and ends without the word that ends a connection.
+    HangUp(Vec<u8>),
     /// All of it, once so many clients are there at the same time.
     Meet(Vec<u8>, usize),
 }
@@ -85,6 +87,11 @@ impl Page {
     /// Nothing follows, and the connection stays.
     pub fn stall(self) -> Self {
         self.with(Body::Stall)
+    }
+
+    /// Cut off by hanging up, as whoever is on the way can do.
+    pub fn hang_up(self) -> Self {
+        self.with(Body::HangUp)
     }
 
     /// Once so many clients are there at the same time.
@@ -280,7 +287,7 @@ fn answer(out: &mut impl Write, page: Page, shared: &Shared) -> io::Result<()> {
         Body::Whole(bytes) | Body::Drip(bytes, _) | Body::Meet(bytes, _) => Some(bytes.len()),
         Body::Short(bytes, by) => Some(bytes.len() + by),
         Body::Stall(bytes) => Some(bytes.len() + 1),
-        Body::Endless(_) => None,
+        Body::Endless(_) | Body::HangUp(_) => None,
     };
     let mut head = format!("HTTP/1.1 {status}\r\nConnection: close\r\n");
     for (name, value) in headers {
@@ -303,6 +310,11 @@ fn answer(out: &mut impl Write, page: Page, shared: &Shared) -> io::Result<()> {
             thread::sleep(pause);
             Ok(())
         }),
+        Body::HangUp(bytes) => {
+            out.write_all(&bytes)?;
+            out.flush()?;
+            Err(io::ErrorKind::ConnectionAborted.into())
+        }
         Body::Meet(bytes, clients) => {
             let end = Instant::now() + PATIENCE;
             while shared.most.load(Ordering::Acquire) < clients && Instant::now() < end {
