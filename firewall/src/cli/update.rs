@@ -86,6 +86,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             ListSource::Policy | ListSource::File(_) => None,
         })
         .collect();
+    if all.is_empty() {
+        eprintln!("there is nothing to fetch: no list of the policies has a `url`");
+        let found = args.names.is_empty();
+        return Ok(if found { ExitCode::SUCCESS } else { ExitCode::from(super::USAGE) });
+    }
     if let Some(name) = args.names.iter().find(|name| all.iter().all(|w| w.list.name != **name)) {
         let known: Vec<&str> = all.iter().map(|wanted| wanted.list.name.as_str()).collect();
         eprintln!("error: there is no list `{}` with a `url` in the policies", printable(name));
@@ -95,10 +100,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let asked =
         |wanted: &Wanted<'_>| args.names.is_empty() || args.names.contains(&wanted.list.name);
     let wanted: Vec<Wanted<'_>> = all.into_iter().filter(asked).collect();
-    if wanted.is_empty() {
-        eprintln!("there is nothing to fetch: no list of the policies has a `url`");
-        return Ok(ExitCode::SUCCESS);
-    }
     let limits = Limits { total: Duration::from_secs(args.timeout), ..Limits::default() };
     let refresher = match Refresher::new(args.state.store(), limits) {
         Ok(refresher) => refresher,

@@ -40,11 +40,7 @@ impl Store {
     ///
     /// When it cannot.
     pub fn prepare(&self) -> io::Result<()> {
-        let mode = 0o755;
-        match fs::DirBuilder::new().recursive(true).mode(mode).create(&self.folder) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(&self.folder)?;
         self.lock().map(drop)
     }
 
@@ -267,6 +263,9 @@ mod tests {
         }
         fs::write(&path, &good).unwrap();
         assert!(store.copy(&remote).unwrap().is_some());
+        let pinned = Remote { sha256: Some("0".repeat(64)), ..remote.clone() };
+        store.keep(&pinned, &head(&pinned), LIST).unwrap();
+        assert!(store.copy(&pinned).unwrap_err().contains("damaged"));
 
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         fs::write(store.path(&remote, "json"), "{").unwrap();

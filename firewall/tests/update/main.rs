@@ -4,13 +4,16 @@
 mod server;
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
 use server::{Page, Request, Server};
 use sha2::{Digest as _, Sha256};
@@ -219,10 +222,19 @@ fn a_server_without_validators_is_asked_for_all_and_what_is_the_same_is_not_new(
     world.server.put("/ads", Page::new(names(3)));
     assert_eq!(world.update(&["--json"]).json()[0]["result"], "updated");
     assert_eq!(world.update(&["--json"]).json()[0]["result"], "not-modified");
-    // New validators for what is the same are kept, so that the next time little is sent.
+    // New validators for what is the same are kept, so that the next time little is sent; when that
+    // was received is not new.
+    let fetched = world.copy().0["fetched"].as_str().unwrap().to_owned();
+    let [path] = &world.copies()[..] else { panic!("one copy") };
+    let text = fs::read_to_string(path).unwrap();
+    fs::write(path, text.replace(&fetched, "2026-01-02T03:04:05Z")).unwrap();
     world.server.put("/ads", Page::new(names(3)).header("Last-Modified", "today"));
     assert_eq!(world.update(&["--json"]).json()[0]["result"], "not-modified");
-    assert_eq!(world.copy().0["last_modified"], "today");
+    let (head, _) = world.copy();
+    assert_eq!(
+        (&head["last_modified"], &head["fetched"]),
+        (&"today".into(), &"2026-01-02T03:04:05Z".into())
+    );
     world.update(&[]);
     let asked: Vec<_> = world.server.requests();
     let asked = asked.iter().map(|request| request.header("if-modified-since"));
@@ -242,7 +254,7 @@ fn a_list_may_come_compressed_slowly_and_from_elsewhere() {
     // Several frames are one list.
     let (first, second) = list.as_bytes().split_at(5_000);
     world.server.put("/cut", encoded([zstd(first), zstd(second)].concat(), "zstd"));
-    world.server.put("/slow", Page::new(names(10)).drip(std::time::Duration::from_millis(1)));
+    world.server.put("/slow", Page::new(names(10)).drip(Duration::from_millis(1)));
     world.server.put("/away", Page::redirect("/further"));
     world.server.put("/further", Page::redirect(world.server.url("/gzip")));
     let said = world.update(&["--json"]);
@@ -335,6 +347,9 @@ fn what_is_not_a_good_list_is_refused_and_the_last_good_copy_stays() {
         assert!(row.get("entries").is_none(), "{row}");
     }
     assert_eq!(world.copies().len(), 1, "only `few` is a list");
+    let asked = world.server.requests();
+    let asked = asked.iter().filter(|request| request.path == "/loop");
+    assert_eq!(asked.count(), 6, "five redirects are followed");
     let shown = world.run(&["list", "show", "p.toml"]).out;
     assert!(shown.contains(" failed (status): the server answers 404 Not Found\n"), "{shown}");
     let said = world.run(&["explain", "--policy", "p.toml", "n0.example"]);
@@ -384,7 +399,7 @@ fn what_is_not_a_good_list_is_refused_and_the_last_good_copy_stays() {
 fn a_download_that_takes_too_long_ends() {
     let world = World::new();
     world.policy(&[("slow", ""), ("stalled", ""), ("good", "")]);
-    world.server.put("/slow", Page::new(names(10_000)).drip(std::time::Duration::from_millis(50)));
+    world.server.put("/slow", Page::new(names(10_000)).drip(Duration::from_millis(50)));
     world.server.put("/stalled", Page::new(names(10)).stall());
     world.server.put("/good", Page::new(names(10)));
     let said = world.update(&["--timeout", "2"]);
@@ -563,6 +578,7 @@ fn where_nothing_can_be_fetched_that_is_said() {
     let nothing = world.update(&[]);
     assert_eq!((nothing.status, nothing.out.as_str()), (0, ""));
     assert!(nothing.err.contains("no list of the policies has a `url`"), "{}", nothing.err);
+    assert_eq!(world.update(&["ads"]).status, 2);
 
     // A mistake is told, and nothing else of the policies.
     world.policy(&[("ads", ""), ("more", "url = 1")]);
@@ -574,4 +590,94 @@ fn where_nothing_can_be_fetched_that_is_said() {
     assert_eq!(world.update(&["--policy", "no-such"]).status, 2);
     assert_eq!(world.update(&["--timeout", "0"]).status, 2);
     assert!(!Path::new("/proc/none").exists());
+}
+
+/// A terminal: the side that sees what is written, and the side that a command has.
+fn pty() -> (fs::File, fs::File) {
+    let sees = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&sees).expect("a terminal");
+    unlockpt(&sees).expect("a terminal");
+    let name = ptsname(&sees, Vec::new()).expect("a terminal");
+    let has = fs::File::options().read(true).write(true).open(name.to_str().unwrap());
+    (sees.into(), has.expect("a terminal"))
+}
+
+/// What is seen up to a word, or to the end, or for as long as anything may take.
+fn seen(terminal: &mut fs::File, until: &str) -> String {
+    let end = Instant::now() + Duration::from_secs(30);
+    let mut seen = Vec::new();
+    let mut buffer = [0; 4096];
+    while Instant::now() < end
+        && (until.is_empty() || !String::from_utf8_lossy(&seen).contains(until))
+    {
+        let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+        let ready = poll(&mut [PollFd::new(&*terminal, PollFlags::IN)], Some(&second));
+        if ready.expect("polling") == 0 {
+            continue;
+        }
+        match terminal.read(&mut buffer) {
+            Ok(length @ 1..) => seen.extend_from_slice(&buffer[..length]),
+            // The last one who has the other side leaves: that is an error (EIO) for this one.
+            Ok(0) | Err(_) => break,
+        }
+    }
+    String::from_utf8_lossy(&seen).into_owned()
+}
+
+/// A command that is ended when it is dropped.
+struct Running(Child);
+
+impl Running {
+    fn new(mut command: Command) -> Self {
+        Self(command.spawn().expect("the firewall"))
+    }
+
+    /// What it prints on standard output until it ends.
+    fn output(mut self) -> String {
+        let mut text = String::new();
+        let mut out = self.0.stdout.take().expect("a pipe");
+        out.read_to_string(&mut text).expect("UTF-8");
+        text
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Fails if it has ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_terminal_shows_downloads_and_reading_that_take_long() {
+    let world = World::new();
+    world.policy(&[("ads", "")]);
+    // Some seconds, of which the bytes are seen after half of the first one.
+    let page = Page::new(names(20)).drip(Duration::from_millis(10));
+    world.server.put("/ads", page);
+    let (mut terminal, stderr) = pty();
+    let mut command = world.command(&["list", "update", "--policy", "p.toml"]);
+    command.env("TERM", "xterm").stdout(Stdio::piped()).stderr(stderr);
+    let running = Running::new(command);
+    let shown = seen(&mut terminal, "");
+    assert_eq!(running.output(), "list `ads` of p.toml: updated, 20 entries\n");
+    assert!(shown.contains("ads  ") && shown.contains(" B of 230 B, "), "{shown:?}");
+
+    // A list that is written when the terminal shows that it is being read.
+    let list = world.path("list");
+    nix::unistd::mkfifo(&list, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let text = fs::read_to_string(world.path("p.toml")).unwrap();
+    let url = format!("url = \"{}\"", world.server.url("/ads"));
+    fs::write(world.path("p.toml"), text.replace(&url, "file = \"list\"")).unwrap();
+    let (mut terminal, stderr) = pty();
+    let mut command = world.command(&["explain", "--policy", "p.toml", "n1.example"]);
+    command.env("TERM", "xterm").stdout(Stdio::piped()).stderr(stderr);
+    let running = Running::new(command);
+    let shown = seen(&mut terminal, "reading policies and lists");
+    assert!(shown.contains("reading policies and lists"), "{shown:?}");
+    fs::write(&list, names(2)).expect("writing");
+    seen(&mut terminal, "");
+    let output = running.output();
+    assert!(output.starts_with("deny "), "{output}");
 }
