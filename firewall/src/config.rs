@@ -37,6 +37,9 @@ use crate::{
 /// Where the configuration of this machine is.
 pub const CONFIG: &str = "/etc/firewall/firewall.toml";
 
+/// Where the state of this machine is.
+pub const STATE: &str = "/var/lib/firewall";
+
 /// Where the system's resolvers are named.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 

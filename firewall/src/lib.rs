@@ -10,4 +10,5 @@ pub mod intel;
 pub mod lists;
 pub mod policy;
 pub mod quic;
+pub mod remote;
 pub mod run;

@@ -11,7 +11,7 @@ use firewall::{
     policy::{
         self, Policy,
         compile::{self, Facts, Generation, Settings},
-        source::Source,
+        source::{Disk, Source},
     },
 };
 use nix::{
@@ -75,7 +75,8 @@ pub fn tables() -> Result<Intel> {
 
 /// A shipped policy.
 pub fn shipped(name: &str, intel: &Intel) -> Result<Vec<Policy>> {
-    let (policies, findings) = policy::load(&[Source::shipped(name)?], intel.organisations()?);
+    let (policies, findings) =
+        policy::load(&[Source::shipped(name)?], intel.organisations()?, &Disk);
     if findings.has_errors() {
         bail!("the shipped policy `{name}` has errors");
     }

@@ -98,8 +98,7 @@ pub fn list(names: u32) -> String {
 pub fn names(text: &str) -> Result<Vec<Policy>> {
     let Parsed { domains, exceptions, networks, report } =
         lists::parse(Some(Format::Domains), text)?;
-    let name = "names".to_owned();
-    let list = List { name, domains, exceptions, networks, report, source: None };
+    let list = List { domains, exceptions, networks, report, ..List::empty("names") };
     let to = Destinations { lists: vec![Arc::new(list)], ..Destinations::default() };
     Ok(vec![policy("names", 100, vec![rule("listed".to_owned(), to)])])
 }

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use firewall::intel::organisations::Organisations;
 use firewall::lists::import::{self, Imported};
 use firewall::lists::{Format, Parsed, Report, detect, parse};
-use firewall::policy::source::{Content, Origin, Source};
+use firewall::policy::source::{Content, Disk, Origin, Source};
 use firewall::policy::{Domain, DomainSet, Scope, load};
 
 /// Every entry is sound, and every line is accounted for.
@@ -84,7 +84,7 @@ fn sound(imported: &Imported) {
     }
     let content = Content::Text(imported.policy.as_str().into());
     let source = Source { origin: Origin::File("x.toml".into()), content };
-    let (policies, findings) = load(&[source], &ORGANISATIONS);
+    let (policies, findings) = load(&[source], &ORGANISATIONS, &Disk);
     assert!(!findings.has_errors(), "{}\n{}", findings.render(false), imported.policy);
     assert_eq!(policies[0].rules.len(), imported.rules);
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use super::{list, set};
+use super::{list, progress::Busy, set};
 use crate::config::{self, Config};
 use crate::intel::Intel;
 use crate::policy;
@@ -28,6 +28,8 @@ pub struct Args {
     /// Print one JSON object a finding on standard output
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    state: set::State,
 }
 
 /// Runs `firewall check`.
@@ -65,7 +67,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let intel = Intel::new(config.geo.clone(), config.asn.clone())
         .with_organisations(set::organisations(&config)?);
-    let (mut policies, mut diagnostics) = policy::load(&sources, intel.organisations()?);
+    let busy = Busy::new("reading policies and lists");
+    let (mut policies, mut diagnostics) =
+        policy::load(&sources, intel.organisations()?, &args.state.store());
     if !diagnostics.has_errors() {
         compile::order(&mut policies);
         let generation = set::compile(
@@ -76,6 +80,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         set::warn_of_unreachable(&generation, &intel, &mut diagnostics)?;
         set::warn_of_unsupported(&generation, &mut config);
     }
+    drop(busy);
     report(&[&config.findings, &diagnostics], args.json)
         .context("the findings cannot be written")?;
     Ok(if diagnostics.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -135,7 +140,8 @@ mod tests {
     fn exit(paths: &[&Path]) -> String {
         let paths = paths.iter().map(|path| path.to_path_buf()).collect();
         // An exit code can only be compared by what it prints as.
-        format!("{:?}", run(Args { paths, json: false }).unwrap())
+        let state = set::State { state: "/none".into() };
+        format!("{:?}", run(Args { paths, json: false, state }).unwrap())
     }
 
     #[test]

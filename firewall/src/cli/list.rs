@@ -1,20 +1,22 @@
-//! `firewall list`: what stands in lists.
+//! `firewall list`: what stands in lists, and where those by URL are from.
 
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::check::{count, print_findings};
-use super::set;
+use super::{set, update};
 use crate::config::Config;
 use crate::lists::{self, Example, Format, Report, Skipped};
 use crate::policy::diagnostic::printable;
 use crate::policy::source::{Disk, Files as _, NotFound, Source};
-use crate::policy::{self, DomainSet, List};
+use crate::policy::{self, DomainSet, List, ListSource, RemoteList};
+use crate::remote::{Failure as FetchFailure, Store};
 
-/// Shows lists of domains and networks.
+/// Shows lists of domains and networks, and fetches those that are at a URL.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -25,6 +27,8 @@ pub struct Args {
 enum Command {
     /// Says what lists have: entries, duplicates, and what in them is not used and why
     Show(Show),
+    /// Fetches the lists of policies that are at a URL
+    Update(update::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -42,6 +46,8 @@ struct Show {
     /// Print the entries, one a line, as policies write them; `@@` before exceptions
     #[arg(long)]
     names: bool,
+    #[command(flatten)]
+    state: set::State,
 }
 
 /// The format of a word of the command line.
@@ -64,6 +70,7 @@ pub fn format(word: &str) -> Result<Format, String> {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Show(show) => show.run(),
+        Command::Update(args) => update::run(&args),
     }
 }
 
@@ -75,6 +82,7 @@ struct Found {
 
 impl Show {
     fn run(self) -> anyhow::Result<ExitCode> {
+        let store = self.state.store();
         let mut found = Vec::new();
         let mut sound = true;
         let of = match self.of.is_empty() {
@@ -82,7 +90,7 @@ impl Show {
             false => self.of,
         };
         for name in &of {
-            match read(name, self.format)? {
+            match read(name, self.format, &store)? {
                 Ok(lists) => found.extend(lists),
                 Err(Failure::Usage(message)) => {
                     eprintln!("error: {message}");
@@ -125,7 +133,11 @@ enum Failure {
 }
 
 /// The list in a file, or those of a policy.
-fn read(name: &str, format: Option<Format>) -> anyhow::Result<Result<Vec<Found>, Failure>> {
+fn read(
+    name: &str,
+    format: Option<Format>,
+    store: &Store,
+) -> anyhow::Result<Result<Vec<Found>, Failure>> {
     let path = Path::new(name);
     let is_file = path.is_file() && path.extension().is_none_or(|extension| extension != "toml");
     if is_file {
@@ -146,7 +158,7 @@ fn read(name: &str, format: Option<Format>) -> anyhow::Result<Result<Vec<Found>,
         Err(error) => return Ok(Err(Failure::Usage(error.to_string()))),
     };
     let organisations = set::organisations(&Config::load(None)?)?;
-    let (_, diagnostics) = policy::load(&sources, &organisations);
+    let (_, diagnostics) = policy::load(&sources, &organisations, store);
     if diagnostics.has_errors() {
         print_findings(&diagnostics)?;
         return Ok(Err(Failure::Invalid(String::new())));
@@ -171,7 +183,7 @@ fn read_file(name: &str, path: &Path, format: Option<Format>) -> Result<Vec<Foun
             };
             Failure::Invalid(format!("the list {name} cannot be read: {error}{hint}"))
         })?;
-    let source = Some(path.to_owned());
+    let source = ListSource::File(path.to_owned());
     let list = List { name: name.to_owned(), domains, exceptions, networks, report, source };
     Ok(vec![Found { policy: None, list }])
 }
@@ -184,6 +196,8 @@ struct Shown<'a> {
     policy: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<String>,
+    #[serde(flatten)]
+    remote: Option<ShownRemote<'a>>,
     names: usize,
     exceptions: usize,
     networks: usize,
@@ -191,12 +205,41 @@ struct Shown<'a> {
     report: &'a Report,
 }
 
+/// What `--json` prints besides of a list by URL.
+#[derive(Serialize)]
+struct ShownRemote<'a> {
+    url: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fetched: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current: Option<Timestamp>,
+    stale: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unusable: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<&'a FetchFailure>,
+}
+
 impl<'a> Shown<'a> {
     fn of(policy: Option<&'a str>, list: &'a List) -> Self {
         Self {
             list: &list.name,
             policy,
-            file: list.source.as_ref().map(|path| path.display().to_string()),
+            file: match &list.source {
+                ListSource::File(path) => Some(path.display().to_string()),
+                ListSource::Policy | ListSource::Url(_) => None,
+            },
+            remote: match &list.source {
+                ListSource::Url(list) => Some(ShownRemote {
+                    url: list.remote.url.as_str(),
+                    fetched: list.copy.as_ref().ok().and_then(Option::as_ref).map(|c| c.fetched),
+                    unusable: list.copy.as_ref().err().map(String::as_str),
+                    current: list.current,
+                    stale: list.stale,
+                    failure: list.attempts.failure.as_ref(),
+                }),
+                ListSource::Policy | ListSource::File(_) => None,
+            },
             names: list.domains.len(),
             exceptions: list.exceptions.len(),
             networks: list.networks.len(),
@@ -221,16 +264,21 @@ fn names(out: &mut impl Write, list: &List) -> io::Result<()> {
 /// When it cannot be written.
 pub fn write_report(out: &mut impl Write, policy: Option<&str>, list: &List) -> io::Result<()> {
     let mut title = match policy {
-        Some(policy) => format!("list `{}` of {policy}", list.name),
+        Some(policy) => title(policy, list),
         None => list.name.clone(),
     };
-    if let (Some(path), Some(_)) = (&list.source, policy) {
-        title += &format!(", {}", path.display());
+    match &list.source {
+        ListSource::File(path) if policy.is_some() => title += &format!(", {}", path.display()),
+        ListSource::Url(list) => title += &format!(", {}", list.remote.url),
+        ListSource::File(_) | ListSource::Policy => {}
     }
     if let Some(format) = list.report.format {
         title += &format!(" ({})", format.word());
     }
     writeln!(out, "{}", printable(&title))?;
+    if let ListSource::Url(list) = &list.source {
+        write_remote(out, list)?;
+    }
     let mut parts = vec![count(list.domains.len(), "name", "names")];
     if !list.exceptions.is_empty() {
         parts.push(count(list.exceptions.len(), "exception", "exceptions"));
@@ -247,6 +295,34 @@ pub fn write_report(out: &mut impl Write, policy: Option<&str>, list: &List) -> 
         list.report.skipped(),
     )?;
     write_skipped(out, &list.report.skipped)
+}
+
+/// A list and where its policy stands.
+pub fn title(policy: &str, list: &List) -> String {
+    format!("list `{}` of {policy}", list.name)
+}
+
+/// How old a list by URL is, for people.
+fn write_remote(out: &mut impl Write, list: &RemoteList) -> io::Result<()> {
+    match (&list.copy, list.current) {
+        (Ok(Some(copy)), Some(current)) => {
+            let old = if list.stale { ", which is too long ago" } else { "" };
+            writeln!(out, "  fetched {}, current {current}{old}", copy.fetched)?;
+        }
+        (Err(why), _) => writeln!(out, "  no copy: {}", printable(why))?,
+        (Ok(_), _) => writeln!(out, "  never fetched")?,
+    }
+    match &list.attempts.failure {
+        Some(failure) => writeln!(out, "  last attempt {}", failed(failure)),
+        None => Ok(()),
+    }
+}
+
+/// Why there is no new copy, and when.
+fn failed(failure: &FetchFailure) -> String {
+    let FetchFailure { time, reason, message } = failure;
+    let what = if reason.is_refusal() { "refused" } else { "failed" };
+    format!("{time} {what} ({}): {}", reason.word(), printable(message))
 }
 
 /// What is not used of a list and why, for people.

@@ -8,8 +8,10 @@ pub mod geo;
 pub mod import;
 pub mod list;
 pub mod policy;
+pub mod progress;
 pub mod run;
 pub mod set;
+pub mod update;
 
 use std::{
     ffi::OsString,
@@ -37,7 +39,7 @@ enum Command {
     Explain(explain::Args),
     /// Show the policies that are shipped and those of this machine
     Policy(policy::Args),
-    /// Show lists of domains and networks
+    /// Show lists of domains and networks, and fetch those that are at a URL
     List(list::Args),
     /// Print a policy made from a list or from the rules of another firewall
     Import(import::Args),

@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::check::{POLICIES, print_findings};
-use crate::config::Config;
+use crate::config::{Config, STATE};
 use crate::policy::source::{NotFound, Origin, Source};
 use crate::policy::{self, Mode, SHIPPED};
+use crate::remote::Store;
 
 /// Shows the policies that are shipped and those of this machine.
 #[derive(Debug, clap::Args)]
@@ -76,12 +77,14 @@ fn list(json: bool, folder: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     }
 
     let organisations = super::set::organisations(&Config::load(None)?)?;
+    let store = Store::new(Path::new(STATE));
     let mut listed = Vec::new();
     let mut sound = true;
     for source in &sources {
         // Each on its own: a policy of this machine may have the name of the shipped one it was
         // copied from.
-        let (policies, diagnostics) = policy::load(std::slice::from_ref(source), &organisations);
+        let (policies, diagnostics) =
+            policy::load(std::slice::from_ref(source), &organisations, &store);
         if diagnostics.has_errors() {
             print_findings(&diagnostics)?;
             sound = false;

@@ -8,7 +8,7 @@ use std::{
 use firewall_common::name_table::Keys;
 
 use crate::{
-    config::{self, Config},
+    config::{self, Config, STATE},
     intel::{self, Intel, ahead, organisations::Organisations},
     policy::{
         self, Action, DeniedNames, Destinations, Mode, Policy, Rule,
@@ -17,9 +17,10 @@ use crate::{
         explain::Explainer,
         source::Source,
     },
+    remote::Store,
 };
 
-use super::check;
+use super::{check, progress::Busy};
 
 /// Name of the policy that `--allow`, `--deny` and `--default` make.
 pub const COMMAND_LINE: &str = "command-line";
@@ -56,6 +57,23 @@ pub struct PolicySet {
     /// Take owners from this database
     #[arg(long, value_name = "FILE.mmdb")]
     asn: Option<PathBuf>,
+    #[command(flatten)]
+    state: State,
+}
+
+/// Where what is kept between runs is.
+#[derive(Debug, clap::Args)]
+pub struct State {
+    /// Where the copies of lists by URL are
+    #[arg(long, value_name = "DIR", default_value = STATE)]
+    pub state: PathBuf,
+}
+
+impl State {
+    /// The copies of lists there.
+    pub fn store(&self) -> Store {
+        Store::new(&self.state)
+    }
 }
 
 /// What happens to what no rule decides.
@@ -118,7 +136,9 @@ impl PolicySet {
         let organisations =
             organisations(&config).map_err(|error| Failure::Usage(error.to_string()))?;
         let command_line = self.command_line(&organisations)?;
-        let (mut policies, mut findings) = policy::load(&self.sources()?, &organisations);
+        let store = self.state.store();
+        let busy = Busy::new("reading policies and lists");
+        let (mut policies, mut findings) = policy::load(&self.sources()?, &organisations, &store);
         if findings.has_errors() {
             return Err(Failure::Invalid(Box::new(findings)));
         }
@@ -144,19 +164,14 @@ impl PolicySet {
         let generation = compile(policies, &intel, settings)?;
         warn_of_unreachable(&generation, &intel, &mut findings)?;
         warn_of_unsupported(&generation, &mut config);
+        drop(busy);
         check::print_findings(&config.findings)?;
         check::print_findings(&findings)?;
         Ok(Set { config, intel, ahead, generation })
     }
 
     fn sources(&self) -> Result<Vec<Source>, Failure> {
-        let mut sources = Vec::new();
-        for name in &self.policies {
-            sources.extend(Source::find(name).map_err(|error| Failure::Usage(error.to_string()))?);
-        }
-        if self.policies.is_empty() && Path::new(check::POLICIES).is_dir() {
-            sources = Source::at(Path::new(check::POLICIES))?;
-        }
+        let mut sources = sources(&self.policies)?;
         if sources.is_empty() {
             sources = Source::find(WITHOUT_POLICIES)?;
         }
@@ -187,6 +202,18 @@ impl PolicySet {
             rules,
         }))
     }
+}
+
+/// The policies of these names and paths; without any, those of this machine, if it has some.
+pub fn sources(policies: &[String]) -> Result<Vec<Source>, Failure> {
+    let mut sources = Vec::new();
+    for name in policies {
+        sources.extend(Source::find(name).map_err(|error| Failure::Usage(error.to_string()))?);
+    }
+    if policies.is_empty() && Path::new(check::POLICIES).is_dir() {
+        sources = Source::at(Path::new(check::POLICIES))?;
+    }
+    Ok(sources)
 }
 
 /// Secrets that nobody else knows.
@@ -241,7 +268,12 @@ pub fn warn_of_unreachable(
     for unreachable in &generation.unreachable {
         let policy = &generation.policies[unreachable.policy];
         let rule = &policy.rules[unreachable.rule];
+        let mut lists = rule.to.iter().flat_map(|to| &to.lists);
         let (message, hint) = if unreachable.means_nothing {
+            // That a list is empty was said of the list.
+            if lists.any(|list| list.report.entries == 0) {
+                continue;
+            }
             (
                 format!(
                     "rule `{}` can never match: it means no name and no known address",

@@ -10,7 +10,7 @@ use crate::{
     policy::{
         self,
         compile::{self, Facts, Generation, Settings},
-        source::{Content, Origin, Source},
+        source::{Content, Disk, Origin, Source},
     },
 };
 
@@ -53,7 +53,7 @@ impl World {
             origin: Origin::File("names.toml".into()),
             content: Content::Text(POLICY.into()),
         };
-        let (policies, findings) = policy::load(&[source], intel.organisations().unwrap());
+        let (policies, findings) = policy::load(&[source], intel.organisations().unwrap(), &Disk);
         assert_eq!(findings.render(false), "");
         let facts = Facts { countries: None, asns: None, organisation: &|_| Vec::new() };
         let generation = compile::compile(policies, facts, settings).unwrap();

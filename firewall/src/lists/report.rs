@@ -1,9 +1,9 @@
 //! What became of each line of a list.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A format of lists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// `/etc/hosts`: an address and the names that it is to have. Each name alone is meant.

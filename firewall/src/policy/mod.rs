@@ -18,15 +18,17 @@ pub use shipped::SHIPPED;
 
 use crate::intel::organisations::Organisations;
 
-/// Parses and checks a set of policies, all files of it and the lists that they name.
+/// Parses and checks a set of policies, all files of it and the lists that they name, which are read from
+/// `files`.
 ///
 /// The policies are in the order of the sources. If the findings have an error there are none: a
 /// set with an error is not to be applied in part.
 pub fn load(
     sources: &[source::Source],
     organisations: &Organisations,
+    files: &dyn source::Files,
 ) -> (Vec<Policy>, diagnostic::Diagnostics) {
-    parse::load(sources, organisations, &source::Disk)
+    parse::load(sources, organisations, files)
 }
 
 /// The destinations of a SPEC of the command line: `country:CN`, `org:baidu`, `as:37963`,

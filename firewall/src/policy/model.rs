@@ -5,9 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 
 use super::domains::{Domain, DomainSet};
-use crate::{intel::country::Country, lists::Report};
+use crate::{
+    intel::country::Country,
+    lists::Report,
+    remote::{Attempts, Head, Remote},
+};
 
 /// A named set of rules and the apps they hold for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,11 +145,49 @@ pub struct List {
     pub networks: Vec<IpNet>,
     /// What became of its lines.
     pub report: Report,
-    /// The file it was read from; `None` for one that stands in its policy.
-    pub source: Option<PathBuf>,
+    /// Where it stands.
+    pub source: ListSource,
+}
+
+/// Where a list stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListSource {
+    /// In its policy.
+    Policy,
+    /// In a file.
+    File(PathBuf),
+    /// At a URL.
+    Url(Box<RemoteList>),
+}
+
+/// A list by URL: what is asked for, and what is known of what there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteList {
+    /// What is asked for.
+    pub remote: Arc<Remote>,
+    /// Of the copy that was read, if there ever was one; or why it is not used.
+    pub copy: Result<Option<Head>, String>,
+    /// What came of fetching it.
+    pub attempts: Attempts,
+    /// When the copy was last known to be what the server has.
+    pub current: Option<Timestamp>,
+    /// Whether that is too long ago to rely on it.
+    pub stale: bool,
 }
 
 impl List {
+    /// One that means nothing, in its policy.
+    pub fn empty(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            domains: DomainSet::default(),
+            exceptions: DomainSet::default(),
+            networks: Vec::new(),
+            report: Report::inline(0),
+            source: ListSource::Policy,
+        }
+    }
+
     /// The most specific entry by which `name` is in the list.
     pub fn find(&self, name: &str) -> Option<Domain> {
         let found = self.domains.find(name)?;

@@ -1,12 +1,12 @@
 use std::collections::BTreeSet;
 
 use crate::intel::organisations::Organisations;
-use crate::policy::source::Source;
+use crate::policy::source::{Disk, Source};
 use crate::policy::{Action, Destinations, Domain, Policy, Rule, Scope, load};
 
 fn policy(name: &str) -> Policy {
     let source = Source::shipped(name).unwrap();
-    let (mut policies, findings) = load(&[source], &Organisations::embedded().unwrap());
+    let (mut policies, findings) = load(&[source], &Organisations::embedded().unwrap(), &Disk);
     assert_eq!(findings.render(false), "", "{name}");
     policies.pop().unwrap()
 }

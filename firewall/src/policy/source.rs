@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use super::parse::nearest;
 use super::shipped::SHIPPED;
+use crate::remote::{Kept, Remote};
 
 /// More than any policy or list needs, and little enough to hold in memory.
-const LARGEST: u64 = 64 << 20;
+pub(crate) const LARGEST: u64 = 64 << 20;
 
 /// One policy file.
 #[derive(Clone, Debug)]
@@ -52,6 +53,11 @@ pub trait Files {
     ///
     /// Why it cannot be read.
     fn read(&self, path: &Path) -> Result<Vec<u8>, String>;
+
+    /// What is kept of a list by URL: nothing where none is fetched.
+    fn kept(&self, _: &Remote) -> Kept {
+        Kept::default()
+    }
 }
 
 /// The files of this machine.

@@ -8,7 +8,6 @@ use std::{
 
 use firewall::{
     intel::country::Country,
-    lists::Report,
     policy::{
         Action, Default, Destinations, Domain, List, Mode, Policy, Ports, Rule, Scope,
         compile::{self, Facts, Inbound, OnDeny, Ranges, Settings},
@@ -214,19 +213,10 @@ fn list() -> impl Strategy<Value = Arc<List>> {
     (domains(5), domains(2), prop::collection::vec(network(), 0..=1)).prop_map(
         |(domains, exceptions, networks)| {
             Arc::new(List {
-                name: "list".to_owned(),
                 domains: domains.into_iter().collect(),
                 exceptions: exceptions.into_iter().collect(),
                 networks,
-                report: Report {
-                    format: None,
-                    lines: 0,
-                    comments: 0,
-                    entries: 0,
-                    duplicates: 0,
-                    skipped: Vec::new(),
-                },
-                source: None,
+                ..List::empty("list")
             })
         },
     )

@@ -1,7 +1,7 @@
 use super::*;
 use crate::intel::organisations::Organisations;
 use crate::policy;
-use crate::policy::source::{Content, Origin, Source};
+use crate::policy::source::{Content, Disk, Origin, Source};
 
 /// The policy, behind what was left out; it is sound.
 fn shown(imported: &Imported) -> String {
@@ -9,7 +9,8 @@ fn shown(imported: &Imported) -> String {
     if *rules > 0 {
         let content = Content::Text(policy.as_str().into());
         let source = Source { origin: Origin::File("x.toml".into()), content };
-        let (policies, findings) = policy::load(&[source], &Organisations::embedded().unwrap());
+        let (policies, findings) =
+            policy::load(&[source], &Organisations::embedded().unwrap(), &Disk);
         assert_eq!(findings.render(false), "");
         assert_eq!(policies[0].rules.len(), *rules);
     }

@@ -1,21 +1,22 @@
-//! `[list.NAME]`: a named set of domains and networks, of its own or from a file.
+//! `[list.NAME]`: a named set of domains and networks, of its own, from a file or from a URL.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use toml::de::{DeTable, DeValue};
+use url::Url;
 
 use super::super::diagnostic::{Severity, quoted};
 use super::super::domains::DomainSet;
-use super::super::model::List;
+use super::super::model::{List, ListSource, RemoteList};
 use super::nearest;
 use super::values::{self, Complaint, complaint};
 use super::walk::{Elements, Field, Fields, Walker};
 use crate::lists::{self, Format, Report};
+use crate::remote::{Head, Kept, KeptCopy, Remote, digest};
 
 const KEYS: &[&str] = &["domains", "networks", "file", "url", "format", "refresh", "sha256"];
 
@@ -47,7 +48,7 @@ impl Lists {
     }
 }
 
-/// What the keys of a list ask to be read.
+/// The file of a list, and what its keys ask of it.
 struct Origin<'t> {
     file: &'t str,
     /// Of the value of `file`.
@@ -122,7 +123,7 @@ impl Walker<'_> {
         let file = self.list_text(&fields, "file", "lists/my.txt", not_empty);
         let url = self.list_text(&fields, "url", "https://…", url);
         let format = self.list_text(&fields, "format", "auto", format);
-        self.list_text(&fields, "refresh", "24h", refresh);
+        let refresh = self.list_text(&fields, "refresh", "24h", refresh);
         let sha256 = self.list_text(&fields, "sha256", "…", sha256);
         let fetched = has("file") || has("url");
         let needs = [
@@ -135,25 +136,23 @@ impl Walker<'_> {
             let message = format!("`{key}` is for a list from {origin}");
             self.missing(field.span.clone(), message, format!("leave `{key}` out"));
         }
-        if let (Some(_), Some(field)) = (url, fields.field("url")) {
-            let message = "this version cannot fetch lists yet";
-            self.error(field.span.clone(), message, "download it and use `file`");
+        let broken = [("format", format.is_none()), ("sha256", sha256.is_none())];
+        if places != 1 || broken.iter().any(|(key, broken)| *broken && has(key)) {
             return None;
         }
-        if places != 1 || (has("format") && format.is_none()) {
-            return None;
+        if let Some(field) = fields.field("url") {
+            let remote = Remote {
+                url: url?,
+                format: format.flatten(),
+                sha256: sha256.map(str::to_ascii_lowercase),
+                refresh: refresh.unwrap_or(Remote::REFRESH),
+            };
+            return Some(self.kept(list.key, remote, field.value.span()));
         }
         let Some(field) = fields.field("file") else {
             let domains: DomainSet = domains.into_iter().collect();
             let report = Report::inline(domains.len() + networks.len());
-            return Some(List {
-                name: list.key.to_owned(),
-                domains,
-                exceptions: DomainSet::default(),
-                networks,
-                report,
-                source: None,
-            });
+            return Some(List { domains, networks, report, ..List::empty(list.key) });
         };
         let sha256_span = fields.field("sha256").map(|field| field.value.span());
         let origin = Origin {
@@ -185,8 +184,7 @@ impl Walker<'_> {
             }
         };
         if let Some((wanted, span)) = origin.sha256 {
-            let digest = Sha256::digest(&bytes);
-            let found: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            let found = digest(&bytes);
             if !found.eq_ignore_ascii_case(wanted) {
                 let message = format!("the file is another one: its SHA-256 is `{found}`");
                 let hint = "look at what changed; if it is right, write the new SHA-256";
@@ -194,7 +192,8 @@ impl Walker<'_> {
                 return None;
             }
         }
-        let list = self.checked(origin.span.clone(), parse(name, &path, origin.format, &bytes))?;
+        let source = ListSource::File(path);
+        let list = self.checked(origin.span.clone(), parse(name, source, origin.format, &bytes))?;
         if list.report.entries == 0 {
             let message = format!("the list {} has no entries", quoted(name));
             let hint = match list.report.skipped() {
@@ -204,6 +203,48 @@ impl Walker<'_> {
             self.report(Severity::Warning, origin.span, message, None, hint);
         }
         Some(list)
+    }
+
+    /// Reads the copy of a list by URL. That there is none is no error, as no server decides whether a
+    /// policy holds: the list is empty, and a warning says so.
+    fn kept(&mut self, name: &str, remote: Remote, span: Range<usize>) -> List {
+        let Kept { copy, attempts, now } = self.files.kept(&remote);
+        let read = copy.and_then(|copy| {
+            let Some(KeptCopy { head, bytes }) = copy else { return Ok(None) };
+            match parse(name, ListSource::Policy, remote.format, &bytes) {
+                Ok(list) => Ok(Some((head, list))),
+                Err(complaint) => Err(complaint.message),
+            }
+        });
+        let fetched = |(head, _): &(Head, List)| head.fetched;
+        let current = read.as_ref().ok().and_then(|read| read.as_ref().map(fetched));
+        let current = current.max(attempts.current).filter(|_| current.is_some());
+        let age = current.and_then(|current| Duration::try_from(now.duration_since(current)).ok());
+        let stale = age.is_some_and(|age| remote.is_stale(age));
+        let shown = quoted(name);
+        let warning = match (&read, current) {
+            (Err(why), _) => Some(format!("the list {shown} is empty: {why}")),
+            (Ok(None), _) => Some(format!("the list {shown} is empty: it was never fetched")),
+            (Ok(Some(_)), Some(current)) if stale => {
+                Some(format!("the list {shown} is old: last fetched or found unchanged {current}"))
+            }
+            (Ok(Some(_)), _) => None,
+        };
+        if let Some(mut message) = warning {
+            if let Some(failure) = &attempts.failure {
+                message += &format!("; the last attempt failed: {}", failure.message);
+            }
+            let hint = "`firewall list update` fetches it".to_owned();
+            self.report(Severity::Warning, span, message, None, hint);
+        }
+        let (copy, list) = match read {
+            Ok(Some((head, list))) => (Ok(Some(head)), list),
+            Ok(None) => (Ok(None), List::empty(name)),
+            Err(why) => (Err(why), List::empty(name)),
+        };
+        let remote = Arc::new(remote);
+        let source = RemoteList { remote, copy, attempts, current, stale };
+        List { source: ListSource::Url(Box::new(source)), ..list }
     }
 
     fn list_text<'t, T>(
@@ -222,21 +263,16 @@ impl Walker<'_> {
 /// A list from the bytes of its file.
 pub(super) fn parse(
     name: &str,
-    path: &Path,
+    source: ListSource,
     format: Option<Format>,
     bytes: &[u8],
 ) -> Result<List, Complaint> {
     // Names are ASCII, or UTF-8 as policies are. What is neither shows up as malformed.
     let text = String::from_utf8_lossy(bytes);
     match lists::parse(format, &text) {
-        Ok(lists::Parsed { domains, exceptions, networks, report }) => Ok(List {
-            name: name.to_owned(),
-            domains,
-            exceptions,
-            networks,
-            report,
-            source: Some(PathBuf::from(path)),
-        }),
+        Ok(lists::Parsed { domains, exceptions, networks, report }) => {
+            Ok(List { name: name.to_owned(), domains, exceptions, networks, report, source })
+        }
         Err(error @ lists::Error::Undetected) => {
             let all = Format::ALL.map(Format::word).join(", ");
             let hint = format!("give its format: one of {all}");
@@ -256,15 +292,28 @@ fn not_empty(text: &str) -> Result<&str, Complaint> {
     }
 }
 
-fn url(text: &str) -> Result<(), Complaint> {
-    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    let host = rest.and_then(|rest| rest.split('/').next()).unwrap_or_default();
-    match host.is_empty() || text.contains(char::is_whitespace) {
-        true => complaint(
-            format!("{} is not a URL of a list", quoted(text)),
-            "write `https://` and the rest of the address; a path is a `file`",
+fn url(text: &str) -> Result<Url, Complaint> {
+    let url = match Url::parse(text) {
+        Ok(url) if url.scheme() == "https" => url,
+        Ok(url) if url.scheme() == "http" => {
+            return complaint(
+                "lists are not fetched over http: whoever is on the way could change them",
+                format!("write {}", quoted(&text.replacen("http", "https", 1))),
+            );
+        }
+        _ => {
+            return complaint(
+                format!("{} is not a URL of a list", quoted(text)),
+                "write `https://` and the rest of the address; a path is a `file`",
+            );
+        }
+    };
+    match url.username().is_empty() && url.password().is_none() {
+        true => Ok(url),
+        false => complaint(
+            "the URL has a name or a password in it",
+            "leave it out: what is kept of lists can be read by everyone",
         ),
-        false => Ok(()),
     }
 }
 
@@ -284,13 +333,16 @@ fn format(text: &str) -> Result<Option<Format>, Complaint> {
     complaint(format!("there is no format {}", quoted(text)), hint)
 }
 
-fn refresh(text: &str) -> Result<(), Complaint> {
-    let number = text.trim_end_matches(['s', 'm', 'h', 'd', 'w']);
-    let one_unit = text.len() == number.len() + 1;
-    let sane = values::decimal(number) && number.len() <= 6 && number.bytes().any(|b| b != b'0');
-    match one_unit && sane {
-        true => Ok(()),
-        false => complaint(
+fn refresh(text: &str) -> Result<Duration, Complaint> {
+    let units = [("m", 60), ("h", 3_600), ("d", 86_400), ("w", 604_800)];
+    let found = units.iter().find_map(|(unit, seconds)| {
+        let number = text.strip_suffix(unit).filter(|n| values::decimal(n) && n.len() <= 6)?;
+        let number: u64 = number.parse().ok().filter(|number| *number > 0)?;
+        Some(Duration::from_secs(number * seconds))
+    });
+    match found {
+        Some(span) => Ok(span),
+        None => complaint(
             format!("{} is not a time span", quoted(text)),
             "write a number and `m`, `h`, `d` or `w`, as `24h`",
         ),

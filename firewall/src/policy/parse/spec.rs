@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::super::diagnostic::quoted;
-use super::super::model::{Destinations, List};
+use super::super::model::{Destinations, List, ListSource};
 use super::super::source::Files;
 use super::values::{self, Complaint, complaint};
 use super::{list, nearest};
@@ -104,6 +104,12 @@ fn read_list(path: &str, files: &dyn Files) -> Result<List, Complaint> {
     let path_of = Path::new(path);
     let bytes = match files.read(path_of) {
         Ok(bytes) => bytes,
+        Err(_) if path.starts_with("https://") => {
+            return complaint(
+                format!("the list {} is not in a file", quoted(path)),
+                "write a policy with a `[list.NAME]` and its `url`",
+            );
+        }
         Err(why) => {
             return complaint(
                 format!("the list {} cannot be read: {why}", quoted(path)),
@@ -111,7 +117,8 @@ fn read_list(path: &str, files: &dyn Files) -> Result<List, Complaint> {
             );
         }
     };
-    let list = list::parse(path, path_of, None, &bytes).map_err(|mut complaint| {
+    let source = ListSource::File(path_of.to_owned());
+    let list = list::parse(path, source, None, &bytes).map_err(|mut complaint| {
         complaint.hint = "`list:` tells the format by the content: for this one, write a policy \
                           with a `[list.NAME]` and its `format`"
             .to_owned();

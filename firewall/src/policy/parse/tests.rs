@@ -5,12 +5,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
 use crate::intel::country::Country;
 use crate::policy::source::Origin;
-use crate::policy::{Action, Default, Destinations, Domain, Ports, Rule, SHIPPED};
+use crate::policy::{Action, Default, Destinations, Domain, ListSource, Ports, Rule, SHIPPED};
+use crate::remote::{Attempts, Failure, Head, Kept, KeptCopy, Reason, Remote, Validators};
 use mistakes::{with_rule, with_to};
 
 fn organisations() -> Organisations {
@@ -36,6 +38,38 @@ impl Files for Shelf {
             _ => Err("No such file or directory (os error 2)".to_owned()),
         }
     }
+
+    /// Copies of the age in days that the path of the URL tells.
+    fn kept(&self, remote: &Remote) -> Kept {
+        let now = at(365);
+        let failed = |message: &str| {
+            let failure =
+                Failure { time: now, reason: Reason::Status, message: message.to_owned() };
+            Attempts::default().then(remote, now, Some(failure))
+        };
+        let days = match remote.url.path() {
+            "/never" => return Kept { now, ..Kept::default() },
+            "/gone" => return Kept { now, attempts: failed("it is gone"), ..Kept::default() },
+            "/damaged" => {
+                return Kept { now, copy: Err("it is damaged".to_owned()), ..Kept::default() };
+            }
+            path => path[1..].parse::<i64>().unwrap_or_default(),
+        };
+        let bytes = b"0.0.0.0 ads.example\n".to_vec();
+        let report = crate::lists::parse(None, "0.0.0.0 ads.example\n").unwrap().report;
+        let head = Head::new(remote, Validators::default(), &bytes, &report, at(365 - days));
+        let attempts = match remote.url.query() {
+            Some("found-unchanged") => Attempts::default().then(remote, at(364), None),
+            Some("failing") => failed("it is gone"),
+            _ => Attempts::default(),
+        };
+        Kept { copy: Ok(Some(KeptCopy { head, bytes })), attempts, now }
+    }
+}
+
+/// So many days after a beginning.
+fn at(days: i64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000 + days * 86_400).unwrap()
 }
 
 fn check(text: &str) -> (Vec<Policy>, Diagnostics) {
@@ -154,7 +188,8 @@ sha256 = "df8b947f4e8126d609f58dec1c94c4c9d93afa9088b7d27f288c16c81c64de34"
     let [own, file] = &to.lists[..] else { panic!("{to:?}") };
     assert_eq!(own.find("a.volces.com"), Some(domain("*.volces.com")));
     assert_eq!((own.networks.len(), own.report.entries, own.report.format), (1, 2, None));
-    assert_eq!((file.name.as_str(), &file.source), ("file", &Some("sub/hosts.txt".into())));
+    assert_eq!(file.name, "file");
+    assert_eq!(file.source, ListSource::File("sub/hosts.txt".into()));
     assert_eq!((file.report.entries, file.report.skipped()), (1, 1));
     // One list in memory, however often it is named.
     assert!(Arc::ptr_eq(own, &to.except.as_ref().unwrap().lists[0]));
@@ -164,6 +199,63 @@ sha256 = "df8b947f4e8126d609f58dec1c94c4c9d93afa9088b7d27f288c16c81c64de34"
     let shipped = Source { origin: Origin::Shipped("p"), content: Content::Text(text.into()) };
     let (_, diagnostics) = load(&[shipped], &organisations(), &Shelf);
     assert!(diagnostics.render(false).contains("a shipped policy has no folder"));
+}
+
+#[test]
+fn a_list_by_url_is_what_was_kept_of_it_and_never_an_error() {
+    let read = |keys: &str| {
+        let text = format!(
+            "[policy]\nname = \"p\"\n[[rule]]\nname = \"r\"\naction = \"drop\"\n\
+             to = {{ lists = [\"l\"] }}\n[list.l]\n{keys}\n"
+        );
+        let (policies, diagnostics) = check(&text);
+        assert!(!diagnostics.has_errors(), "{}", diagnostics.render(false));
+        let list = policies[0].rules[0].to.as_ref().unwrap().lists[0].clone();
+        let warnings: Vec<_> = diagnostics.iter().map(|found| found.message.clone()).collect();
+        (list, warnings.join("\n"))
+    };
+    for (keys, entries, warning) in [
+        ("url = \"https://x/0\"", 1, ""),
+        ("url = \"https://x/3\"", 1, ""),
+        (
+            "url = \"https://x/4\"",
+            1,
+            "the list `l` is old: last fetched or found unchanged 2024-11-09T22:13:20Z",
+        ),
+        ("url = \"https://x/4?found-unchanged\"", 1, ""),
+        ("url = \"https://x/4\"\nrefresh = \"2d\"", 1, ""),
+        ("url = \"https://x/1?failing\"", 1, ""),
+        (
+            "url = \"https://x/4?failing\"",
+            1,
+            "the list `l` is old: last fetched or found unchanged 2024-11-09T22:13:20Z; the last \
+             attempt failed: it is gone",
+        ),
+        ("url = \"https://x/never\"", 0, "the list `l` is empty: it was never fetched"),
+        (
+            "url = \"https://x/gone\"",
+            0,
+            "the list `l` is empty: it was never fetched; the last attempt failed: it is gone",
+        ),
+        ("url = \"https://x/damaged\"", 0, "the list `l` is empty: it is damaged"),
+    ] {
+        let (list, warnings) = read(keys);
+        assert_eq!((list.report.entries, warnings.as_str()), (entries, warning), "{keys}");
+        let ListSource::Url(source) = &list.source else { panic!("{:?}", list.source) };
+        assert_eq!(matches!(source.copy, Ok(Some(_))), entries > 0, "{keys}");
+        assert_eq!(source.current.is_some(), entries > 0, "{keys}");
+        assert_eq!(source.stale, warning.contains("is old"), "{keys}");
+    }
+    let keys = "url = \"https://X.example/0\"\nformat = \"hosts\"\nrefresh = \"90m\"";
+    let (list, _) = read(&format!("{keys}\nsha256 = \"{}\"", "A".repeat(64)));
+    let ListSource::Url(source) = &list.source else { panic!("{:?}", list.source) };
+    let remote = Remote {
+        url: "https://x.example/0".parse().unwrap(),
+        format: Some(crate::lists::Format::Hosts),
+        sha256: Some("a".repeat(64)),
+        refresh: Duration::from_mins(90),
+    };
+    assert_eq!(*source.remote, remote);
 }
 
 #[test]

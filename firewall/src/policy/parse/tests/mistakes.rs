@@ -71,10 +71,41 @@ fn mistakes_in_a_policy() {
             "adblock",
         ),
         ("url = \"x\"", "\"x\"", "`x` is not a URL of a list", "https://"),
-        ("url = \"https://x/\"\nrefresh = \"1\"", "\"1\"", "`1` is not a time span", "24h"),
-        ("url = \"https://x/\"\nsha256 = \"1\"", "\"1\"", "`1` is not a SHA-256", "64"),
+        ("url = \"https://x/never\"\nrefresh = \"1\"", "\"1\"", "`1` is not a time span", "24h"),
+        ("url = \"https://x/never\"\nsha256 = \"1\"", "\"1\"", "`1` is not a SHA-256", "64"),
         ("domains = [\"1.2.3.4\"]", "\"1.2.3.4\"", "`1.2.3.4` is an address", "networks"),
-        ("url = \"https://x/\"", "url", "this version cannot fetch lists yet", "use `file`"),
+        (
+            "url = \"https://x/never\"",
+            "\"https://x/never\"",
+            "the list `l` is empty: it was never fetched",
+            "`firewall list update`",
+        ),
+        (
+            "url = \"http://x/never\"",
+            "\"http://x/never\"",
+            "lists are not fetched over http: whoever is on the way could change them",
+            "`https://x/never`",
+        ),
+        ("url = \"ftp://x/\"", "\"ftp://x/\"", "`ftp://x/` is not a URL of a list", "https://"),
+        ("url = \"https://\"", "\"https://\"", "`https://` is not a URL of a list", "https://"),
+        (
+            "url = \"https://ada:secret@x/\"",
+            "\"https://ada:secret@x/\"",
+            "the URL has a name or a password in it",
+            "leave it out",
+        ),
+        (
+            "url = \"https://x/never\"\nrefresh = \"30s\"",
+            "\"30s\"",
+            "`30s` is not a time span",
+            "`24h`",
+        ),
+        (
+            "url = \"https://x/never\"\nrefresh = \"0d\"",
+            "\"0d\"",
+            "`0d` is not a time span",
+            "`24h`",
+        ),
         (
             "file = \"none\"",
             "\"none\"",
@@ -125,7 +156,7 @@ fn mistakes_in_a_policy() {
         assert!(found.hint.as_ref().is_some_and(|h| h.contains(hint)), "{found:?}");
         assert_eq!(&text[found.place.span.clone()], *underlined);
     }
-    for lines in ["", "format = \"auto\"", "file = \"x\"\nurl = \"https://x/\""] {
+    for lines in ["", "format = \"auto\"", "file = \"x\"\nurl = \"https://x/never\""] {
         assert!(check(&lists_of(lines)).1.errors() > 0, "{lines}");
     }
 }
