@@ -156,7 +156,6 @@ pub fn end(bytes: &(impl Bytes + ?Sized), long: &Long) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parse::Bytes;
 
     const DATAGRAM: [u8; 30] = {
         let mut bytes = [0xee; 30];

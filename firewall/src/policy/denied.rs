@@ -74,7 +74,10 @@ mod tests {
     use super::*;
     use crate::{
         intel::organisations::Organisations,
-        policy::{self, source::Source},
+        policy::{
+            self,
+            source::{Disk, Source},
+        },
     };
 
     /// The names of policies in TOML, in the order in which the texts are given.
@@ -89,7 +92,8 @@ mod tests {
                 Source::at(&path).unwrap()
             })
             .collect();
-        let (policies, findings) = policy::load(&sources, &Organisations::embedded().unwrap());
+        let (policies, findings) =
+            policy::load(&sources, &Organisations::embedded().unwrap(), &Disk);
         assert!(!findings.has_errors(), "{}", findings.render(false));
         denied_names(&policies, most)
     }
@@ -146,7 +150,7 @@ ports = ["tcp/443"]
     fn what_is_shipped_has_room() {
         let sources: Vec<Source> =
             policy::SHIPPED.iter().map(|(name, _)| Source::shipped(name).unwrap()).collect();
-        let (policies, _) = policy::load(&sources, &Organisations::embedded().unwrap());
+        let (policies, _) = policy::load(&sources, &Organisations::embedded().unwrap(), &Disk);
         let denied = denied_names(&policies, crate::intel::ahead::MOST_NAMES);
         assert_eq!(denied.left_out, 0, "{}", denied.names.len());
         assert!(denied.names.len() > 100, "{}", denied.names.len());

@@ -8,7 +8,10 @@ use firewall::{
         organisations::Organisations,
         resolver::Resolver,
     },
-    policy::{self, source::Source},
+    policy::{
+        self,
+        source::{Disk, Source},
+    },
 };
 use tokio::{runtime::Runtime, time::timeout};
 
@@ -65,7 +68,7 @@ fn denied_names_are_known_before_any_app_asks() {
     let names = ["hm.baidu.com", "=gator.volces.com", "*.example", "gone.test", "blocked.example"];
     let path = world.deny(&names, "");
     let sources = Source::at(Path::new(&path)).unwrap();
-    let (policies, findings) = policy::load(&sources, &Organisations::embedded().unwrap());
+    let (policies, findings) = policy::load(&sources, &Organisations::embedded().unwrap(), &Disk);
     assert!(!findings.has_errors(), "{}", findings.render(false));
     let denied = policy::denied_names(&policies, MOST_NAMES);
     assert_eq!((denied.names.len(), denied.left_out), (4, 0));
