@@ -286,6 +286,10 @@ impl Place {
         };
         self.end_what_is_left(tell);
         recorder.finish(&counters, tell)?;
+        quic.finish(tell);
+        if let Some(failed) = ahead.map(|ahead| ahead.tally.failed).filter(|failed| *failed > 0) {
+            tell(Notice::Say(format!("denied names could not be looked up ahead: {failed} times")));
+        }
         drop(attached);
         Ok(Summary { status: child::status(ended), ..recorder.summary })
     }
@@ -380,6 +384,17 @@ impl Quic {
         self.read();
         self.initials.expire(boot_time(), &mut self.teller);
         Ok(())
+    }
+
+    fn finish(&self, tell: &mut dyn FnMut(Notice<'_>)) {
+        for (times, what) in [
+            (self.reader.malformed, "QUIC datagrams were not what the kernel should hand over"),
+            (self.teller.not_taken, "the kernel could not take in what it was told of names"),
+        ] {
+            if times > 0 {
+                tell(Notice::Say(format!("{what}: {times} times")));
+            }
+        }
     }
 }
 
