@@ -152,7 +152,7 @@ fn each_time_out_ends_a_download_of_its_kind() {
     let slow = Page::new(names(1_000)).drip(Duration::from_millis(20));
     let stalled = Page::new(names(10)).stall();
     for (limits, page, says) in [
-        (Limits { idle: short, ..limits }, &stalled, "nothing more comes"),
+        (Limits { idle: short * 10, ..limits }, &stalled, "nothing more comes"),
         (Limits { total: short, ..limits }, &stalled, "it takes longer than"),
         (Limits { total: short, ..limits }, &slow, "it takes longer than"),
     ] {

@@ -298,7 +298,7 @@ fn url(text: &str) -> Result<Url, Complaint> {
         Ok(url) if url.scheme() == "http" => {
             return complaint(
                 "lists are not fetched over http: whoever is on the way could change them",
-                format!("write {}", quoted(&text.replacen("http", "https", 1))),
+                format!("write {}", quoted(&url.as_str().replacen("http", "https", 1))),
             );
         }
         _ => {
