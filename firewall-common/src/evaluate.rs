@@ -398,7 +398,8 @@ fn of_class(
         address_group = tables.word(header.address_group_of, class);
     }
     let by_name = |leaf: Cell, name_class: u32, place: u32| {
-        if name_class == 0 {
+        // What is not known of one of them is not known of all: another could come before it.
+        if name_class == 0 || verdict_of(leaf) == 0 {
             return leaf;
         }
         if name_class >= header.name_classes || address_group >= header.address_groups {
@@ -408,7 +409,13 @@ fn of_class(
         let row = row.wrapping_mul(header.address_groups).wrapping_add(address_group);
         let row = row.wrapping_mul(2).wrapping_add(named.trusted >> place & 1);
         let by_name = tables.leaf(header.name_rows, row, service);
-        if by_name == NOTHING { leaf } else { first(leaf, by_name) }
+        if by_name == NOTHING {
+            leaf
+        } else if verdict_of(by_name) == 0 {
+            by_name
+        } else {
+            first(leaf, by_name)
+        }
     };
     // One by one: the kernel's verifier would follow an array through a loop, in memory.
     let [a, b, c, d] = named.classes;

@@ -39,7 +39,7 @@ pub fn act(words: &[&str]) -> io::Result<()> {
             let client = Client::new(to, version)?;
             client.begin(1, "whole", first)?;
             let hello = handshake("plain", second);
-            let initial = Initial::new(client.version, &id(1), &quic::crypto(0, &hello));
+            let initial = Initial::new(client.version, &client.id(1), &quic::crypto(0, &hello));
             client.send(&[initial.number(7, 2).datagram()])?;
             std::thread::sleep(RESEND);
             client.finish(1)
@@ -55,7 +55,8 @@ pub fn act(words: &[&str]) -> io::Result<()> {
         // A long header of a version that nobody knows.
         ["quic-version", to] => {
             let client = Client::new(to, "v1")?;
-            let mut datagram = quic::hello(quic::V1, &id(1), &handshake("plain", "x.example"));
+            let mut datagram =
+                quic::hello(quic::V1, &client.id(1), &handshake("plain", "x.example"));
             datagram[1..5].copy_from_slice(&[0xff, 0, 0, 0x1d]);
             client.send(&[datagram])?;
             client.answered()
@@ -80,7 +81,8 @@ pub fn act(words: &[&str]) -> io::Result<()> {
             let sockets = (0..sockets.parse::<usize>().expect("a number"))
                 .map(|_| Client::new(to, "v1"))
                 .collect::<io::Result<Vec<_>>>()?;
-            let mut datagram = quic::hello(quic::V1, &id(1), &handshake("plain", "x.example"));
+            let mut datagram =
+                quic::hello(quic::V1, &random_id(), &handshake("plain", "x.example"));
             for number in 0..count.parse::<u64>().expect("a number") {
                 datagram[6..14].copy_from_slice(&number.to_be_bytes());
                 let client = &sockets[number as usize % sockets.len()];
@@ -102,9 +104,11 @@ pub fn act(words: &[&str]) -> io::Result<()> {
     }
 }
 
-/// The id that the client gives its connection of this number.
-fn id(number: u8) -> [u8; 8] {
-    [number, 0xd1, 0xd2, 0xd3, 0xd4, 0xd5, 0xd6, 0xd7]
+/// An id that nobody else has.
+fn random_id() -> [u8; 8] {
+    let mut id = [0; 8];
+    rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty()).expect("numbers");
+    id
 }
 
 /// The id that [`answer`] gives.
@@ -140,6 +144,7 @@ struct Client {
     socket: UdpSocket,
     to: SocketAddr,
     version: u32,
+    id: [u8; 8],
 }
 
 impl Client {
@@ -149,7 +154,14 @@ impl Client {
         let socket = UdpSocket::bind(any)?;
         socket.set_read_timeout(Some(RESEND))?;
         let version = if version == "v2" { quic::V2 } else { quic::V1 };
-        Ok(Self { socket, to, version })
+        Ok(Self { socket, to, version, id: random_id() })
+    }
+
+    /// The id of the client's connection of this number.
+    fn id(&self, number: u8) -> [u8; 8] {
+        let mut id = self.id;
+        id[0] = number;
+        id
     }
 
     fn send(&self, datagrams: &[Vec<u8>]) -> io::Result<()> {
@@ -210,7 +222,7 @@ impl Client {
     }
 
     fn flight(&self, connection: u8, shape: &str, name: &str, first: u64) -> Vec<Vec<u8>> {
-        let of = id(connection);
+        let of = self.id(connection);
         let initial = |number: u64, at: usize, bytes: &[u8]| {
             let frames = [&quic::crypto(at as u64, bytes)[..], &quic::PING].concat();
             Initial::new(self.version, &of, &frames).number(first + number, 2)
@@ -244,7 +256,7 @@ impl Client {
     /// What comes after the server's answer: the rest of the handshake, to the id that the server
     /// has chosen, and data.
     fn finish(&self, connection: u8) -> io::Result<()> {
-        let acknowledge = Initial::new(self.version, &id(connection), &quic::ACK)
+        let acknowledge = Initial::new(self.version, &self.id(connection), &quic::ACK)
             .number(40, 2)
             .redirected(&SERVER)
             .datagram();
