@@ -218,9 +218,11 @@ fn decide(
     }
     let judged = policy::judge(active, header, names::app(state), to);
     let judgement = judged.judgement;
-    // Of what is recorded it is told where it goes, also where that has no say.
+    // Of what is recorded it is told where it goes, also where that has no say. A piece of a packet
+    // shows nothing.
     let named = header.name_lines != 0
-        || socket::is_recorded(header.flags, judgement.verdict, judgement.decision);
+        || (to.port_hidden == 0
+            && socket::is_recorded(header.flags, judgement.verdict, judgement.decision));
     let look = match service {
         names::NO_DNS if is_tcp && named => LOOK,
         names::NO_DNS if is_udp && quic::is_read(header.flags, named) => LOOK_QUIC,
