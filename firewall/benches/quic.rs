@@ -114,11 +114,25 @@ fn rows() -> Vec<Row> {
         let hello = &HELLOS[0].1[5..];
         of.flat_map(|number| first_flight(number, hello)).map(|datagram| (0, datagram)).collect()
     };
+    let full: Vec<(u64, Vec<u8>)> = on_one_flow(0..64);
     rows.push(Row {
-        before: on_one_flow(0..64),
+        before: full.clone(),
         ..Row::new("64 connections on the flow already", on_one_flow(64..2064), rows[0].is)
     });
+    let malformed = |_, found: &Found| matches!(found, Found::Malformed);
+    let forged = (0..2000).map(|number| (0, forged(number))).collect();
+    rows.push(Row { before: full, ..Row::new("the same, none can be opened", forged, malformed) });
     rows
+}
+
+/// An Initial that cannot be opened.
+fn forged(number: u64) -> Vec<u8> {
+    let mut datagram = vec![0x5a; DATAGRAM];
+    datagram[..6].copy_from_slice(&[0xc0, 0, 0, 0, 1, 8]);
+    datagram[6..14].copy_from_slice(&id(number));
+    let len = (DATAGRAM - 18) as u16 | 0x4000;
+    datagram[14..18].copy_from_slice(&[&[0, 0], &len.to_be_bytes()[..]].concat());
+    datagram
 }
 
 /// The datagrams of a client with this hello. Connection ids are all different.
@@ -171,14 +185,6 @@ struct Flood {
 }
 
 fn floods() -> Result<Vec<Flood>> {
-    let forged = |number: u64| {
-        let mut datagram = vec![0x5a; DATAGRAM];
-        datagram[..6].copy_from_slice(&[0xc0, 0, 0, 0, 1, 8]);
-        datagram[6..14].copy_from_slice(&id(number));
-        let len = (DATAGRAM - 18) as u16 | 0x4000;
-        datagram[14..18].copy_from_slice(&[&[0, 0], &len.to_be_bytes()[..]].concat());
-        datagram
-    };
     // A byte as far behind as may be needs the most memory.
     let right = |number: u64| Initial::new(V1, &id(number), &crypto(16_000, b"x")).datagram();
     Ok(vec![
