@@ -21,7 +21,7 @@ const GOAL: f64 = 50_000.0;
 const CONNECTIONS: u64 = 4_000;
 /// Packets of a flood.
 const FLOOD: u64 = 1_000_000;
-/// Bytes of memory that a flood may leave behind: those that connections may have, and their tables.
+/// MiB that a flood may leave behind: what connections may have, and their tables.
 const FLOOD_GOAL: f64 = 24.0;
 
 /// What browsers send: a hello of ordinary size, and one with a post-quantum key share.
