@@ -15,13 +15,13 @@ use clap::Parser;
 use common::{Spread, timed};
 use firewall::quic::{Found, Inspector};
 
-/// Initials in a second.
+/// Initials of new connections in a second.
 const GOAL: f64 = 50_000.0;
 /// Connections of a turn.
 const CONNECTIONS: u64 = 4_000;
 /// Packets of a flood.
 const FLOOD: u64 = 1_000_000;
-/// Bytes of memory that a flood may leave behind: those that connections may have, and their tables.
+/// MiB that a flood may leave behind: what connections may have, and their tables.
 const FLOOD_GOAL: f64 = 24.0;
 
 /// What browsers send: a hello of ordinary size, and one with a post-quantum key share.
@@ -55,6 +55,7 @@ struct Row {
     before: Vec<(u64, Vec<u8>)>,
     /// What all of them must be.
     is: fn(usize, &Found) -> bool,
+    goal: Option<f64>,
     rates: Vec<f64>,
 }
 
@@ -76,8 +77,9 @@ fn main() -> Result<()> {
     );
     for row in rows {
         let Spread { median, min, max } = Spread::of(row.rates);
-        let missed = if median < GOAL { "  MISSED" } else { "" };
-        println!("{:<36} {median:>10.0} {min:>10.0} {max:>10.0} {GOAL:>8}{missed}", row.name);
+        let goal = row.goal.map_or(String::new(), |goal| goal.to_string());
+        let missed = if row.goal.is_some_and(|goal| median < goal) { "  MISSED" } else { "" };
+        println!("{:<36} {median:>10.0} {min:>10.0} {max:>10.0} {goal:>8}{missed}", row.name);
     }
     println!("medians of {} turns, on one core\n", arguments.rounds);
     println!(
@@ -104,7 +106,7 @@ fn rows() -> Vec<Row> {
         } else {
             |at, found: &Found| at % 2 == 0 || matches!(found, Found::Hello(_))
         };
-        rows.push(Row::new(name, connections.collect(), is));
+        rows.push(Row { goal: Some(GOAL), ..Row::new(name, connections.collect(), is) });
     }
     let again = rows[0].datagrams.clone();
     let same = |_, found: &Found| matches!(found, Found::Same(_));
@@ -114,11 +116,25 @@ fn rows() -> Vec<Row> {
         let hello = &HELLOS[0].1[5..];
         of.flat_map(|number| first_flight(number, hello)).map(|datagram| (0, datagram)).collect()
     };
+    let full: Vec<(u64, Vec<u8>)> = on_one_flow(0..64);
     rows.push(Row {
-        before: on_one_flow(0..64),
+        before: full.clone(),
         ..Row::new("64 connections on the flow already", on_one_flow(64..2064), rows[0].is)
     });
+    let malformed = |_, found: &Found| matches!(found, Found::Malformed);
+    let forged = (0..2000).map(|number| (0, forged(number))).collect();
+    rows.push(Row { before: full, ..Row::new("the same, none can be opened", forged, malformed) });
     rows
+}
+
+/// An Initial that cannot be opened.
+fn forged(number: u64) -> Vec<u8> {
+    let mut datagram = vec![0x5a; DATAGRAM];
+    datagram[..6].copy_from_slice(&[0xc0, 0, 0, 0, 1, 8]);
+    datagram[6..14].copy_from_slice(&id(number));
+    let len = (DATAGRAM - 18) as u16 | 0x4000;
+    datagram[14..18].copy_from_slice(&[&[0, 0], &len.to_be_bytes()[..]].concat());
+    datagram
 }
 
 /// The datagrams of a client with this hello. Connection ids are all different.
@@ -141,7 +157,7 @@ impl Row {
         datagrams: Vec<(u64, Vec<u8>)>,
         is: fn(usize, &Found) -> bool,
     ) -> Self {
-        Self { name, datagrams, before: Vec::new(), is, rates: Vec::new() }
+        Self { name, datagrams, before: Vec::new(), is, goal: None, rates: Vec::new() }
     }
 
     fn take_turn(&mut self) -> Result<()> {
@@ -171,14 +187,6 @@ struct Flood {
 }
 
 fn floods() -> Result<Vec<Flood>> {
-    let forged = |number: u64| {
-        let mut datagram = vec![0x5a; DATAGRAM];
-        datagram[..6].copy_from_slice(&[0xc0, 0, 0, 0, 1, 8]);
-        datagram[6..14].copy_from_slice(&id(number));
-        let len = (DATAGRAM - 18) as u16 | 0x4000;
-        datagram[14..18].copy_from_slice(&[&[0, 0], &len.to_be_bytes()[..]].concat());
-        datagram
-    };
     // A byte as far behind as may be needs the most memory.
     let right = |number: u64| Initial::new(V1, &id(number), &crypto(16_000, b"x")).datagram();
     Ok(vec![

@@ -8,6 +8,8 @@ use firewall::lists::Format;
 
 #[path = "../fuzz/checks/lists.rs"]
 mod lists;
+#[path = "../fuzz/checks/quic.rs"]
+mod quic;
 
 /// The inputs of one target, with a sample of each to have something to replay.
 fn inputs(target: &str) -> Vec<Vec<u8>> {
@@ -32,4 +34,22 @@ fn lists() {
         replayed += 1;
     }
     assert!(replayed >= Format::ALL.len(), "the regressions are gone");
+}
+
+#[test]
+fn quic() {
+    inputs("quic_packet").iter().for_each(|input| quic::packets(input));
+    let said: Vec<quic::Said> =
+        inputs("quic_frames").iter().flat_map(|input| quic::frames(input)).collect();
+    use quic::Said::{Malformed, More, Name, NoHello, Same};
+    let kinds: [fn(&quic::Said) -> bool; 5] = [
+        |said| matches!(said, Name(_)),
+        |said| *said == More,
+        |said| *said == Same,
+        |said| *said == Malformed,
+        |said| *said == NoHello,
+    ];
+    for (number, kind) in kinds.into_iter().enumerate() {
+        assert!(said.iter().any(kind), "none of kind {number}: {said:?}");
+    }
 }

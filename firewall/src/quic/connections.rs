@@ -15,10 +15,10 @@ use super::{Cid, Malformed, keys::Keys, packet::Version, stream::Stream};
 const MAX: usize = 4096;
 /// Connections of one flow at once. Every packet of the flow is tried with the keys of each.
 const MAX_PER_FLOW: usize = 64;
+/// Bytes of memory for them, without the tables that they are in.
+const MAX_BYTES: usize = 16 << 20;
 /// Flows that can have the same connection, such as those to and from a proxy.
 const MAX_FLOWS: usize = 8;
-/// Bytes of memory for them.
-const MAX_BYTES: usize = 16 << 20;
 /// How long a hello may take.
 const TO_COMPLETE: Duration = Duration::from_secs(10);
 /// How long a connection is known after it was last heard of.

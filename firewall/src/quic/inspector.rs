@@ -34,7 +34,7 @@ pub struct Counters {
     pub evicted: u64,
     /// Connections that are known now.
     pub connections: usize,
-    /// Bytes of memory that these take at most.
+    /// Bytes of memory that these take at most, without the tables that they are in.
     pub bytes: usize,
 }
 

@@ -90,6 +90,7 @@ impl Keys {
         copy: &'a mut Vec<u8>,
     ) -> Option<Opened<'a>> {
         let (header, protected) = packet.bytes.split_at_checked(packet.number_at)?;
+        // As if the number had four bytes (RFC 9001 section 5.4.2).
         let (number, sample) = protected.split_first_chunk::<4>()?;
         let sample = sample.get(..self.header.algorithm().sample_len())?;
         let [first_mask, mask @ ..] = self.header.new_mask(sample).ok()?;

@@ -9,9 +9,6 @@ pub(super) const MAX_CID: usize = 20;
 
 /// What stands in the first byte of every long header.
 const LONG_HEADER: u8 = 0x80;
-/// Bytes behind the start of the packet number that header protection needs: as if the number had
-/// four, and a sample (RFC 9001 section 5.4.2).
-const MIN_PROTECTED: usize = 4 + 16;
 
 /// A version of which the packets can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +61,7 @@ pub(super) struct Packet<'a> {
     pub cid: Cid,
     /// All of it, protected.
     pub bytes: &'a [u8],
-    /// Where the packet number begins. Of an Initial, 20 bytes at least are behind that.
+    /// Where the packet number begins.
     pub number_at: usize,
 }
 
@@ -129,9 +126,6 @@ fn packet<'a>(reader: &mut Reader<'a>) -> Result<Packet<'a>, Malformed> {
     let len = reader.number()?;
     let number_at = all.len() - reader.0.len();
     let protected = reader.take(len)?;
-    if is_initial && protected.len() < MIN_PROTECTED {
-        return Err(Malformed);
-    }
     let bytes = &all[..number_at + protected.len()];
     Ok(Packet { version, is_initial, cid: destination, bytes, number_at })
 }

@@ -145,7 +145,14 @@ fn the_kernel_says_what_user_space_says() {
             for times in [1, 3] {
                 let (passed, events) = kernel.send(&frame, times);
                 prop_assert_eq!(passed, want.verdict.passes(), "{:?} {:?}", target, dress);
-                prop_assert_eq!(events.len(), usize::from(told), "{:?} {:?} {:?}", events, target, dress);
+                prop_assert_eq!(
+                    events.len(),
+                    usize::from(told),
+                    "{:?} {:?} {:?}",
+                    events,
+                    target,
+                    dress
+                );
                 for event in events {
                     let FlowEvent { time, cookie: _, identity, .. } = event;
                     prop_assert!(time != 0);
