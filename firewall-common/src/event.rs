@@ -188,7 +188,7 @@ impl<'a> TryFrom<&'a [u8]> for HeldDatagram<'a> {
         let event = FlowEvent::take(&mut bytes)?;
         let (app, why, len) = read!(bytes, u64, u32, u32);
         let datagram = bytes.get(..len as usize).ok_or(Malformed)?;
-        if why > held::WATCHED {
+        if why > held::CAME {
             return Err(Malformed);
         }
         Ok(Self { event, app, why, datagram })

@@ -384,6 +384,9 @@ pub struct Connection {
     pub reason: u32,
     /// What it is known by.
     pub known: Known,
+    /// When the flow began to be known, on the boot-time clock. What is known of a connection that
+    /// passes goes with its flow.
+    pub begun: u64,
     /// Of a flow: Initials that went out.
     pub passed: u32,
     /// Of a flow: those of them of which user space has said what they show.
@@ -398,6 +401,8 @@ pub mod held {
     pub const PASSED: u32 = 1;
     /// It has passed, and is to be recorded with the name that it shows.
     pub const WATCHED: u32 = 2;
+    /// It came in where nothing went out, and may be of a client out there.
+    pub const CAME: u32 = 3;
 }
 
 /// A datagram that user space reads.
@@ -424,6 +429,8 @@ pub mod told {
     pub const VERIFIED: u32 = 1;
     /// A name leads to an address.
     pub const AHEAD: u32 = 2;
+    /// A client out there began a connection.
+    pub const INBOUND: u32 = 3;
 }
 
 /// What user space tells the kernel: the packet that a program is run on by hand.
@@ -614,7 +621,7 @@ const _: () = {
     assert!(size_of::<Stream>() == 32 + MESSAGE);
     assert!(size_of::<NameText>() == size_of::<Text>() + 8 * CHAIN);
     assert!(size_of::<ConnectionKey>() == 64);
-    assert!(size_of::<Connection>() == 40);
+    assert!(size_of::<Connection>() == 48);
     assert!(size_of::<Held>() == 136 + 16 + MAX_DATAGRAM);
     assert!(size_of::<Told>() == 32 + 32 + 136 + size_of::<Text>());
 };

@@ -74,6 +74,8 @@ fn judge(ctx: &SockAddrContext, hook: Hook, address: Address) -> i32 {
             state.netns = unsafe { bpf_get_netns_cookie(addr.cast()) };
             if protocol == TCP {
                 stream::forget(sk.cast());
+                // A socket that was refused, or is let go, can be connected again.
+                socket::wait_no_more(state, addr.cast());
             }
             app = names::app(state);
             netns = state.netns;

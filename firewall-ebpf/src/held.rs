@@ -3,7 +3,7 @@
 use core::{arch::asm, mem::offset_of};
 
 use aya_ebpf::helpers::generated::{
-    bpf_get_socket_cookie, bpf_ktime_get_boot_ns, bpf_skb_load_bytes,
+    bpf_get_socket_cookie, bpf_ktime_get_boot_ns, bpf_ktime_get_ns, bpf_skb_load_bytes,
 };
 use firewall_common::{
     event::FlowEvent,
@@ -29,7 +29,7 @@ pub fn is_attended() -> bool {
     // SAFETY: the pointer is valid as long as the map; volatile, because user space writes it.
     let sign = unsafe { sign.read_volatile() };
     // SAFETY: the helper has no preconditions.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let now = unsafe { bpf_ktime_get_ns() };
     sign != 0 && now.wrapping_sub(sign) < PATIENCE
 }
 

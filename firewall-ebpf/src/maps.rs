@@ -93,7 +93,8 @@ pub static CONNECTIONS: LruHashMap<ConnectionKey, Connection> =
 #[map]
 pub static HELD: RingBuf = RingBuf::with_byte_size(HELD_BYTES, 0);
 
-/// When the reader of [`HELD`] last gave a sign, on the boot-time clock.
+/// When the reader of [`HELD`] last gave a sign, on the monotonic clock: it has not been away while the
+/// machine slept.
 #[map]
 pub static READER: Array<u64> = Array::with_max_entries(1, 0);
 

@@ -3,6 +3,8 @@
 //! tells what it says ([`crate::tell`]). Until then the packet is dropped silently, and the client
 //! sends it again.
 
+use core::arch::asm;
+
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},
     helpers::generated::bpf_get_socket_cookie,
@@ -24,6 +26,7 @@ use crate::{
     held::{hand_over, is_attended},
     inspect::{self, JUDGED},
     maps::{CONNECTIONS, HEADERS, Scratch},
+    names,
     packet::Skb,
     policy::{self, Judgement},
     repeat::repeat,
@@ -49,10 +52,10 @@ mod outcome {
     pub const OPAQUE: u32 = 0;
     /// Of a connection that may pass.
     pub const PASS: u32 = 1;
-    /// To be sent again.
-    pub const BACK: u32 = 2;
     /// Cannot be read.
-    pub const UNREADABLE: u32 = 3;
+    pub const UNREADABLE: u32 = 2;
+    /// To be sent again.
+    pub const BACK: u32 = 3;
     /// The judgement in scratch memory denies it.
     pub const DENY: u32 = 4;
 }
@@ -71,9 +74,12 @@ pub fn can_begin(skb: Skb, transport: u32) -> bool {
     if unsafe { (*skb.0).gso_segs } > 1 {
         return true;
     }
-    match skb.read(transport.wrapping_add(8)) {
-        Some([first]) => first >= 0xc0,
-        None => false,
+    let at = transport.wrapping_add(8);
+    match skb.read(at) {
+        Some([first]) if first >= 0xc0 => true,
+        // Media streams (RTP) begin so too, and need not be looked at.
+        Some([first]) if first >= 0x80 => matches!(quic::version(&skb, at), quic::V1 | quic::V2),
+        _ => false,
     }
 }
 
@@ -115,7 +121,7 @@ fn look(index: u32, skb: Skb) -> u32 {
     let (offset, end) = (forget(offset), forget(skb.size()));
     let mut walk = Walk { skb, index, offset, end, stride, outcome: forget(outcome::OPAQUE) };
     repeat(MAX_DATAGRAMS, judge_datagram, &mut walk);
-    if walk.offset < walk.end {
+    if walk.offset < walk.end && walk.outcome < outcome::UNREADABLE {
         walk.outcome = outcome::UNREADABLE;
     }
     conclude(index, forget(walk.outcome))
@@ -150,7 +156,7 @@ extern "C" fn conclude(index: u32, came: u32) -> u32 {
 
 /// What is known of the flow.
 #[inline(always)]
-fn flow(scratch: &mut Scratch) -> Option<&'static mut Connection> {
+pub fn flow(scratch: &mut Scratch) -> Option<&'static mut Connection> {
     scratch.key.flow = 1;
     scratch.key.cid = Cid { len: 0, _pad: 0, words: [0; 3] };
     // SAFETY: the entry is not freed while the program runs; what two CPUs write at a time are
@@ -160,7 +166,7 @@ fn flow(scratch: &mut Scratch) -> Option<&'static mut Connection> {
 
 /// Whether a flow began with an Initial that came in: whoever is there is the server.
 #[inline(always)]
-fn is_inbound(flow: &Connection) -> bool {
+pub fn is_inbound(flow: &Connection) -> bool {
     flow.reason == Reason::Inbound as u32
 }
 
@@ -186,7 +192,8 @@ extern "C" fn judge_datagram(_: u32, walk: &mut Walk) -> i64 {
     }
     walk.outcome = forget(walk.outcome);
     walk.offset = forget(offset.wrapping_add(len));
-    i64::from(walk.offset >= walk.end)
+    // The judgement in scratch memory is not to become that of another datagram.
+    i64::from(walk.offset >= walk.end || walk.outcome == outcome::DENY)
 }
 
 /// One of [`outcome`]. `skb` is the program's context.
@@ -245,12 +252,21 @@ extern "C" fn datagram(skb: *mut __sk_buff, index: u32, at: u32, len: u32) -> u3
         }
         KNOWN if handed => {
             if let Some(flow) = flow(scratch) {
-                flow.passed = flow.passed.wrapping_add(1);
+                count_passed(flow);
             }
             outcome::PASS
         }
         _ => outcome::BACK,
     }
+}
+
+/// Counts an Initial that goes out. In one step, so that none is lost to another CPU: what is not
+/// counted would let one go out that nobody has read.
+#[inline(always)]
+fn count_passed(flow: &mut Connection) {
+    let passed = &raw mut flow.passed;
+    // SAFETY: the pointer is valid and aligned; `core` has no atomics for this target.
+    unsafe { asm!("lock *(u32 *)({to} + 0) += {one}", to = in(reg) passed, one = in(reg) 1_u64) };
 }
 
 /// Whether a packet is in pages that the app may still write to (sendfile, MSG_ZEROCOPY): what is sent
@@ -359,7 +375,10 @@ extern "C" fn connection(index: u32, packet: u32) -> u32 {
             _ => outcome::OPAQUE,
         };
     }
-    if known.is_some() { KNOWN } else { UNKNOWN }
+    match known {
+        Some(known) if known.begun == scratch.connection.begun => KNOWN,
+        _ => UNKNOWN,
+    }
 }
 
 const MAX_DATAGRAM: u32 = firewall_common::layout::MAX_DATAGRAM as u32;
@@ -406,23 +425,28 @@ fn read_cid(skb: Skb, at: u32, len: u32) -> Option<Cid> {
 }
 
 /// A datagram that came in: what connection ID the client is to use from now on, or that a client
-/// out there begins a connection.
+/// out there may begin a connection.
 #[inline(always)]
 pub fn arrived(active: Active, skb: Skb, packet: &Packet) {
-    let Start::Long(long) = quic::start(&skb, packet.transport.wrapping_add(8)) else { return };
+    let at = packet.transport.wrapping_add(8);
+    let Start::Long(long) = quic::start(&skb, at) else { return };
     // After a Retry the client begins anew.
     if long.kind == kind::RETRY {
         return;
     }
     // Without memory the client's next packet is held back and read like its first.
     let Some(taken) = scratch::take() else { return };
-    if let (Some(scratch), Some(cid)) = (scratch::get(taken.index), source(skb, &long)) {
+    if let Some(scratch) = scratch::get(taken.index) {
         // SAFETY: the helper takes the context of this program type.
         scratch.key.cookie = unsafe { bpf_get_socket_cookie(skb.context()) };
         scratch.key.address = packet.src;
         scratch.key.port = u32::from(packet.src_port);
         scratch.generation = active.generation();
-        answered(scratch, long.kind, cid);
+        match flow(scratch) {
+            Some(flow) => answered(scratch, flow, source(skb, &long)),
+            None if long.kind == kind::INITIAL => begun(scratch, skb, packet, at),
+            None => {}
+        }
     }
     scratch::give_back(taken);
 }
@@ -437,30 +461,40 @@ fn source(skb: Skb, long: &Long) -> Option<Cid> {
     Some(Cid::new(u32::from(len), skb.read(long.scid.wrapping_add(1))?))
 }
 
+/// Has it read whether a client sent the datagram at `at`: what a server answers is an Initial too,
+/// and can come to another socket than the one that began the connection.
 #[inline(always)]
-fn answered(scratch: &mut Scratch, packet: u32, cid: Cid) {
-    match flow(scratch) {
-        None if packet == kind::INITIAL => {
-            scratch.connection = Connection {
-                generation: scratch.generation,
-                verdict: Verdict::Allow as u32,
-                reason: Reason::Inbound as u32,
-                ..NO_CONNECTION
-            };
-        }
-        Some(flow) if !is_inbound(flow) && flow.verdict != Verdict::Deny as u32 => {
-            scratch.connection = *flow;
-            scratch.key.flow = 0;
-            scratch.key.cid = cid;
-            // SAFETY: only of which generation it is.
-            let known = unsafe { CONNECTIONS.get(&scratch.key) };
-            if known.is_some_and(|known| known.generation == scratch.connection.generation) {
-                return;
-            }
-        }
-        _ => return,
+fn begun(scratch: &mut Scratch, skb: Skb, packet: &Packet, at: u32) {
+    if !is_attended() {
+        return;
     }
-    // Without room the same.
+    let Some(state) = state(skb) else { return };
+    scratch.app = names::app(state);
+    scratch.src = packet.destination.address;
+    scratch.src_port = u32::from(packet.destination.port);
+    scratch.server = packet.src;
+    scratch.port = u32::from(packet.src_port);
+    hand_over(scratch, skb, state, (at, skb.size().wrapping_sub(at)), held::CAME);
+}
+
+#[inline(always)]
+fn answered(scratch: &mut Scratch, flow: &Connection, cid: Option<Cid>) {
+    let Some(cid) = cid else { return };
+    if is_inbound(flow) || flow.verdict == Verdict::Deny as u32 {
+        return;
+    }
+    scratch.connection = *flow;
+    scratch.key.flow = 0;
+    scratch.key.cid = cid;
+    // SAFETY: only of which flow it is.
+    let known = unsafe { CONNECTIONS.get(&scratch.key) };
+    if known.is_some_and(|known| {
+        known.generation == scratch.connection.generation
+            && (known.begun == scratch.connection.begun || known.verdict == Verdict::Deny as u32)
+    }) {
+        return;
+    }
+    // Without room the client's next packet is held back and read like its first.
     let _ = CONNECTIONS.insert(&scratch.key, &scratch.connection, 0);
 }
 
@@ -471,6 +505,7 @@ pub const NO_CONNECTION: Connection = Connection {
     verdict: 0,
     reason: 0,
     known: firewall_common::layout::Known { name: 0, via: 0, confidence: 0 },
+    begun: 0,
     passed: 0,
     verified: 0,
 };

@@ -78,6 +78,18 @@ pub fn is_recorded(settings: u32, verdict: u8, decision: u32) -> bool {
     verdict != Verdict::Allow as u8 || (settings & flags::RECORD_ALLOW != 0 && decision != 0)
 }
 
+/// Counts a flow by its verdict.
+#[inline(always)]
+pub fn count_verdict(verdict: u8) {
+    count(if verdict == Verdict::Allow as u8 {
+        Counter::Allow
+    } else if verdict == Verdict::Audit as u8 {
+        Counter::Audit
+    } else {
+        Counter::Deny
+    });
+}
+
 /// Writes a judgement into the socket's state, and records it where a record is due. `ctx` is the
 /// program's context.
 #[inline(always)]
@@ -135,12 +147,7 @@ pub fn settle(
     if passes && (origin.hook == Hook::Connect as u8 || origin.hook == Hook::Sendmsg as u8) {
         return;
     }
-    let audit = judgement.verdict == Verdict::Audit as u8;
-    count(match (passes, audit) {
-        (false, _) => Counter::Deny,
-        (true, true) => Counter::Audit,
-        (true, false) => Counter::Allow,
-    });
+    count_verdict(judgement.verdict);
     if origin.told && passes {
         // SAFETY: the helper has no preconditions.
         state.recorded_at = unsafe { bpf_ktime_get_boot_ns() };
@@ -188,6 +195,19 @@ pub fn wait(
     }
 }
 
+/// Tells of a flow that has never said a word and ends: what its address gets is all there is to
+/// tell. `ctx` is the program's context.
+#[inline(always)]
+pub fn wait_no_more(state: &mut SocketState, ctx: *mut c_void) {
+    if state.flags & socket::WAITS != 0 {
+        state.flags &= !socket::WAITS;
+        count_verdict(state.verdict);
+        emit::record(state, ctx);
+        // What the socket does next is another flow.
+        state.recorded_at = 0;
+    }
+}
+
 /// `socket()`: notes who made it. Never refuses.
 #[inline(always)]
 pub fn created(ctx: &SockContext) {
@@ -205,12 +225,7 @@ pub fn created(ctx: &SockContext) {
 #[inline(always)]
 pub fn released(ctx: &SockContext) {
     if let Some(state) = existing_state(ctx.sock.cast()) {
-        if state.flags & socket::WAITS != 0 {
-            // It has never said a word: what its address gets is all there is to tell.
-            state.flags &= !socket::WAITS;
-            count(Counter::Allow);
-            emit::record(state, ctx.sock.cast());
-        }
+        wait_no_more(state, ctx.sock.cast());
         emit::flush(state, ctx.sock.cast());
     }
 }

@@ -14,6 +14,7 @@ use firewall_common::{
     forget::forget,
     layout::{CHAIN, Connection, Counter, ENCRYPTED_HELLO, Told, held, told},
     parse::{payload::flags, quic::Cid},
+    verdict::{Reason, Verdict},
 };
 
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     names::{self, NO_DNS, which},
     packet::Skb,
     policy,
-    quic::NO_CONNECTION,
+    quic::{self, NO_CONNECTION},
     scratch, socket,
 };
 
@@ -42,6 +43,7 @@ pub fn tell(ctx: &SkBuffContext) -> i32 {
         told::HELLO => hello(taken.index),
         told::VERIFIED => verified(taken.index),
         told::AHEAD => ahead(taken.index),
+        told::INBOUND => inbound(taken.index),
         _ => NOT_TAKEN,
     };
     scratch::give_back(taken);
@@ -87,6 +89,10 @@ fn read(index: u32, skb: Skb) -> u32 {
 #[inline(always)]
 fn hello(index: u32) -> u32 {
     let Some(scratch) = scratch::get(index) else { return NOT_TAKEN };
+    if flow(scratch).is_some_and(|flow| quic::is_inbound(flow)) {
+        // What answers a client out there, and was held back before that was known.
+        return TAKEN;
+    }
     let (answer, bits) = (scratch.tells.answer, scratch.tells.flags | flags::QUIC);
     if inspect::judge_shown(index, answer, bits) != JUDGED {
         return NOT_TAKEN;
@@ -111,9 +117,9 @@ extern "C" fn put(index: u32) -> u32 {
     if why == held::WATCHED {
         return TAKEN;
     }
-    scratch.key.cookie = scratch.tells.event.cookie;
-    scratch.key.address = scratch.server;
-    scratch.key.port = scratch.port;
+    let flow = flow(scratch).filter(|flow| flow.generation == scratch.generation);
+    // SAFETY: the helper has no preconditions.
+    let begun = flow.as_ref().map_or_else(|| unsafe { bpf_ktime_get_boot_ns() }, |flow| flow.begun);
     scratch.key.flow = 0;
     scratch.key.cid = scratch.tells.cid;
     scratch.connection = Connection {
@@ -122,6 +128,7 @@ extern "C" fn put(index: u32) -> u32 {
         verdict: u32::from(judgement.verdict),
         reason: u32::from(judgement.reason),
         known: judgement.known,
+        begun,
         ..NO_CONNECTION
     };
     if CONNECTIONS.insert(&scratch.key, &scratch.connection, 0).is_err() {
@@ -132,37 +139,68 @@ extern "C" fn put(index: u32) -> u32 {
     if !passes && why == held::BACK {
         return DENIED;
     }
+    match flow {
+        Some(flow) => {
+            // Once it is denied, nothing that is said on it opens it again.
+            if flow.verdict != Verdict::Deny as u32 {
+                flow.decision = scratch.connection.decision;
+                flow.reason = scratch.connection.reason;
+                flow.known = scratch.connection.known;
+                flow.verdict = scratch.connection.verdict;
+            }
+            if why == held::PASSED {
+                flow.verified = flow.verified.wrapping_add(1);
+            }
+        }
+        // Its entry had to make room: what has gone out is not known any more.
+        None if passes && why == held::PASSED => {}
+        None => keep_flow(scratch),
+    }
+    if passes { TAKEN } else { DENIED }
+}
+
+/// Keeps the connection in scratch memory as what is known of the flow.
+#[inline(always)]
+fn keep_flow(scratch: &mut Scratch) {
     scratch.key.flow = 1;
     scratch.key.cid = Cid { len: 0, _pad: 0, words: [0; 3] };
-    // SAFETY: the entry is not freed while the program runs.
-    if let Some(flow) = unsafe { CONNECTIONS.get(&scratch.key) }
-        && flow.generation == scratch.generation
-    {
-        scratch.connection.passed = flow.passed;
-        scratch.connection.verified = flow.verified;
-    }
-    if why == held::PASSED {
-        scratch.connection.verified = scratch.connection.verified.wrapping_add(1);
-    }
     if CONNECTIONS.insert(&scratch.key, &scratch.connection, 0).is_err() {
         count(Counter::NoName);
     }
-    if passes { TAKEN } else { DENIED }
+}
+
+/// What is known of the flow that is told of.
+#[inline(always)]
+fn flow(scratch: &mut Scratch) -> Option<&'static mut Connection> {
+    scratch.key.cookie = scratch.tells.event.cookie;
+    scratch.key.address = scratch.server;
+    scratch.key.port = scratch.port;
+    quic::flow(scratch)
+}
+
+/// Notes that a client out there began a connection: whoever is there gets answers.
+#[inline(always)]
+fn inbound(index: u32) -> u32 {
+    let Some(scratch) = scratch::get(index) else { return NOT_TAKEN };
+    if flow(scratch).is_none() {
+        scratch.connection = Connection {
+            generation: scratch.generation,
+            verdict: Verdict::Allow as u32,
+            reason: Reason::Inbound as u32,
+            ..NO_CONNECTION
+        };
+        keep_flow(scratch);
+    }
+    TAKEN
 }
 
 /// Notes that an Initial that went out shows what was shown before.
 #[inline(always)]
 fn verified(index: u32) -> u32 {
     let Some(scratch) = scratch::get(index) else { return NOT_TAKEN };
-    scratch.key.cookie = scratch.tells.event.cookie;
-    scratch.key.address = scratch.server;
-    scratch.key.port = scratch.port;
-    scratch.key.flow = 1;
-    scratch.key.cid = Cid { len: 0, _pad: 0, words: [0; 3] };
-    let Some(flow) = CONNECTIONS.get_ptr_mut(&scratch.key) else { return NOT_TAKEN };
-    // SAFETY: the entry is not freed while the program runs, and only user space's one reader
-    // writes this member.
-    unsafe { (*flow).verified = (*flow).verified.wrapping_add(1) };
+    let Some(flow) = flow(scratch) else { return NOT_TAKEN };
+    // Only user space's one reader writes this member.
+    flow.verified = flow.verified.wrapping_add(1);
     TAKEN
 }
 
@@ -190,7 +228,7 @@ fn record(scratch: &Scratch) {
         (*event).encrypted_hello = u8::from(judgement.known.confidence & ENCRYPTED_HELLO != 0);
     }
     entry.submit(0);
-    count(if judgement.passes() { Counter::Allow } else { Counter::Deny });
+    socket::count_verdict(judgement.verdict);
 }
 
 /// Ties an address to a name for every app that knows no name of it.

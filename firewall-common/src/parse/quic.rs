@@ -91,20 +91,28 @@ pub struct Long {
 /// Offset of the destination's connection ID from the start of the packet.
 pub const DCID: u32 = 6;
 
+/// The version's number of the long header at `at`; 0, which is none, if it ends before.
+#[inline(always)]
+pub fn version(bytes: &(impl Bytes + ?Sized), at: u32) -> u32 {
+    bytes.read(at.wrapping_add(1)).map_or(0, u32::from_be_bytes)
+}
+
 /// Reads the start of the datagram at `at`.
 #[inline(always)]
 pub fn start(bytes: &(impl Bytes + ?Sized), at: u32) -> Start {
     let Some([first]) = bytes.read(at) else { return Start::Opaque };
-    if first & 0xc0 != 0xc0 {
+    if first & 0x80 == 0 {
         return Start::Opaque;
     }
-    let Some([_, a, b, c, d, dcid]) = bytes.read(at) else { return Start::Opaque };
-    let version = u32::from_be_bytes([a, b, c, d]);
+    let Some([_, _, _, _, _, dcid]) = bytes.read(at) else { return Start::Opaque };
     let bits = u32::from(first >> 4 & 3);
-    let kind = match version {
+    let kind = match version(bytes, at) {
         V1 => bits,
         // RFC 9369 section 3.2.
         V2 => bits.wrapping_sub(1) & 3,
+        // There are servers that take a packet without the fixed bit (RFC 9287), and far more that
+        // is no QUIC.
+        _ if first & 0x40 == 0 => return Start::Opaque,
         _ => return Start::OtherVersion,
     };
     if u32::from(dcid) > MAX_CID as u32 {
@@ -211,8 +219,9 @@ mod tests {
             start(&bytes[..], 0)
         };
         assert_eq!(of(&[(0, 0x43)]), Start::Opaque);
-        assert_eq!(of(&[(0, 0x83)]), Start::Opaque, "the fixed bit is not set");
+        assert!(matches!(of(&[(0, 0x83)]), Start::Long(_)), "some take it without the fixed bit");
         assert_eq!(of(&[(1, 0xff)]), Start::OtherVersion);
+        assert_eq!(of(&[(0, 0x83), (1, 0xff)]), Start::Opaque);
         assert_eq!(of(&[(5, 21)]), Start::Malformed);
         assert_eq!(start(&DATAGRAM[..3], 0), Start::Opaque);
         assert_eq!(start(&[][..], 0), Start::Opaque);

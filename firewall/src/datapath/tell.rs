@@ -79,7 +79,7 @@ impl Teller {
 
     /// Gives the sign that somebody reads what the kernel hands over.
     pub fn is_here(&mut self) -> Result<(), Error> {
-        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         self.reader.set(0, now, 0).map_err(apply::Error::Write)?;
         Ok(())

@@ -11,13 +11,13 @@ use firewall_common::{
     name::Text,
     parse::{
         payload::{answer, flags},
-        quic,
+        quic::Cid as KeptCid,
     },
 };
 
 use crate::{
     datapath::tell::{Teller, nothing},
-    quic::{Cid, Found, Hello, Inspector},
+    quic::{self, Cid, Found, Hello, Inspector},
 };
 
 /// A flow that has connections: what is known of it, told apart by its socket and its other end.
@@ -59,9 +59,25 @@ impl Initials {
     /// Takes a datagram. `now` is the time since any fixed moment.
     pub fn take(&mut self, handed: &HeldDatagram<'_>, now: Duration, teller: &mut Teller) {
         let flow = Flow { event: handed.event, app: handed.app, why: handed.why };
+        if flow.why == held::CAME {
+            if quic::is_of_client(handed.datagram) {
+                teller.tell(&Told { kind: told::INBOUND, ..of(&flow, &Cid::default()) });
+            }
+            return;
+        }
         let taken = self.inspector.take(flow, handed.datagram, now);
         if let Some(told) = what_to_tell(&flow, &taken.cid, taken.found) {
             teller.tell(&told);
+        }
+    }
+
+    /// Tells of connections that passed, of which no more will be said.
+    pub fn finish(&mut self, teller: &mut Teller) {
+        for (flow, cid) in self.inspector.expire(Duration::MAX) {
+            // Of what was held back nothing got out.
+            if flow.why == held::WATCHED {
+                teller.tell(&unreadable(&flow, &cid));
+            }
         }
     }
 
@@ -104,7 +120,7 @@ fn of(flow: &Flow, cid: &Cid) -> Told {
     Told {
         why: flow.why,
         app: flow.app,
-        cid: quic::Cid::new(id.len() as u32, bytes),
+        cid: KeptCid::new(id.len() as u32, bytes),
         event: flow.event,
         ..nothing()
     }

@@ -7,7 +7,7 @@ use aya::{
     maps::{MapData, MapError, PerCpuArray, RingBuf},
 };
 use firewall_common::{event::Malformed, layout::Counter};
-use tokio::io::unix::AsyncFd;
+use tokio::{io::unix::AsyncFd, task::yield_now};
 
 /// Why there is nothing to read.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +26,8 @@ pub enum Error {
 /// Reads a ring buffer.
 pub struct Reader {
     ring: AsyncFd<RingBuf<MapData>>,
+    /// Whether everything was read: only then the kernel tells of more.
+    drained: bool,
     /// Entries that could not be decoded: of another version, or damaged.
     pub malformed: u64,
 }
@@ -37,11 +39,15 @@ impl Reader {
         let ring = RingBuf::try_from(map)?;
         // SAFETY: the ring buffer owns its descriptor and keeps it open as long as it lives.
         let ring = unsafe { AsyncFd::register(ring) }.map_err(io::Error::from)?;
-        Ok(Self { ring, malformed: 0 })
+        Ok(Self { ring, drained: true, malformed: 0 })
     }
 
-    /// Waits until there is something to read.
+    /// Waits until there is something to read. What was left goes on after others had their turn.
     pub async fn ready(&mut self) -> Result<(), Error> {
+        if !self.drained {
+            yield_now().await;
+            return Ok(());
+        }
         self.ring.readable_mut().await?.clear_ready();
         Ok(())
     }
@@ -52,7 +58,11 @@ impl Reader {
         mut read: impl FnMut(&[u8]) -> Result<T, Malformed>,
     ) -> Option<T> {
         loop {
-            let item = self.ring.get_mut().next()?;
+            let Some(item) = self.ring.get_mut().next() else {
+                self.drained = true;
+                return None;
+            };
+            self.drained = false;
             match read(&item) {
                 Ok(decoded) => return Some(decoded),
                 Err(Malformed) => self.malformed += 1,

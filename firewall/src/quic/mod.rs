@@ -18,8 +18,17 @@ mod packet;
 mod reader;
 mod stream;
 
+use std::time::Duration;
+
 use firewall_common::name::Text;
 pub use inspector::{Counters, Inspector};
+
+/// Whether a client begins a connection with a datagram: nobody can answer with one that its own
+/// destination connection id has the keys of.
+pub fn is_of_client(datagram: &[u8]) -> bool {
+    let found = Inspector::default().take((), datagram, Duration::ZERO).found;
+    matches!(found, Found::More | Found::Hello(_))
+}
 
 /// A connection id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -278,15 +278,15 @@ impl Place {
                         let _ = kill(pid, signal);
                     }
                 }
-                ready = quic.reader.ready() => { ready?; quic.read(); }
+                ready = quic.reader.ready() => { ready?; let _more = quic.read(); }
                 facts = learn(&mut ahead) => quic.teller.lead_to(&facts),
-                ready = recorder.reader.ready() => { ready?; recorder.drain(tell)?; }
+                ready = recorder.reader.ready() => { ready?; recorder.read(tell)?; }
                 _ = tick.tick() => { quic.tick()?; recorder.tick(tell)?; }
             }
         };
         self.end_what_is_left(tell);
-        recorder.finish(&counters, tell)?;
         quic.finish(tell);
+        recorder.finish(&counters, tell)?;
         if let Some(failed) = ahead.map(|ahead| ahead.tally.failed).filter(|failed| *failed > 0) {
             tell(Notice::Say(format!("denied names could not be looked up ahead: {failed} times")));
         }
@@ -361,20 +361,33 @@ struct Quic {
     teller: Teller,
 }
 
-/// Datagrams that are read before something else has its turn.
+/// Entries of a ring buffer that are read before something else has its turn.
 const AT_ONCE: usize = 256;
 
 impl Quic {
-    fn read(&mut self) {
+    /// Reads some, and tells whether there is more.
+    fn read(&mut self) -> bool {
         let Self { reader, initials, teller } = self;
-        for _ in 0..AT_ONCE {
+        (0..AT_ONCE).all(|_| {
             let now = boot_time();
             let read = reader.read_next(|bytes| {
                 initials.take(&HeldDatagram::try_from(bytes)?, now, teller);
                 Ok(())
             });
-            if read.is_none() {
-                break;
+            read.is_some()
+        })
+    }
+
+    /// When the command has ended: what it has sent last is still to be told.
+    fn finish(&mut self, tell: &mut dyn FnMut(Notice<'_>)) {
+        while self.read() {}
+        self.initials.finish(&mut self.teller);
+        for (times, what) in [
+            (self.reader.malformed, "QUIC packets that were held back could not be decoded"),
+            (self.teller.not_taken, "the kernel could not take in what was told of names"),
+        ] {
+            if times > 0 {
+                tell(Notice::Say(format!("{what}: {times} times")));
             }
         }
     }
@@ -384,17 +397,6 @@ impl Quic {
         self.read();
         self.initials.expire(boot_time(), &mut self.teller);
         Ok(())
-    }
-
-    fn finish(&self, tell: &mut dyn FnMut(Notice<'_>)) {
-        for (times, what) in [
-            (self.reader.malformed, "QUIC datagrams were not what the kernel should hand over"),
-            (self.teller.not_taken, "the kernel could not take in what it was told of names"),
-        ] {
-            if times > 0 {
-                tell(Notice::Say(format!("{what}: {times} times")));
-            }
-        }
     }
 }
 
@@ -415,17 +417,23 @@ struct Recorder<'a> {
 }
 
 impl Recorder<'_> {
-    fn drain(&mut self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Error> {
+    /// Records some events, and tells whether there are more.
+    fn read(&mut self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<bool, Error> {
         let mut due = Vec::new();
-        while let Some(event) = self.reader.read_next(|bytes| FlowEvent::try_from(bytes)) {
+        let more = (0..AT_ONCE).all(|_| {
+            let Some(event) = self.reader.read_next(|bytes| FlowEvent::try_from(bytes)) else {
+                return false;
+            };
             self.destroyer.consider(&event);
             self.coalescer.push(event, |event| due.push(event));
-        }
-        self.record(&due, tell)
+            true
+        });
+        self.record(&due, tell)?;
+        Ok(more)
     }
 
     fn tick(&mut self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Error> {
-        self.drain(tell)?;
+        self.read(tell)?;
         self.pass_on_messages(tell);
         let now = boot_time().as_nanos() as u64;
         let mut due = Vec::new();
@@ -441,7 +449,7 @@ impl Recorder<'_> {
         counters: &Counters,
         tell: &mut dyn FnMut(Notice<'_>),
     ) -> Result<(), Error> {
-        self.drain(tell)?;
+        while self.read(tell)? {}
         self.pass_on_messages(tell);
         let mut due = Vec::new();
         self.coalescer.flush(|event| due.push(event));

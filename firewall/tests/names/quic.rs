@@ -21,7 +21,7 @@ fn serve(world: &World, on: &[&str]) -> Listener {
 /// Long headers that arrived at an address.
 fn begun(server: &Listener, ip: &str) -> usize {
     let of = server.contacts().into_iter();
-    of.filter(|one| one.to.ip().to_string() == ip && one.data[0] >= 0xc0).count()
+    of.filter(|one| one.to.ip().to_string() == ip && one.data[0] >= 0x80).count()
 }
 
 #[track_caller]
@@ -40,7 +40,9 @@ fn a_denied_name_never_arrives() {
     let policy = world.deny(&["hm.baidu.com"], "");
     let mut lines = Vec::new();
     for version in ["v1", "v2"] {
-        for shape in ["whole", "large", "reversed", "crumbs", "at-once", "behind", "grease"] {
+        for shape in
+            ["whole", "large", "reversed", "crumbs", "at-once", "behind", "grease", "unfixed"]
+        {
             lines.push(format!("quic {ELSEWHERE}:443 {version} {shape} hm.baidu.com"));
         }
         lines.push(format!("quic [{AMAZON}]:443 {version} reversed HM.Baidu.com"));
@@ -75,9 +77,17 @@ fn another_name_arrives_with_its_first_resend() {
     let policy = world.deny(&["hm.baidu.com"], "");
     let mut lines = Vec::new();
     for version in ["v1", "v2"] {
-        for shape in
-            ["whole", "large", "reversed", "crumbs", "at-once", "grease", "connected", "errors"]
-        {
+        for shape in [
+            "whole",
+            "large",
+            "reversed",
+            "crumbs",
+            "at-once",
+            "grease",
+            "unfixed",
+            "connected",
+            "errors",
+        ] {
             lines.push(format!("quic {ELSEWHERE}:443 {version} {shape} evilbaidu.com"));
         }
         lines.push(format!("quic [{AMAZON}]:443 {version} reversed evilbaidu.com"));
@@ -146,6 +156,56 @@ fn who_says_another_name_later_does_not_get_far() {
     assert!(reasons.iter().any(|reason| *reason == "parse-error"), "{:#?}", outcome.events);
     let contacts = server.contacts();
     assert!(!contacts.iter().any(|one| one.data.starts_with(&[0x41])), "{contacts:?}");
+}
+
+/// Whether an Initial to one of the client's ids arrived.
+fn has_begun(server: &Listener, connection: u8) -> bool {
+    server.contacts().iter().any(|one| one.data[0] >= 0x80 && one.data.get(6) == Some(&connection))
+}
+
+#[test]
+fn a_denied_connection_does_not_pass_beside_another() {
+    if !require_names() {
+        return;
+    }
+    let world = World::new();
+    let server = serve(&world, &["[::]:443"]);
+    let policy = world.deny(&["hm.baidu.com"], "");
+    let line = format!("quic-smuggle {ELSEWHERE}:443 v1 hm.baidu.com evilbaidu.com");
+    let outcome = world.script(&["--policy", &policy], &[&line]);
+    assert_dropped(&outcome, &line);
+    assert!(has_begun(&server, 2), "the one that passes");
+    assert!(!has_begun(&server, 1), "{:?}", server.contacts());
+}
+
+#[test]
+fn what_another_connection_says_opens_no_flow_that_is_denied() {
+    if !require_names() {
+        return;
+    }
+    let world = World::new();
+    let server = serve(&world, &["[::]:443"]);
+    let policy = world.deny(&["hm.baidu.com"], "");
+    let line = format!("quic-reopen {ELSEWHERE}:443 v1 evilbaidu.com hm.baidu.com");
+    let outcome = world.script(&["--policy", &policy], &[&line]);
+    assert_dropped(&outcome, &line);
+    assert!(!has_begun(&server, 3), "{:?}", server.contacts());
+}
+
+/// To the socket that hears it, what a server answers is an Initial that nothing went before.
+#[test]
+fn an_answer_is_no_connection_from_outside() {
+    if !require_names() {
+        return;
+    }
+    let world = World::new();
+    let server = serve(&world, &["[::]:443"]);
+    let policy = world.deny(&["hm.baidu.com"], "");
+    let line = format!("quic-lure {ELSEWHERE}:443 v1 evilbaidu.com hm.baidu.com");
+    let outcome = world.script(&["--policy", &policy], &[&line]);
+    assert_dropped(&outcome, &line);
+    assert!(has_begun(&server, 1), "the one that passes");
+    assert!(!has_begun(&server, 2), "{:?}", server.contacts());
 }
 
 #[test]
@@ -242,6 +302,19 @@ fn who_only_observes_holds_nothing_back() {
     assert_eq!(event["host"]["name"], "hm.baidu.com", "{event}");
     let quic = outcome.events.iter().filter(|event| event["dst"]["port"] == 443).count();
     assert_eq!(quic, 1, "told once: {:#?}", outcome.events);
+    // Also of another connection of the same socket.
+    let two = format!("quic-two {ELSEWHERE}:443 v1 good.example hm.baidu.com");
+    let outcome = world.script(&["--policy", "watch-everything"], &[&two]);
+    assert_passes(&outcome, &two);
+    let names = outcome.events.iter().filter(|event| event["hook"] == "quic");
+    let names: Vec<&Value> = names.map(|event| &event["host"]["name"]).collect();
+    assert_eq!(names, ["good.example", "hm.baidu.com"], "{:#?}", outcome.events);
+    // And of one that never says its whole name.
+    let half = format!("quic-half {ELSEWHERE}:443 v1 hm.baidu.com");
+    let outcome = world.script(&["--policy", "watch-everything"], &[&half]);
+    assert_passes(&outcome, &half);
+    let event = outcome.find("audit", ELSEWHERE, 443, "udp").expect("an event");
+    assert!(event["host"].is_null(), "{event}");
 }
 
 #[test]

@@ -165,3 +165,24 @@ fn without_a_policy_it_watches() {
     }
     outcome.assert_explained();
 }
+
+/// A socket that is refused can be connected again, elsewhere.
+#[test]
+fn what_was_refused_is_recorded() {
+    if !require_kernel() {
+        return;
+    }
+    let net = Net::new(&[BAIDU, FREE]);
+    let _web = net.listen_tcp(&["[::]:80"]);
+    let again = format!("tcp-again {FREE}:81 {FREE}:80");
+    let denied = format!("tcp-again {FREE}:82 {BAIDU}:80");
+    let policies = ["--policy", "watch-everything", CN[0], CN[1]];
+    let outcome = Run::new(&net, &policies).client(&format!("{again}\n{denied}"));
+    assert_eq!(outcome.errno(&again), 0);
+    for port in [81, 80, 82] {
+        let event = outcome.find("audit", FREE, port, "tcp").expect("an audit");
+        assert!(event["src"]["port"].is_u64(), "{event}");
+    }
+    assert!(outcome.find("deny", BAIDU, 80, "tcp").is_some(), "{:#?}", outcome.events);
+    outcome.assert_explained();
+}

@@ -97,6 +97,13 @@ impl Client {
                 send_to(&socket, b"x", libc::MSG_FASTOPEN, Some(addr(to)))
             }
             ["tfo-connect", to] => tfo_connect(addr(to)),
+            // One socket that is refused at first.
+            ["tcp-again", refused, to] => {
+                let socket = stream(addr(refused), libc::IPPROTO_TCP)?;
+                let first = connect(&socket, addr(refused)).expect_err("nobody is there");
+                assert_eq!(first.raw_os_error(), Some(libc::ECONNREFUSED), "{first}");
+                connect(&socket, addr(to))
+            }
             ["udp-sendto", to] => send_to(&udp(addr(to))?, b"x", 0, Some(addr(to))),
             ["udp-sendto-mapped", to] => {
                 let to = mapped(addr(to));
@@ -330,7 +337,7 @@ fn socket(to: SocketAddr, kind: libc::c_int, protocol: libc::c_int) -> io::Resul
     Ok(socket)
 }
 
-fn udp(to: SocketAddr) -> io::Result<OwnedFd> {
+pub fn udp(to: SocketAddr) -> io::Result<OwnedFd> {
     socket(to, libc::SOCK_DGRAM, 0)
 }
 

@@ -2,13 +2,14 @@
 
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    os::fd::AsRawFd as _,
     path::Path,
     time::Duration,
 };
 
 use super::{
-    client::{addr, option},
+    client::{addr, check, option, sockaddr, udp},
     hello::client_hello,
     quic::{self, Initial},
 };
@@ -43,6 +44,44 @@ pub fn act(words: &[&str]) -> io::Result<()> {
             client.send(&[initial.number(7, 2).datagram()])?;
             std::thread::sleep(RESEND);
             client.finish(1)
+        }
+        // A connection that is denied, in one call with one that passes.
+        ["quic-smuggle", to, version, bad, good] => {
+            let client = Client::new(to, version)?;
+            let _ = client.begin(1, "whole", bad);
+            client.begin(2, "whole", good)?;
+            client.drain()?;
+            let both = [client.flight(1, "whole", bad, 60), client.flight(2, "whole", good, 60)];
+            client.send_at_once(&both.concat())?;
+            client.answered()?;
+            client.finish(1)
+        }
+        // The same connection says another name, and before that is read another one begins.
+        ["quic-reopen", to, version, good, bad] => {
+            let client = Client::new(to, version)?;
+            client.begin(1, "whole", good)?;
+            client.drain()?;
+            client.send(&client.flight(1, "whole", bad, 60))?;
+            client.send(&client.flight(3, "whole", good, 0))?;
+            std::thread::sleep(RESEND);
+            client.finish(1)
+        }
+        // One socket begins a connection, and another one of the same port is answered.
+        ["quic-lure", to, version, good, bad] => {
+            let begins = Client::new(to, version)?;
+            option(&begins.socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, &1)?;
+            let hears = Client::beside(&begins)?;
+            begins.send(&begins.flight(1, "whole", good, 0))?;
+            std::thread::sleep(RESEND);
+            begins.send(&begins.flight(1, "whole", good, 16))?;
+            hears.answered()?;
+            hears.begin(2, "connected", bad)?;
+            hears.finish(2)
+        }
+        // Half a hello, and no more of it.
+        ["quic-half", to, version, name] => {
+            let client = Client::new(to, version)?;
+            client.send(&client.flight(1, "large", name, 0)[..1])
         }
         // What has no name to show, once and then again.
         ["quic-opaque", to] => {
@@ -90,15 +129,19 @@ pub fn act(words: &[&str]) -> io::Result<()> {
             }
             Ok(())
         }
-        // A server: the first client is answered as servers answer.
+        // A server: clients are answered as servers answer, until no more is heard.
         ["quic-serve", at] => {
             let socket = UdpSocket::bind(addr(at))?;
             socket.set_read_timeout(Some(Duration::from_secs(5)))?;
             let mut datagram = [0; 2048];
-            let (len, from) = socket.recv_from(&mut datagram)?;
-            let answer = answer(&datagram[..len]).expect("a long header");
-            socket.send_to(&answer, from)?;
-            Ok(())
+            let mut heard = socket.recv_from(&mut datagram)?;
+            socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+            loop {
+                let answer = answer(&datagram[..heard.0]).expect("a long header");
+                socket.send_to(&answer, heard.1)?;
+                let Ok(next) = socket.recv_from(&mut datagram) else { return Ok(()) };
+                heard = next;
+            }
         }
         other => panic!("no such step: {other:?}"),
     }
@@ -109,6 +152,15 @@ fn random_id() -> [u8; 8] {
     let mut id = [0; 8];
     rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty()).expect("numbers");
     id
+}
+
+/// The address of nobody, of the family of another.
+fn any(of: SocketAddr) -> IpAddr {
+    if of.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+}
+
+fn number(version: &str) -> u32 {
+    if version == "v2" { quic::V2 } else { quic::V1 }
 }
 
 /// The id that [`answer`] gives.
@@ -150,11 +202,9 @@ struct Client {
 impl Client {
     fn new(to: &str, version: &str) -> io::Result<Self> {
         let to = addr(to);
-        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = UdpSocket::bind(any)?;
+        let socket = UdpSocket::bind((any(to), 0))?;
         socket.set_read_timeout(Some(RESEND))?;
-        let version = if version == "v2" { quic::V2 } else { quic::V1 };
-        Ok(Self { socket, to, version, id: random_id() })
+        Ok(Self { socket, to, version: number(version), id: random_id() })
     }
 
     /// The id of the client's connection of this number.
@@ -162,6 +212,26 @@ impl Client {
         let mut id = self.id;
         id[0] = number;
         id
+    }
+
+    /// One of the same port that is connected, so that all answers are for it.
+    fn beside(other: &Self) -> io::Result<Self> {
+        let socket = udp(other.to)?;
+        option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, &1)?;
+        let (own, len) = sockaddr(other.socket.local_addr()?);
+        // SAFETY: the pointer is to an address of that length.
+        check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const own).cast(), len) })?;
+        let socket = UdpSocket::from(socket);
+        socket.connect(other.to)?;
+        socket.set_read_timeout(Some(RESEND))?;
+        Ok(Self { socket, ..*other })
+    }
+
+    /// Takes what has come meanwhile.
+    fn drain(&self) -> io::Result<()> {
+        self.socket.set_nonblocking(true)?;
+        while self.socket.recv(&mut [0; 2048]).is_ok() {}
+        self.socket.set_nonblocking(false)
     }
 
     fn send(&self, datagrams: &[Vec<u8>]) -> io::Result<()> {
@@ -193,7 +263,7 @@ impl Client {
 
     /// Sends the hello until it is answered. Shapes: `whole`; `large`, post-quantum in two
     /// datagrams; `reversed`, the same with the later part first; `crumbs`, in pieces that overlap;
-    /// `at-once`, as `large` in one call; `behind`, behind another packet in one datagram;
+    /// `at-once`, as `large` in one call; `unfixed`, with the fixed bit cleared; `behind`, behind another packet in one datagram;
     /// `connected`, on a connected socket; `errors`, on one that wants to hear of errors.
     fn begin(&self, connection: u8, shape: &str, name: &str) -> io::Result<()> {
         const IP_RECVERR: i32 = 11;
@@ -248,6 +318,10 @@ impl Client {
                 let hello = initial(0, 0, &handshake("plain", name)).padded(quic::DATAGRAM);
                 vec![[before, hello.seal()].concat()]
             }
+            "unfixed" => {
+                let hello = initial(0, 0, &handshake("plain", name));
+                vec![Initial { first: hello.first & !0x40, ..hello }.datagram()]
+            }
             "grease" | "ech" => vec![initial(0, 0, &handshake(shape, name)).datagram()],
             _ => vec![initial(0, 0, &handshake("plain", name)).datagram()],
         }
@@ -268,7 +342,10 @@ impl Client {
 
     fn until_answered(&self, datagram: &[u8]) -> io::Result<()> {
         for _ in 0..FLIGHTS {
-            self.send(&[datagram.to_vec()])?;
+            match self.send(&[datagram.to_vec()]) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+                sent => sent?,
+            }
             match self.answered() {
                 Err(error) if error.raw_os_error() == Some(libc::ETIMEDOUT) => {}
                 answered => return answered,
