@@ -205,24 +205,24 @@ fn decide(
     state: &SocketState,
     to: &Destination,
 ) -> (Judgement, i32) {
-    let is_tcp = to.protocol == TCP;
-    let is_udp = to.protocol == UDP;
+    // A piece of a packet shows nothing.
+    let shows = to.port_hidden == 0;
+    let is_tcp = to.protocol == TCP && shows;
+    let is_udp = to.protocol == UDP && shows;
     let service = if is_tcp || is_udp { forget(names::service(header, to.port)) } else { 0 };
     if service == DNS && names::is_trusted(header, state.netns, to) {
         // Question by question.
         return (Judgement::without_decision(Verdict::Allow, Reason::Default), LOOK);
     }
-    if to.port_hidden != 0 && header.name_lines != 0 && (is_tcp || is_udp) {
-        // A piece of a packet: the name could be in it.
+    if !shows && header.name_lines != 0 && matches!(to.protocol, TCP | UDP) {
+        // The name could be in it.
         return (policy::unparsable(header), 0);
     }
     let judged = policy::judge(active, header, names::app(state), to);
     let judgement = judged.judgement;
-    // Of what is recorded it is told where it goes, also where that has no say. A piece of a packet
-    // shows nothing.
+    // Of what is recorded it is told where it goes, also where that has no say.
     let named = header.name_lines != 0
-        || (to.port_hidden == 0
-            && socket::is_recorded(header.flags, judgement.verdict, judgement.decision));
+        || socket::is_recorded(header.flags, judgement.verdict, judgement.decision);
     let look = match service {
         names::NO_DNS if is_tcp && named => LOOK,
         names::NO_DNS if is_udp && quic::is_read(header.flags, named) => LOOK_QUIC,

@@ -87,11 +87,11 @@ impl Tables for Generation {
     }
 
     #[inline(always)]
-    fn named(&self, _: &Header, app: u32, place: Place, service: Service, named: &Named) -> Cell {
+    fn named(&self, _: &Header, _: u32, place: Place, service: Service, named: &Named) -> Cell {
         let pair = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
         let [a, b, c, d] = named.classes;
         let head = self.slot | (named.trusted & Named::TRUSTED) << 8;
-        Cell(named_leaf(pair(head, service.0), place.0, pair(a, b), pair(c, d), app))
+        Cell(named_leaf(pair(head, service.0), place.0, pair(a, b), pair(c, d)))
     }
 
     #[inline(always)]
@@ -156,7 +156,7 @@ extern "C" fn row_leaf(slot: u32, rows: u32, row: u32, service: u32) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn named_leaf(head: u64, place: u64, first: u64, second: u64, app: u32) -> u32 {
+extern "C" fn named_leaf(head: u64, place: u64, first: u64, second: u64) -> u32 {
     let slot = head as u32 & 0xff;
     let Some(header) = HEADERS.get(slot) else { return DAMAGED.0 };
     let named = Named {
@@ -164,7 +164,7 @@ extern "C" fn named_leaf(head: u64, place: u64, first: u64, second: u64, app: u3
         trusted: (head >> 8) as u32 & Named::TRUSTED,
     };
     let service = Service((head >> 32) as u32);
-    Steps { slot }.named(header, app, Place(place), service, &named).0
+    Steps { slot }.named(header, ANY_APP, Place(place), service, &named).0
 }
 
 #[unsafe(no_mangle)]
