@@ -1,6 +1,6 @@
 //! Datagrams and their packets: versions, ids, tokens, lengths, numbers, and what else is there.
 
-use firewall::quic::{Cid, Inspector};
+use firewall::quic::{Cid, Inspector, is_of_client};
 
 use super::{
     CID, SERVER, Said, all, alone,
@@ -301,4 +301,15 @@ fn each_flow_has_its_own_connections() {
     assert_eq!(take(&mut inspector, 2, &halves[0]), Said::name("a.com"));
     assert_eq!(take(&mut inspector, 1, &halves[1]), Said::name("a.com"));
     assert_eq!(take(&mut inspector, 1, &halves[0]), Said::Same);
+}
+
+#[test]
+fn who_begins_a_connection() {
+    let begins = built::hello(V1, &CID, &hello("a.com"));
+    assert!(is_of_client(&begins));
+    // An answer goes to the id of the client, and has keys of another one.
+    let answer = Initial { keys_of: CID.to_vec(), ..Initial::new(V1, &[0xc1; 8], &PING) };
+    assert!(!is_of_client(&answer.datagram()));
+    assert!(!is_of_client(&other(V1, "handshake", &CID, 100)));
+    assert!(!is_of_client(&begins[1..]));
 }
