@@ -11,6 +11,9 @@ use super::{
     stream::Stream,
 };
 
+/// Initials of a datagram at most. Clients send one or two; each costs a try of all keys of the flow.
+const MAX_INITIALS: usize = 8;
+
 /// Reads the hellos of QUIC clients. `F` is a flow: a socket and its destination.
 pub struct Inspector<F> {
     connections: Connections<F>,
@@ -100,13 +103,15 @@ impl<F: Copy + Eq + Hash> Inspector<F> {
         let is_known = known.iter().any(|connection| connection.cid == cid);
         let mut new = (!is_known).then(|| Connection::new(cid));
         let mut reading = None;
+        let mut initials = 0;
         for packet in packet::split(datagram) {
             let packet = packet?;
             if !packet.is_initial {
                 continue;
             }
-            // A server may pass over it, or not.
-            if packet.cid != cid {
+            initials += 1;
+            // Of another connection: a server may pass over it, or not.
+            if packet.cid != cid || initials > MAX_INITIALS {
                 return Err(Malformed);
             }
             let mut opened = false;

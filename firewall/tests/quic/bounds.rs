@@ -39,6 +39,15 @@ fn what_cannot_be_opened_leaves_nothing_behind() {
     assert_eq!((counters.connections, counters.bytes, counters.evicted), (0, 0, 0));
 }
 
+#[test]
+fn a_datagram_has_eight_initials() {
+    let of = |count| {
+        (0..count).flat_map(|n| Initial::new(V1, &CID, &PING).number(n, 1).padded(60).seal())
+    };
+    assert_eq!(take(&mut Inspector::default(), 0, &of(8).collect::<Vec<u8>>()), Said::More);
+    assert_eq!(take(&mut Inspector::default(), 0, &of(9).collect::<Vec<u8>>()), Said::Malformed);
+}
+
 /// Whoever opens connections without end on one flow drives out the flow's own.
 #[test]
 fn a_flow_has_sixty_four_connections() {

@@ -1,6 +1,6 @@
 //! Datagrams and their packets: versions, ids, tokens, lengths, numbers, and what else is there.
 
-use firewall::quic::{Cid, Inspector};
+use firewall::quic::{Cid, Inspector, is_of_client};
 
 use super::{
     CID, SERVER, Said, all, alone,
@@ -326,4 +326,15 @@ fn two_flows_do_not_contradict_each_other() {
     // When it is forgotten, the id is free.
     inspector.expire(std::time::Duration::from_secs(100));
     assert_eq!(take(&mut inspector, 9, &datagram(&CID, "b.com")), Said::name("b.com"));
+}
+
+#[test]
+fn who_begins_a_connection() {
+    let begins = built::hello(V1, &CID, &hello("a.com"));
+    assert!(is_of_client(&begins));
+    // An answer goes to the id of the client, and has keys of another one.
+    let answer = Initial { keys_of: CID.to_vec(), ..Initial::new(V1, &[0xc1; 8], &PING) };
+    assert!(!is_of_client(&answer.datagram()));
+    assert!(!is_of_client(&other(V1, "handshake", &CID, 100)));
+    assert!(!is_of_client(&begins[1..]));
 }

@@ -83,6 +83,18 @@ pub fn act(words: &[&str]) -> io::Result<()> {
             let client = Client::new(to, version)?;
             client.send(&client.flight(1, "large", name, 0)[..1])
         }
+        // So many datagrams of an app that wants to be recorded, each to another port.
+        ["quic-noise", seconds, to] => {
+            let end =
+                std::time::Instant::now() + Duration::from_secs(seconds.parse().expect("a number"));
+            let client = Client::new(to, "v1")?;
+            let mut to = client.to;
+            while std::time::Instant::now() < end {
+                to.set_port(to.port() % 60000 + 1000);
+                let _ = client.socket.send_to(b"x", to);
+            }
+            Ok(())
+        }
         // What has no name to show, once and then again.
         ["quic-opaque", to] => {
             let client = Client::new(to, "v1")?;
