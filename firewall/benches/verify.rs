@@ -94,7 +94,7 @@ fn round() -> Result<Round> {
     let mut loaded = load(OBJECT, 0)?;
     let (write, applied) = timed(|| apply::apply(&mut loaded.ebpf, &generation));
     applied?;
-    let verification = loaded.verified.iter().map(|one| one.time).sum();
+    let verification = loaded.programs_time;
     let mut programs = Vec::with_capacity(loaded.verified.len());
     for verified in loaded.verified {
         let program = loaded.ebpf.program(&verified.name).context("a program that was loaded")?;

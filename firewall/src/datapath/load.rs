@@ -2,7 +2,11 @@
 //! others jump to it.
 
 use std::{
+    num::NonZero,
     os::fd::{AsFd as _, BorrowedFd},
+    panic::resume_unwind,
+    sync::{Mutex, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -94,10 +98,12 @@ pub struct Verified {
 pub struct Loaded {
     /// aya's own.
     pub ebpf: Ebpf,
-    /// In the order of loading.
+    /// In any order: several are loaded at a time.
     pub verified: Vec<Verified>,
     /// How long making the maps took.
     pub maps_time: Duration,
+    /// How long loading the programs took.
+    pub programs_time: Duration,
 }
 
 /// Loads `object`, following the execs below the cgroup of this inode number, or all for 0.
@@ -113,19 +119,50 @@ pub fn load(object: &[u8], cgroup: u64) -> Result<Loaded, Error> {
         .load(object)
         .map_err(|error| Error::Object(Box::new(error)))?;
     let maps_time = start.elapsed();
-    let mut verified = Vec::new();
-    for (name, program) in ebpf.programs_mut() {
-        let start = Instant::now();
-        load_program(program)
-            .map_err(|source| Error::Program { name: name.to_owned(), source: Box::new(source) })?;
-        verified.push(Verified {
-            name: name.to_owned(),
-            time: start.elapsed(),
-            instructions: program.info().ok().and_then(|info| info.verified_instruction_count()),
-        });
-    }
+    let start = Instant::now();
+    let verified = load_programs(&mut ebpf)?;
+    let programs_time = start.elapsed();
     fill_jumps(&mut ebpf)?;
-    Ok(Loaded { ebpf, verified, maps_time })
+    Ok(Loaded { ebpf, verified, maps_time, programs_time })
+}
+
+/// Threads that load programs at a time: the kernel verifies each on the CPU of who loads it.
+const LOADERS: usize = 4;
+
+fn load_programs(ebpf: &mut Ebpf) -> Result<Vec<Verified>, Error> {
+    let programs = Mutex::new(ebpf.programs_mut());
+    let work = || -> Result<Vec<Verified>, Error> {
+        let mut verified = Vec::new();
+        loop {
+            let next = programs.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((name, program)) = next else { return Ok(verified) };
+            let start = Instant::now();
+            load_program(program).map_err(|source| Error::Program {
+                name: name.to_owned(),
+                source: Box::new(source),
+            })?;
+            verified.push(Verified {
+                name: name.to_owned(),
+                time: start.elapsed(),
+                instructions: program
+                    .info()
+                    .ok()
+                    .and_then(|info| info.verified_instruction_count()),
+            });
+        }
+    };
+    let count = thread::available_parallelism().map_or(1, NonZero::get).min(LOADERS);
+    thread::scope(|scope| {
+        let loaders: Vec<_> = (0..count).map(|_| scope.spawn(work)).collect();
+        let mut verified = Vec::new();
+        for loader in loaders {
+            match loader.join() {
+                Ok(loaded) => verified.extend(loaded?),
+                Err(panic) => resume_unwind(panic),
+            }
+        }
+        Ok(verified)
+    })
 }
 
 /// The map of programs that others jump to.
