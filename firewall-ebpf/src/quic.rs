@@ -75,12 +75,25 @@ pub fn can_begin(skb: Skb, transport: u32) -> bool {
         return true;
     }
     let at = transport.wrapping_add(8);
-    match skb.read(at) {
+    match first_byte(skb, at).map_or_else(|| skb.read(at), |first| Some([first])) {
         Some([first]) if first >= 0xc0 => true,
         // Media streams (RTP) begin so too, and need not be looked at.
         Some([first]) if first >= 0x80 => matches!(quic::version(&skb, at), quic::V1 | quic::V2),
         _ => false,
     }
+}
+
+/// The byte at `at`, if it lies where it can be read without a helper.
+#[inline(always)]
+fn first_byte(skb: Skb, at: u32) -> Option<u8> {
+    // SAFETY: reading context members; both are packet pointers to the verifier.
+    let (data, end) = unsafe { ((*skb.0).data as usize, (*skb.0).data_end as usize) };
+    let at = data + (at as usize & 0x7f);
+    if at + 1 > end {
+        return None;
+    }
+    // SAFETY: the bounds were just compared.
+    Some(unsafe { *(at as *const u8) })
 }
 
 /// A packet of UDP that goes out.
