@@ -66,7 +66,6 @@ fn main() -> ExitCode {
 
 /// Whether everything is within its budget.
 fn run(arguments: &Arguments) -> Result<bool> {
-    common::pin_to_core()?;
     println!("{}\n", common::surroundings()?);
     let rounds: Vec<Round> = (0..arguments.rounds)
         .map(|_| round())
