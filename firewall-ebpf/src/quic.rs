@@ -171,7 +171,7 @@ extern "C" fn conclude(index: u32, came: u32) -> u32 {
 #[inline(always)]
 pub fn flow(scratch: &mut Scratch) -> Option<&'static mut Connection> {
     scratch.key.flow = 1;
-    scratch.key.cid = Cid { len: 0, _pad: 0, words: [0; 3] };
+    scratch.key.cid = Cid::EMPTY;
     // SAFETY: the entry is not freed while the program runs; what two CPUs write at a time are
     // words.
     CONNECTIONS.get_ptr_mut(&scratch.key).map(|flow| unsafe { &mut *flow })
@@ -434,7 +434,7 @@ fn shows(skb: Skb, long: &Long, end: u32) -> u32 {
 /// The connection ID of `len` bytes that the packet at `at` goes to.
 #[inline(always)]
 fn read_cid(skb: Skb, at: u32, len: u32) -> Option<Cid> {
-    Some(Cid::new(len, skb.read(at.wrapping_add(DCID))?))
+    Some(Cid::starting(len, skb.read(at.wrapping_add(DCID))?))
 }
 
 /// A datagram that came in: what connection ID the client is to use from now on, or that a client
@@ -471,7 +471,7 @@ fn source(skb: Skb, long: &Long) -> Option<Cid> {
     if len > quic::MAX_CID as u8 {
         return None;
     }
-    Some(Cid::new(u32::from(len), skb.read(long.scid.wrapping_add(1))?))
+    Some(Cid::starting(u32::from(len), skb.read(long.scid.wrapping_add(1))?))
 }
 
 /// Has it read whether a client sent the datagram at `at`: what a server answers is an Initial too,

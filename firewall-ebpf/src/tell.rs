@@ -30,10 +30,8 @@ use crate::{
 
 /// It could not be taken in.
 const NOT_TAKEN: u32 = 0;
-/// It was, and nothing is denied for it.
+/// It was.
 const TAKEN: u32 = 1;
-/// It was, and the connection is denied.
-const DENIED: u32 = 3;
 
 /// Takes in a [`Told`].
 #[inline(always)]
@@ -47,7 +45,7 @@ pub fn tell(ctx: &SkBuffContext) -> i32 {
         _ => NOT_TAKEN,
     };
     scratch::give_back(taken);
-    (forget(done) & 3) as i32
+    (forget(done) & 1) as i32
 }
 
 /// No kind of what is told.
@@ -137,7 +135,7 @@ extern "C" fn put(index: u32) -> u32 {
     }
     // What another connection of the flow may has no say in one that is denied before it began.
     if !passes && why == held::BACK {
-        return DENIED;
+        return TAKEN;
     }
     match flow {
         Some(flow) => {
@@ -156,14 +154,14 @@ extern "C" fn put(index: u32) -> u32 {
         None if passes && why == held::PASSED => {}
         None => keep_flow(scratch),
     }
-    if passes { TAKEN } else { DENIED }
+    TAKEN
 }
 
 /// Keeps the connection in scratch memory as what is known of the flow.
 #[inline(always)]
 fn keep_flow(scratch: &mut Scratch) {
     scratch.key.flow = 1;
-    scratch.key.cid = Cid { len: 0, _pad: 0, words: [0; 3] };
+    scratch.key.cid = Cid::EMPTY;
     if CONNECTIONS.insert(&scratch.key, &scratch.connection, 0).is_err() {
         count(Counter::NoName);
     }

@@ -12,3 +12,4 @@ pub mod policy;
 pub mod quic;
 pub mod remote;
 pub mod run;
+mod tls;

@@ -37,9 +37,22 @@ pub struct Cid {
 }
 
 impl Cid {
+    /// The ID of no bytes.
+    pub const EMPTY: Self = Self { len: 0, _pad: 0, words: [0; 3] };
+
+    /// `None` if it is longer than an ID can be.
+    pub fn new(id: &[u8]) -> Option<Self> {
+        if id.len() > MAX_CID {
+            return None;
+        }
+        let mut bytes = [0; 24];
+        bytes[..id.len()].copy_from_slice(id);
+        Some(Self::starting(id.len() as u32, bytes))
+    }
+
     /// The ID that is `len` bytes long and begins `bytes`; what follows it does not matter.
     #[inline(always)]
-    pub fn new(len: u32, bytes: [u8; 24]) -> Self {
+    pub fn starting(len: u32, bytes: [u8; 24]) -> Self {
         let mut words = [0; 3];
         for (index, word) in words.iter_mut().enumerate() {
             let at = 8 * index;
@@ -97,6 +110,13 @@ pub fn version(bytes: &(impl Bytes + ?Sized), at: u32) -> u32 {
     bytes.read(at.wrapping_add(1)).map_or(0, u32::from_be_bytes)
 }
 
+/// Of [`kind`], by the first byte of a packet of version 1 or 2 (RFC 9369 section 3.2).
+#[inline(always)]
+pub const fn kind_of(version: u32, first: u8) -> u32 {
+    let bits = (first >> 4) as u32;
+    (if version == V2 { bits.wrapping_sub(1) } else { bits }) & 3
+}
+
 /// Reads the start of the datagram at `at`.
 #[inline(always)]
 pub fn start(bytes: &(impl Bytes + ?Sized), at: u32) -> Start {
@@ -105,11 +125,9 @@ pub fn start(bytes: &(impl Bytes + ?Sized), at: u32) -> Start {
         return Start::Opaque;
     }
     let Some([_, _, _, _, _, dcid]) = bytes.read(at) else { return Start::Opaque };
-    let bits = u32::from(first >> 4 & 3);
-    let kind = match version(bytes, at) {
-        V1 => bits,
-        // RFC 9369 section 3.2.
-        V2 => bits.wrapping_sub(1) & 3,
+    let version = version(bytes, at);
+    let kind = match version {
+        V1 | V2 => kind_of(version, first),
         // There are servers that take a packet without the fixed bit (RFC 9287), and far more that
         // is no QUIC.
         _ if first & 0x40 == 0 => return Start::Opaque,
@@ -234,11 +252,13 @@ mod tests {
             *byte = index as u8 + 1;
         }
         for len in 0..=MAX_CID {
-            let cid = Cid::new(len as u32, bytes);
+            let cid = Cid::starting(len as u32, bytes);
             let mut short = [0; 24];
             short[..len].copy_from_slice(&bytes[..len]);
-            assert_eq!(cid, Cid::new(len as u32, short));
+            assert_eq!(cid, Cid::starting(len as u32, short));
+            assert_eq!(Cid::new(&bytes[..len]), Some(cid));
             assert_eq!(cid.to_bytes(), (short, len));
         }
+        assert_eq!(Cid::new(&bytes[..MAX_CID + 1]), None);
     }
 }

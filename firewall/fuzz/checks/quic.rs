@@ -30,7 +30,7 @@ pub fn packets(bytes: &[u8]) {
         let taken = one.take(flow, datagram, time);
         assert_eq!(told(&taken), told(&other.take(flow, datagram, time)));
         let after = one.counters();
-        assert!(taken.cid.as_bytes().len() <= 20);
+        assert!(taken.cid.len <= 20);
         match taken.found {
             Found::Malformed => assert_eq!(after.malformed, before.malformed + 1),
             Found::NoHello => assert_eq!(after, before),

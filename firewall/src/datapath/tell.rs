@@ -36,22 +36,12 @@ pub enum Error {
     Hold(#[source] io::Error),
 }
 
-/// What came of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// The kernel had no room for it, or no generation is in place.
-    NotTaken,
-    /// It was taken in.
-    Taken,
-    /// It was taken in, and the connection is denied.
-    Denied,
-}
-
 /// Tells the kernel programs what they cannot find out themselves.
 pub struct Teller {
     program: OwnedFd,
     reader: Array<MapData, u64>,
-    /// How often the kernel did not take in what it was told.
+    /// How often the kernel did not take in what it was told: it had no room, or no generation is in
+    /// place.
     pub not_taken: u64,
 }
 
@@ -86,21 +76,16 @@ impl Teller {
     }
 
     /// Tells it.
-    pub fn tell(&mut self, what: &Told) -> Answer {
+    pub fn tell(&mut self, what: &Told) {
         let mut frame = [0; ETHERNET + size_of::<Told>()];
         // SAFETY: integers without padding, by the sizes that `layout` asserts.
         let bytes = unsafe {
             std::slice::from_raw_parts((&raw const *what).cast::<u8>(), size_of::<Told>())
         };
         frame[ETHERNET..].copy_from_slice(bytes);
-        match sys::test_run(self.program.as_fd(), &frame, 1).map(|run| run.returned) {
-            Ok(1) => Answer::Taken,
-            Ok(3) => Answer::Denied,
-            _ => {
-                self.not_taken += 1;
-                Answer::NotTaken
-            }
-        }
+        let taken =
+            sys::test_run(self.program.as_fd(), &frame, 1).is_ok_and(|run| run.returned == 1);
+        self.not_taken += u64::from(!taken);
     }
 
     /// Tells where names lead. It counts for apps that know no name of the address.

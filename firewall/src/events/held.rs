@@ -9,10 +9,7 @@ use firewall_common::{
     event::{FlowEvent, HeldDatagram},
     layout::{Told, held, told},
     name::Text,
-    parse::{
-        payload::{answer, flags},
-        quic::Cid as KeptCid,
-    },
+    parse::payload::{answer, flags},
 };
 
 use crate::{
@@ -114,16 +111,7 @@ fn unreadable(flow: &Flow, cid: &Cid) -> Told {
 }
 
 fn of(flow: &Flow, cid: &Cid) -> Told {
-    let id = cid.as_bytes();
-    let mut bytes = [0; 24];
-    bytes[..id.len()].copy_from_slice(id);
-    Told {
-        why: flow.why,
-        app: flow.app,
-        cid: KeptCid::new(id.len() as u32, bytes),
-        event: flow.event,
-        ..nothing()
-    }
+    Told { why: flow.why, app: flow.app, cid: *cid, event: flow.event, ..nothing() }
 }
 
 #[cfg(test)]

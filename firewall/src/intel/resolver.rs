@@ -37,9 +37,10 @@ use hickory_resolver::{
         rr::{Name, Record, RecordType},
     },
 };
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use tokio::time::timeout;
 
+use crate::tls;
 use connection::Provider;
 
 /// How long an upstream may take for one kind of records.
@@ -270,17 +271,9 @@ fn one(upstream: &Upstream, tls: Option<&ClientConfig>) -> Result<Library<Provid
 
 /// TLS with the roots of the system.
 fn tls() -> Result<ClientConfig, Error> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    // One that makes no sense certifies nothing.
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        let reason = found.errors.first().map(|error| format!(": {error}")).unwrap_or_default();
-        return Err(Error::NoRoots { reason });
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
+    let roots = tls::system_roots().map_err(|errors| {
+        let reason = errors.first().map(|error| format!(": {error}")).unwrap_or_default();
+        Error::NoRoots { reason }
+    })?;
+    Ok(tls::client(roots)?)
 }

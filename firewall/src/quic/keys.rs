@@ -72,7 +72,8 @@ impl Keys {
             Version::V1 => V1,
             Version::V2 => V2,
         };
-        let initial = Salt::new(hkdf::HKDF_SHA256, &salt).extract(cid.as_bytes());
+        let (cid, len) = cid.to_bytes();
+        let initial = Salt::new(hkdf::HKDF_SHA256, &salt).extract(&cid[..len]);
         let client: Prk = expand(&initial, &[CLIENT], hkdf::HKDF_SHA256)?.into();
         let key: UnboundKey = expand(&client, &[key], &aead::AES_128_GCM)?.into();
         let mut nonce = [0; NONCE_LEN];

@@ -21,6 +21,7 @@ mod stream;
 use std::time::Duration;
 
 use firewall_common::name::Text;
+pub use firewall_common::parse::quic::Cid;
 pub use inspector::{Counters, Inspector};
 
 /// Whether a client begins a connection with a datagram: nobody can answer with one that its own
@@ -28,28 +29,6 @@ pub use inspector::{Counters, Inspector};
 pub fn is_of_client(datagram: &[u8]) -> bool {
     let found = Inspector::default().take((), datagram, Duration::ZERO).found;
     matches!(found, Found::More | Found::Hello(_))
-}
-
-/// A connection id.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Cid {
-    len: u8,
-    /// Zero behind the id.
-    bytes: [u8; packet::MAX_CID],
-}
-
-impl Cid {
-    /// `None` if it is longer than 20 bytes, as no connection id is.
-    pub fn new(id: &[u8]) -> Option<Self> {
-        let mut bytes = [0; packet::MAX_CID];
-        bytes.get_mut(..id.len())?.copy_from_slice(id);
-        Some(Self { len: u8::try_from(id.len()).ok()?, bytes })
-    }
-
-    /// The id.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
-    }
 }
 
 /// What a datagram was.

@@ -2,10 +2,9 @@
 
 use std::iter;
 
-use super::{Cid, Malformed, reader::Reader};
+use firewall_common::parse::quic::{V1, V2, kind, kind_of};
 
-/// Bytes of a connection id at most.
-pub(super) const MAX_CID: usize = 20;
+use super::{Cid, Malformed, reader::Reader};
 
 /// What stands in the first byte of every long header.
 const LONG_HEADER: u8 = 0x80;
@@ -22,8 +21,8 @@ pub(super) enum Version {
 impl Version {
     const fn of(number: u32) -> Option<Self> {
         match number {
-            1 => Some(Self::V1),
-            0x6b33_43cf => Some(Self::V2),
+            V1 => Some(Self::V1),
+            V2 => Some(Self::V2),
             _ => None,
         }
     }
@@ -34,24 +33,6 @@ impl Version {
             Self::V2 => Self::V1,
         }
     }
-
-    /// The type by two bits of the first byte (RFC 9000 section 17.2, RFC 9369 section 3.2).
-    const fn kind(self, first: u8) -> Kind {
-        const KINDS: [Kind; 4] = [Kind::Initial, Kind::EarlyData, Kind::Handshake, Kind::Retry];
-        let bits = (first >> 4) as usize;
-        KINDS[match self {
-            Self::V1 => bits & 3,
-            Self::V2 => bits.wrapping_sub(1) & 3,
-        }]
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Initial,
-    EarlyData,
-    Handshake,
-    Retry,
 }
 
 /// A packet with a long header that says how long it is.
@@ -111,14 +92,14 @@ fn cid(reader: &mut Reader<'_>) -> Result<Cid, Malformed> {
 fn packet<'a>(reader: &mut Reader<'a>) -> Result<Packet<'a>, Malformed> {
     let all = reader.0;
     let (first, version, destination) = header(reader)?;
+    let kind = kind_of(version, first);
     let version = Version::of(version).ok_or(Malformed)?;
-    let kind = version.kind(first);
     // Only servers send these.
-    if kind == Kind::Retry {
+    if kind == kind::RETRY {
         return Err(Malformed);
     }
     let _source = cid(reader)?;
-    let is_initial = kind == Kind::Initial;
+    let is_initial = kind == kind::INITIAL;
     if is_initial {
         let token = reader.number()?;
         reader.take(token)?;

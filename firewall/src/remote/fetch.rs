@@ -11,13 +11,13 @@ use reqwest::header::{
 };
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Response, StatusCode};
-use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::RootCertStore;
 use url::Url;
 
 use super::{Reason, Trouble, Validators};
 use crate::policy::diagnostic::printable;
 use crate::policy::source::LARGEST;
+use crate::tls;
 
 /// How many redirects are followed.
 const REDIRECTS: usize = 5;
@@ -84,13 +84,10 @@ impl Client {
     ///
     /// When there are no roots.
     pub fn new(limits: Limits) -> Result<Self, String> {
-        let found = rustls_native_certs::load_native_certs();
-        let mut roots = RootCertStore::empty();
-        let (usable, _) = roots.add_parsable_certificates(found.certs);
-        if usable == 0 {
-            let why: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
-            return Err(format!("there are no trusted root certificates: {}", why.join("; ")));
-        }
+        let roots = tls::system_roots().map_err(|errors| {
+            let why: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            format!("there are no trusted root certificates: {}", why.join("; "))
+        })?;
         Self::trusting(roots, limits)
     }
 
@@ -100,11 +97,7 @@ impl Client {
     ///
     /// When the TLS library or the HTTP library cannot be set up.
     pub fn trusting(roots: RootCertStore, limits: Limits) -> Result<Self, String> {
-        let tls = ClientConfig::builder_with_provider(ring::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls = tls::client(roots).map_err(|error| error.to_string())?;
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .https_only(true)

@@ -15,7 +15,9 @@ fn initial(version: u32) -> Initial {
 #[test]
 fn the_id_is_that_of_the_first_packet() {
     let cid = |datagram: &[u8]| {
-        Inspector::default().take(0, datagram, std::time::Duration::ZERO).cid.as_bytes().to_vec()
+        let taken = Inspector::default().take(0, datagram, std::time::Duration::ZERO);
+        let (bytes, len) = taken.cid.to_bytes();
+        bytes[..len].to_vec()
     };
     for len in [0, 1, 8, 20] {
         let id = &[7; 20][..len];
