@@ -14,16 +14,28 @@ pub struct Identity {
     pub executable: FileId,
     /// Inode number of the process's cgroup.
     pub cgroup: u64,
+    /// When the process started, in nanoseconds of the boot-time clock.
+    pub started: u64,
     /// Process (thread group) number; 0 if no process was ever seen.
     pub pid: u32,
-    /// User number.
+    /// User number, the real one.
     pub uid: u32,
-    /// The thread's name, NUL-padded.
-    pub comm: [u8; 16],
+    /// Group number, the real one.
+    pub gid: u32,
     /// Of [`app`]; 0 is unknown.
     pub kind: u32,
+    /// The thread's name, NUL-padded.
+    pub comm: [u8; 16],
+    /// Of [`identity`].
+    pub flags: u32,
     /// Zero.
     pub _pad: u32,
+}
+
+/// Bits of [`Identity::flags`].
+pub mod identity {
+    /// The process is in a user namespace of its own, where it can say of itself what it likes.
+    pub const OWN_NAMESPACE: u32 = 1;
 }
 
 /// Values of [`Identity::kind`].
@@ -79,8 +91,8 @@ pub struct FlowEvent {
 }
 
 const _: () = {
-    assert!(size_of::<Identity>() == 56);
-    assert!(size_of::<FlowEvent>() == 136);
+    assert!(size_of::<Identity>() == 88);
+    assert!(size_of::<FlowEvent>() == 168);
     assert!(core::mem::offset_of!(FlowEvent, identity) == 80);
 };
 
@@ -109,10 +121,10 @@ impl FlowEvent {
         let (generation, decision, count) = read!(*b, u32, u32, u32);
         let (via, confidence, encrypted_hello, _pad) = read!(*b, u8, u8, u8, u8);
         let name = u64::from_ne_bytes(take(b)?);
-        let (inode, device, pad) = read!(*b, u64, u32, u32);
-        let (cgroup, pid, uid) = read!(*b, u64, u32, u32);
+        let (inode, device, pad, dentry, mount) = read!(*b, u64, u32, u32, u64, u64);
+        let (cgroup, started, pid, uid, gid, kind) = read!(*b, u64, u64, u32, u32, u32, u32);
         let comm = take(b)?;
-        let (kind, identity_pad) = read!(*b, u32, u32);
+        let (flags, identity_pad) = read!(*b, u32, u32);
         Ok(Self {
             time,
             cookie,
@@ -133,12 +145,15 @@ impl FlowEvent {
             _pad,
             name,
             identity: Identity {
-                executable: FileId { inode, device, _pad: pad },
+                executable: FileId { inode, device, _pad: pad, dentry, mount },
                 cgroup,
+                started,
                 pid,
                 uid,
-                comm,
+                gid,
                 kind,
+                comm,
+                flags,
                 _pad: identity_pad,
             },
         })

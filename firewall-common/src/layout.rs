@@ -5,6 +5,7 @@
 //! adopted.
 
 use crate::{
+    app::Apps,
     evaluate::{NAMES, Named},
     event::{FlowEvent, Identity},
     flow::Address,
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// Version of everything that is pinned or crosses the ring buffer.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Generations that can be in the kernel at once: the running one and the one being built.
 pub const SLOTS: u32 = 2;
@@ -28,8 +29,12 @@ pub const INNER_MAP: u32 = 1 << 12;
 /// Size of the ring buffer in bytes.
 pub const RING_BYTES: u32 = 1 << 20;
 
-/// Executables whose path is kept, the least recently started out first.
-pub const MAX_EXECUTABLES: u32 = 2048;
+/// Executables whose path is kept, the least recently used out first.
+pub const MAX_EXECUTABLES: u32 = 4096;
+/// Cgroups whose path is kept, the least recently used out first.
+pub const MAX_CGROUPS: u32 = 4096;
+/// Processes whose script is kept, the least recently used out first.
+pub const MAX_SCRIPTS: u32 = 16384;
 
 /// Which generation decides: one word, so that it is read and written whole.
 #[repr(transparent)]
@@ -95,6 +100,8 @@ pub struct Header {
     pub flags: u32,
     /// Secrets of [`crate::name_table`]'s hash.
     pub name_keys: crate::name_table::Keys,
+    /// How to find the class of an app.
+    pub apps: Apps,
     /// Cookie of the network namespace that the resolvers are in. In another, an app can answer from
     /// their addresses itself.
     pub netns: u64,
@@ -186,6 +193,10 @@ pub struct SocketState {
     pub held: u64,
     /// What the destination is known by.
     pub known: Known,
+    /// The generation that `class` is of; 0 before the first.
+    pub classed: u32,
+    /// The class of the app, see [`crate::app`].
+    pub class: u32,
     /// Who made or last connected the socket.
     pub identity: Identity,
 }
@@ -472,12 +483,14 @@ pub struct NameText {
     pub chain: [u64; CHAIN],
 }
 
-/// Length of one directory or file name that is kept of an executable's path.
-pub const NAME_BYTES: usize = 64;
-/// Directories and the file name that are kept of an executable's path, the last ones.
-pub const PATH_NAMES: usize = 16;
+/// Bytes of a path that are kept; a longer one is none.
+pub const PATH_BYTES: usize = 512;
 
-/// An executable, by the file and not by a name that could be a link.
+/// An executable, by the file and the way to it and not by a name that could be a link.
+///
+/// Two files can have the same numbers, as in two subvolumes of btrfs, and one file two paths, by hard
+/// links or mounts. So the places of the directory entry and of the mount in the kernel's memory are
+/// part of it: as long as a process runs the file, nothing else has them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FileId {
@@ -487,18 +500,47 @@ pub struct FileId {
     pub device: u32,
     /// Zero.
     pub _pad: u32,
+    /// Where the directory entry is, as a number.
+    pub dentry: u64,
+    /// Where the mount is, as a number.
+    pub mount: u64,
 }
 
-/// The path of an executable, taken at exec: names from the file up to the root.
+/// A path, and what rules know of it.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct ExecutablePath {
-    /// NUL-terminated, the file's own name first.
-    pub names: [[u8; NAME_BYTES]; PATH_NAMES],
-    /// How many of `names` are filled.
-    pub depth: u32,
-    /// 1 if the walk reached the root.
-    pub complete: u32,
+pub struct PathText {
+    /// The generation that `number` is of.
+    pub generation: u32,
+    /// As [`crate::app::path`] has it.
+    pub number: u32,
+    /// Of [`path`].
+    pub flags: u32,
+    /// Where the path begins in `text`; it ends where `text` does.
+    pub start: u32,
+    /// The path, at the end.
+    pub text: [u8; PATH_BYTES],
+}
+
+/// Bits of [`PathText::flags`].
+pub mod path {
+    /// Nobody but root could have arranged the mounts that the path goes through, and it starts at the
+    /// root that this machine has.
+    pub const TRUSTED: u32 = 1;
+    /// Of a cgroup: it is gone.
+    pub const GONE: u32 = 2;
+}
+
+/// A process: numbers are given to others when it is gone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ProcessKey {
+    /// Its number.
+    pub pid: u32,
+    /// Zero.
+    pub _pad: u32,
+    /// When it started, in nanoseconds of the boot-time clock.
+    pub started: u64,
 }
 
 /// Member offsets of kernel structures, in bytes, from the running kernel's BTF.
@@ -607,13 +649,14 @@ counters! {
 }
 
 const _: () = {
-    assert!(size_of::<Header>() == 64 + 16 + 8 + 2 * DNS_PORTS + 24 * RESOLVERS);
+    assert!(size_of::<Header>() == 64 + 16 + 64 + 8 + 2 * DNS_PORTS + 24 * RESOLVERS);
     assert!(size_of::<Resolver>() == 24);
-    assert!(size_of::<SocketState>() == 112 + size_of::<Identity>());
-    assert!(core::mem::offset_of!(SocketState, identity) == 112);
-    assert!(size_of::<ExecutablePath>() == NAME_BYTES * PATH_NAMES + 8);
+    assert!(size_of::<SocketState>() == 120 + size_of::<Identity>());
+    assert!(core::mem::offset_of!(SocketState, identity) == 120);
+    assert!(size_of::<PathText>() == 16 + PATH_BYTES);
+    assert!(size_of::<ProcessKey>() == 16);
     assert!(size_of::<Offsets>() == 64);
-    assert!(size_of::<FileId>() == 16);
+    assert!(size_of::<FileId>() == 32);
     assert!(size_of::<Answer>() == 32);
     assert!(size_of::<Answers>() == 32 * NAMES + 16);
     assert!(size_of::<AnswerKey>() == 24);
@@ -622,6 +665,6 @@ const _: () = {
     assert!(size_of::<NameText>() == size_of::<Text>() + 8 * CHAIN);
     assert!(size_of::<ConnectionKey>() == 64);
     assert!(size_of::<Connection>() == 48);
-    assert!(size_of::<Held>() == 136 + 16 + MAX_DATAGRAM);
-    assert!(size_of::<Told>() == 32 + 32 + 136 + size_of::<Text>());
+    assert!(size_of::<Held>() == 168 + 16 + MAX_DATAGRAM);
+    assert!(size_of::<Told>() == 32 + 32 + 168 + size_of::<Text>());
 };
