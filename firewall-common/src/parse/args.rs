@@ -65,6 +65,9 @@ pub fn interpreter(name: &[u8; 16]) -> u32 {
 }
 
 /// What is known of the arguments of an interpreter.
+///
+/// In the kernel its place is the memory of a map: on the stack the verifier follows every value
+/// that it can have through the loop, a hundred times as much.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Args {
