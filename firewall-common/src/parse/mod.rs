@@ -1,5 +1,6 @@
-//! Parsers of what packets carry, over any source of bytes.
+//! Parsers of what packets carry, over any source of bytes, and of the arguments of processes.
 
+pub mod args;
 pub mod dns;
 mod http;
 pub mod ip;
