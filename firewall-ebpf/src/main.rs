@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use firewall_common::verdict::Hook;
 use firewall_ebpf::{
-    answers, connect, egress as packet, exec, inspect, quic as datagram, socket, sockopt,
+    answers, connect, egress as packet, exec, inspect, open, quic as datagram, socket, sockopt,
     tell as told,
 };
 
@@ -105,5 +105,15 @@ pub fn tcp_event(ctx: SockOpsContext) -> u32 {
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn exec_path(ctx: RawTracePointContext) -> i32 {
     exec::executed(&ctx);
+    0
+}
+
+/// Run by hand: every open file of every process.
+// aya has no macro for iterators.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+pub fn open_files(ctx: *mut open::Visit) -> i32 {
+    // SAFETY: the kernel gives a pointer to it.
+    open::visit(unsafe { &*ctx });
     0
 }
