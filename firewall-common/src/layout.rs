@@ -746,7 +746,7 @@ pub struct Listener {
 }
 
 /// Listeners that are known at a time.
-pub const MAX_LISTENERS: u32 = 1 << 14;
+pub const MAX_LISTENERS: u32 = 1 << 12;
 
 /// Deepest level of a cgroup that is followed; systemd's user sessions go down to about ten.
 pub const MAX_LEVELS: u32 = 32;

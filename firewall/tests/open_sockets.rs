@@ -250,6 +250,46 @@ fn they_are_charged_to_who_has_them_and_end_where_they_are_denied() {
     assert!(events.iter().all(|event| event.identity.pid == pid), "{events:#?}");
 }
 
+/// What was sent before anybody looked is charged to nobody; from then on it is charged.
+#[test]
+fn one_that_sends_before_it_is_found_is_charged_from_then_on() {
+    if !require_kernel() {
+        return;
+    }
+    let Some(mut loaded) = loaded::loaded(OBJECT, "sockets of nobody") else { return };
+    let mut stage = Stage::new(&[FREE]);
+    let _udp = stage.net.listen_udp(&["[::]:81"]);
+    let second = stage.file("second");
+    let lines = [
+        format!("open a udp {FREE}:81"),
+        stage.wait(),
+        "say a".to_owned(),
+        format!("wait-for {}", second.display()),
+        "say a".to_owned(),
+        // What has been counted as a repeat is told.
+        "close a".to_owned(),
+    ];
+    let pid = stage.start(&lines);
+    stage.wait_for(1);
+    let events_map = loaded.ebpf.take_map("EVENTS").expect("the events");
+    let mut ring = RingBuf::try_from(events_map).expect("a ring buffer");
+    apply(&mut loaded.ebpf, &generation(&["212.27.48.0/24"])).expect("applying");
+    let _attached = stage.attach(&loaded);
+    stage.go_on();
+    stage.wait_for(3);
+    assert_eq!(stage.errno("say a"), libc::EPERM);
+    let before = events(&mut ring);
+    assert_eq!((before.len(), before[0].identity.kind), (1, 0), "{before:#?}");
+    let open = stage.adopt(&mut loaded);
+    let found = find(&open, FREE, 81, UDP);
+    assert_eq!((found.cookie, found.identity.pid), (before[0].cookie, pid));
+    assert_eq!(found.identity.kind, app::PROCESS);
+    File::create(second).expect("a file");
+    stage.wait_for(lines.len());
+    let after = events(&mut ring);
+    assert!(!after.is_empty() && after.iter().all(|e| e.identity.pid == pid), "{after:#?}");
+}
+
 /// An accepted connection looks like one of the app's own, but for the listener at its port.
 #[test]
 fn connections_from_outside_are_told_from_own_ones() {
@@ -260,11 +300,12 @@ fn connections_from_outside_are_told_from_own_ones() {
     let mut stage = Stage::new(&[FREE]);
     let _tcp = stage.net.listen_tcp(&["[::]:80"]);
     let lines = [
-        // The accepted one gets a lower descriptor than a listener: it is found first.
+        // An accepted one gets its descriptor, and so is found before its listener.
         format!("open first tcp {FREE}:80"),
         "listen any [::]:9000".to_owned(),
         format!("listen one {CLIENT_V4}:9001"),
         "listen loopback 127.0.0.1:9002".to_owned(),
+        "close first".to_owned(),
         "take in-any any".to_owned(),
         "take in-one one".to_owned(),
         // At the port of a listener, but at another address.
@@ -280,7 +321,7 @@ fn connections_from_outside_are_told_from_own_ones() {
         let peer = stage.net.in_server(|| TcpStream::connect((CLIENT_V4, port)));
         peer.expect("a connection to the app")
     });
-    stage.wait_for(7);
+    stage.wait_for(8);
     let generation = generation(&["0.0.0.0/0", "::/0"]);
     apply(&mut loaded.ebpf, &generation).expect("applying");
     let open = stage.adopt(&mut loaded);
@@ -292,12 +333,10 @@ fn connections_from_outside_are_told_from_own_ones() {
     for (port, inbound) in [(9000, 1), (9001, 1), (9002, 0)] {
         assert_eq!(accepted(port).inbound, inbound, "{port}: {open:#?}");
     }
-    assert_eq!(open.len(), 7, "{open:#?}");
+    assert_eq!(open.len(), 6, "{open:#?}");
     let doomed = denied(&open, &generation).expect("sound tables");
-    assert_eq!(doomed.len(), 2, "the connections of the app's own: {doomed:#?}");
-    assert!(doomed.contains(&accepted(9002)));
-    let mut destroyer = Destroyer::default();
-    assert!(doomed.iter().all(|socket| destroyer.end(socket)));
+    assert_eq!(doomed, [accepted(9002)], "the connection of the app's own");
+    assert!(Destroyer::default().end(doomed[0]));
     stage.go_on();
     stage.wait_for(lines.len());
     for peer in &mut peers {

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::{OBJECT, btf, load};
+use super::{OBJECT, btf, load, sockets};
 use crate::cgroup::{Hierarchy, mounted};
 
 /// What was found of a feature.
@@ -133,20 +133,32 @@ fn cgroups() -> Feature {
 
 fn programs() -> Vec<Feature> {
     const NAME: &str = "the kernel programs load";
+    const OPEN: &str = "sockets that are open already";
     if permission().is_err() {
-        let detail = "not tried without permission".to_owned();
-        return vec![Feature { name: NAME, state: State::Unknown, detail, required: true }];
+        let untried = |name, required| Feature {
+            name,
+            state: State::Unknown,
+            detail: "not tried without permission".to_owned(),
+            required,
+        };
+        return vec![untried(NAME, true), untried(OPEN, false)];
     }
-    let found = load::load(OBJECT, 0).map(|loaded| {
-        let instructions: u32 = loaded.verified.iter().filter_map(|one| one.instructions).sum();
-        let time: std::time::Duration = loaded.verified.iter().map(|one| one.time).sum();
-        format!(
-            "{} programs, {instructions} instructions verified in {} ms",
-            loaded.verified.len(),
-            time.as_millis()
-        )
-    });
-    vec![feature(NAME, true, found.map_err(|error| error.to_string()))]
+    let mut loaded = match load::load(OBJECT, 0) {
+        Ok(loaded) => loaded,
+        Err(error) => return vec![feature(NAME, true, Err(error.to_string()))],
+    };
+    let instructions: u32 = loaded.verified.iter().filter_map(|one| one.instructions).sum();
+    let time: std::time::Duration = loaded.verified.iter().map(|one| one.time).sum();
+    let detail = format!(
+        "{} programs, {instructions} instructions verified in {} ms",
+        loaded.verified.len(),
+        time.as_millis()
+    );
+    let open = sockets::load(&mut loaded).map(|()| "can be charged to who has them".to_owned());
+    vec![
+        feature(NAME, true, Ok(detail)),
+        feature(OPEN, false, open.map_err(|error| error.to_string())),
+    ]
 }
 
 fn bpf_file_system() -> Feature {

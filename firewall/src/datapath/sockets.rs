@@ -65,6 +65,7 @@ unsafe impl aya::Pod for Plain {}
 
 /// Charges every open socket to who has it open, and tells which there are, each once.
 pub fn adopt(loaded: &mut Loaded) -> Result<Vec<OpenSocket>, Error> {
+    load(loaded)?;
     forget_listeners(loaded)?;
     // The first time all listeners become known, by which the second tells who was called.
     visit(loaded)?;
@@ -108,13 +109,23 @@ fn forget_listeners(loaded: &mut Loaded) -> Result<(), Error> {
     Ok(())
 }
 
-/// Runs the program over all open files, and returns what it said.
-fn visit(loaded: &mut Loaded) -> Result<Vec<u8>, Error> {
-    let program = loaded.ebpf.program_mut(PROGRAM).ok_or(load::Error::Missing(PROGRAM))?;
-    let program: &mut Iter = program.try_into()?;
+/// Loads the program, which only those need who ask: it takes all of the kernel's types.
+pub fn load(loaded: &mut Loaded) -> Result<(), Error> {
+    let program = program(loaded)?;
     if program.fd().is_err() {
         program.load("task_file", &Btf::from_sys_fs()?)?;
     }
+    Ok(())
+}
+
+fn program(loaded: &mut Loaded) -> Result<&mut Iter, Error> {
+    let program = loaded.ebpf.program_mut(PROGRAM).ok_or(load::Error::Missing(PROGRAM))?;
+    Ok(program.try_into()?)
+}
+
+/// Runs the program over all open files, and returns what it said.
+fn visit(loaded: &mut Loaded) -> Result<Vec<u8>, Error> {
+    let program = program(loaded)?;
     let link = program.attach()?;
     let mut bytes = Vec::new();
     program.take_link(link)?.into_file()?.read_to_end(&mut bytes)?;

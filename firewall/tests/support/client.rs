@@ -223,6 +223,10 @@ impl Client {
                 self.open.insert((*name).to_owned(), unsafe { OwnedFd::from_raw_fd(fd) });
                 Ok(())
             }
+            ["close", name] => {
+                self.open.remove(*name);
+                Ok(())
+            }
             ["say", name] => send_to(&self.open[*name], b"hello", 0, None),
             ["say-until-ended", name] => say_until_ended(&self.open[*name]),
             ["wait-for", path] => {
