@@ -444,6 +444,8 @@ pub mod told {
     pub const AHEAD: u32 = 2;
     /// A client out there began a connection.
     pub const INBOUND: u32 = 3;
+    /// The root directory of who tells is that of the machine.
+    pub const ROOT: u32 = 4;
 }
 
 /// What user space tells the kernel: the packet that a program is run on by hand.

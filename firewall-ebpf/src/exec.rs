@@ -15,7 +15,7 @@ use crate::{
     identity,
     maps::{SCOPE, count},
     process::keep_executable,
-    scratch,
+    scratch, script,
 };
 
 /// After a successful `execve`.
@@ -42,7 +42,9 @@ fn keep(index: u32) -> Option<()> {
     let scratch = scratch::get(index)?;
     // SAFETY: the helper has no preconditions.
     identity::of_task(unsafe { bpf_get_current_task() }, &mut scratch.process.identity)?;
-    keep_executable(index)
+    let kept = keep_executable(index);
+    script::keep(index);
+    kept
 }
 
 /// Whether the current process is in the cgroup or below it.

@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use firewall_common::verdict::Hook;
 use firewall_ebpf::{
-    answers, connect, egress as packet, exec, inspect, quic as datagram, socket, sockopt,
+    answers, connect, egress as packet, exec, inspect, quic as datagram, script, socket, sockopt,
     tell as told,
 };
 
@@ -105,5 +105,12 @@ pub fn tcp_event(ctx: SockOpsContext) -> u32 {
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn exec_path(ctx: RawTracePointContext) -> i32 {
     exec::executed(&ctx);
+    0
+}
+
+/// A process or thread was made.
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+pub fn fork(ctx: RawTracePointContext) -> i32 {
+    script::forked(&ctx);
     0
 }

@@ -14,9 +14,9 @@ use firewall_common::{
 
 use crate::{
     identity::{self, executable},
-    maps::{CGROUPS, EXECUTABLES, PROCESSES, count},
+    maps::{CGROUPS, EXECUTABLES, PROCESSES, SCRIPTS, count},
     path::{path_of_cgroup, path_of_file},
-    scratch,
+    scratch, script,
 };
 
 /// Charges a socket to who is current.
@@ -86,6 +86,11 @@ fn look_at(index: u32) -> Option<()> {
     if EXECUTABLES.get_ptr(&identity.executable).is_none() {
         keep_executable(index);
     }
+    if SCRIPTS.get_ptr(&key).is_none() {
+        script::keep(index);
+    }
+    let scratch = scratch::get(index)?;
+    let identity = &scratch.process.identity;
     if CGROUPS.get_ptr(&identity.cgroup).is_none()
         && let Some(node) = identity::cgroup_node(task)
         && path_of_cgroup(index, node) != 0
