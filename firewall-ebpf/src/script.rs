@@ -22,12 +22,16 @@ use crate::{
     scratch,
 };
 
-/// Keeps the script of the current process, which stands in scratch memory, if it is an interpreter.
+/// Keeps the script of the current process, which stands in scratch memory, if it is an interpreter. What
+/// it ran before it executed its file is forgotten.
 #[inline(always)]
 pub fn keep(index: u32) {
     let Some(scratch) = scratch::get(index) else { return };
-    let interpreter = interpreter_of(scratch.process.identity.executable.dentry);
+    let identity = &scratch.process.identity;
+    let key = ProcessKey { pid: identity.pid, _pad: 0, started: identity.started };
+    let interpreter = interpreter_of(identity.executable.dentry);
     if interpreter == 0 {
+        let _ = SCRIPTS.remove(&key);
         return;
     }
     let found = find(index, interpreter) != 0;
@@ -36,8 +40,6 @@ pub fn keep(index: u32) {
         scratch.path.start = PATH_BYTES as u32;
     }
     scratch.path.numbered = 0;
-    let identity = &scratch.process.identity;
-    let key = ProcessKey { pid: identity.pid, _pad: 0, started: identity.started };
     if SCRIPTS.insert(&key, &scratch.path, 0).is_err() {
         count(Counter::NoPath);
     }
