@@ -94,12 +94,12 @@ pub struct Header {
     /// The first block of the name rows, by (app class × name class × address group × trust). The
     /// leaf 0 of a row says that no rule matches by name.
     pub name_rows: u32,
-    /// The leaf of a question for a name that no rule speaks of.
-    pub question: u32,
     /// The errno of a denied `connect` or `sendmsg`, negative.
     pub errno: i32,
     /// Of [`flags`].
     pub flags: u32,
+    /// Zero.
+    pub _pad: u32,
     /// Secrets of [`crate::name_table`]'s hash.
     pub name_keys: crate::name_table::Keys,
     /// How to find the class of an app.
@@ -444,6 +444,8 @@ pub mod told {
     pub const AHEAD: u32 = 2;
     /// A client out there began a connection.
     pub const INBOUND: u32 = 3;
+    /// The root directory of who tells is that of the machine.
+    pub const ROOT: u32 = 4;
 }
 
 /// What user space tells the kernel: the packet that a program is run on by hand.

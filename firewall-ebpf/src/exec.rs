@@ -15,7 +15,7 @@ use crate::{
     identity,
     maps::{SCOPE, count},
     process::keep_executable,
-    scratch,
+    scratch, script,
 };
 
 /// After a successful `execve`.
@@ -43,7 +43,9 @@ fn keep(index: u32) -> Option<()> {
     // SAFETY: the helper has no preconditions.
     let task = unsafe { bpf_get_current_task() };
     identity::of_task(task, &mut scratch.process.identity)?;
-    keep_executable(index, task)
+    let kept = keep_executable(index, task);
+    script::keep(index);
+    kept
 }
 
 /// Whether the current process is in the cgroup or below it.

@@ -38,6 +38,7 @@ pub mod process;
 pub mod quic;
 pub mod repeat;
 pub mod scratch;
+pub mod script;
 pub mod socket;
 pub mod sockopt;
 pub mod stream;

@@ -18,6 +18,7 @@ use firewall_common::{
     },
     name_table::Suffixes,
     parse::{
+        args::Args,
         dns::{MESSAGE, NameReader},
         quic::Cid,
     },
@@ -210,6 +211,8 @@ pub struct Scratch {
     pub path: PathText,
     /// How far that has come.
     pub walk: Walk,
+    /// What was read of arguments.
+    pub args: Args,
     /// Where a packet of QUIC goes.
     pub cid: Cid,
     /// The connection that is looked up.

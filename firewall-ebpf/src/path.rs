@@ -39,27 +39,37 @@ pub extern "C" fn path_of_file(index: u32, file: u64) -> u32 {
     else {
         return 0;
     };
-    walk(index, dentry, mount)
-}
-
-/// The path of a directory entry in a mount.
-#[inline(always)]
-pub fn walk(index: u32, dentry: u64, mount: u64) -> u32 {
-    go(index, dentry, mount, ascend)
+    begin(index);
+    climb(index, dentry, mount)
 }
 
 /// The path of a cgroup by its node: 1 if it has one.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn path_of_cgroup(index: u32, node: u64) -> u32 {
+    begin(index);
     go(index, node, 0, ascend_nodes)
+}
+
+#[inline(always)]
+fn begin(index: u32) {
+    if let Some(scratch) = scratch::get(index) {
+        scratch.walk.at = PATH_BYTES as u32;
+    }
+}
+
+/// Puts the path of a directory entry in a mount before what is there: 1 if it has one.
+#[inline(always)]
+pub fn climb(index: u32, dentry: u64, mount: u64) -> u32 {
+    go(index, dentry, mount, ascend)
 }
 
 #[inline(always)]
 fn go(index: u32, next: u64, mount: u64, step: extern "C" fn(u32, &mut u32) -> i64) -> u32 {
     let Some(scratch) = scratch::get(index) else { return 0 };
-    scratch.walk =
-        Walk { next, mount, found: found::NOTHING, at: PATH_BYTES as u32, cell: 0, _pad: 0 };
+    scratch.walk.next = next;
+    scratch.walk.mount = mount;
+    scratch.walk.found = found::NOTHING;
     scratch.path.numbered = 0;
     scratch.path.flags = 0;
     let mut index = index;
@@ -156,25 +166,28 @@ fn up_nodes(scratch: &mut Scratch) -> Option<i64> {
 /// `NAME_MAX`
 const MAX_NAME: u32 = 255;
 
-/// Puts a name and a slash before what is there.
+/// Puts a name and a slash before it before what is there; of a name that begins with one, no other.
 #[inline(always)]
-fn put(scratch: &mut Scratch, name: u64, len: u32) -> Option<()> {
+pub fn put(scratch: &mut Scratch, name: u64, len: u32) -> Option<()> {
     let mut len = forget(len);
     let at = forget(scratch.walk.at);
-    if len == 0 || len > MAX_NAME || at > PATH_BYTES as u32 || at <= len {
+    if len == 0 || at > PATH_BYTES as u32 || at <= len {
         return None;
     }
     let mut to = at.wrapping_sub(len);
     scratch.walk.at = to;
     // SAFETY: keeps the bounds in one register each, where the verifier sees them.
-    unsafe { asm!("{n} &= 255", "{a} &= 511", n = inout(reg) len, a = inout(reg) to) };
+    unsafe { asm!("{n} &= 511", "{a} &= 511", n = inout(reg) len, a = inout(reg) to) };
     let room = (&raw mut scratch.path.text).cast::<u8>();
-    // SAFETY: what lies behind the text in scratch memory is longer than a name; the helper copies and
+    // SAFETY: what lies behind the text in scratch memory is longer than that; the helper copies and
     // checks the source.
     let result =
         unsafe { bpf_probe_read_kernel(room.add(to as usize).cast(), len, name as *const _) };
     if result != 0 {
         return None;
+    }
+    if scratch.path.text.get(forget(scratch.walk.at) as usize) == Some(&b'/') {
+        return Some(());
     }
     slash(scratch)
 }

@@ -4,7 +4,7 @@
 //! So verdicts are reached here, with the tables of the running generation, and by one matcher.
 
 use aya_ebpf::{
-    helpers::generated::{bpf_ktime_get_boot_ns, bpf_skb_load_bytes},
+    helpers::generated::{bpf_get_current_task, bpf_ktime_get_boot_ns, bpf_skb_load_bytes},
     programs::SkBuffContext,
 };
 use firewall_common::{
@@ -18,10 +18,11 @@ use firewall_common::{
 };
 
 use crate::{
-    answers, app,
+    answers, app, identity,
     inspect::{self, JUDGED},
-    maps::{CONNECTIONS, EVENTS, HEADERS, Led, Scratch, count},
+    maps::{CONNECTIONS, EVENTS, HEADERS, Led, ROOT, Scratch, count},
     names::{self, NO_DNS, which},
+    offset,
     packet::Skb,
     policy,
     quic::{self, NO_CONNECTION},
@@ -42,10 +43,26 @@ pub fn tell(ctx: &SkBuffContext) -> i32 {
         told::VERIFIED => verified(taken.index),
         told::AHEAD => ahead(taken.index),
         told::INBOUND => inbound(taken.index),
+        told::ROOT => root(),
         _ => NOT_TAKEN,
     };
     scratch::give_back(taken);
     (forget(done) & 1) as i32
+}
+
+/// Notes the root directory of who tells.
+#[inline(always)]
+fn root() -> u32 {
+    // SAFETY: the helper has no preconditions.
+    let fs = identity::member(unsafe { bpf_get_current_task() }, offset!(task_fs));
+    match (fs.and_then(|fs| identity::member::<u64>(fs, offset!(fs_root))), ROOT.get_ptr_mut(0)) {
+        (Some(root), Some(to)) => {
+            // SAFETY: the pointer is valid as long as the map.
+            unsafe { to.write_volatile(root) };
+            TAKEN
+        }
+        _ => NOT_TAKEN,
+    }
 }
 
 /// No kind of what is told.
@@ -54,17 +71,20 @@ const NOTHING: u32 = u32::MAX;
 /// Puts into scratch memory what is told: its kind, or [`NOTHING`].
 #[inline(always)]
 fn read(index: u32, skb: Skb) -> u32 {
-    let active = policy::active();
     let Some(scratch) = scratch::get(index) else { return NOTHING };
-    if policy::header(active).is_none() {
-        return NOTHING;
-    }
     // SAFETY: the helper writes as many bytes as there are, or fails.
     let result = unsafe {
         let to = (&raw mut scratch.tells).cast();
         bpf_skb_load_bytes(skb.context(), 0, to, size_of::<Told>() as u32)
     };
     if result != 0 {
+        return NOTHING;
+    }
+    if scratch.tells.kind == told::ROOT {
+        return told::ROOT;
+    }
+    let active = policy::active();
+    if policy::header(active).is_none() {
         return NOTHING;
     }
     scratch.slot = active.slot();

@@ -26,7 +26,7 @@ use firewall::{
         sockets::{adopt, denied},
     },
     policy::{
-        Action, Destinations, Mode, Policy, Rule,
+        Action, Apps, Destinations, Mode, Policy, Rule,
         compile::{Facts, Generation, Settings, compile},
     },
 };
@@ -120,13 +120,19 @@ impl Drop for Stage {
 fn generation(networks: &[&str]) -> Generation {
     let networks = networks.iter().map(|text| text.parse().expect("a network")).collect();
     let to = Destinations { networks, ..Destinations::default() };
-    let rule =
-        Rule { name: "those".to_owned(), action: Action::Drop, to: Some(to), ports: Vec::new() };
+    let rule = Rule {
+        name: "those".to_owned(),
+        action: Action::Drop,
+        apps: Apps::default(),
+        to: Some(to),
+        ports: Vec::new(),
+    };
     let policy = Policy {
         name: "test".to_owned(),
         description: String::new(),
         mode: Mode::Enforce,
         priority: 100,
+        apps: Apps::default(),
         default: None,
         rules: vec![rule],
     };
@@ -207,7 +213,7 @@ fn they_are_charged_to_who_has_them_and_end_where_they_are_denied() {
     let _attached = stage.attach(&loaded);
     assert_eq!(stage.adopt(&mut loaded), open, "nobody is charged anew");
 
-    let doomed = denied(&open, &generation).expect("sound tables");
+    let doomed = denied(&open, &generation, |_| 0).expect("sound tables");
     let found: Vec<_> = [
         (BAIDU, 80, TCP),
         (ALIDNS, 80, TCP),
@@ -334,7 +340,7 @@ fn connections_from_outside_are_told_from_own_ones() {
         assert_eq!(accepted(port).inbound, inbound, "{port}: {open:#?}");
     }
     assert_eq!(open.len(), 6, "{open:#?}");
-    let doomed = denied(&open, &generation).expect("sound tables");
+    let doomed = denied(&open, &generation, |_| 0).expect("sound tables");
     assert_eq!(doomed, [accepted(9002)], "the connection of the app's own");
     assert!(Destroyer::default().end(doomed[0]));
     stage.go_on();

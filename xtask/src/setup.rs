@@ -22,6 +22,7 @@ const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("dnsmasq", "dnsmasq-base"),
     ("ip", "iproute2"),
+    ("mkfs.btrfs", "btrfs-progs"),
     ("openssl", "openssl"),
     ("ping", "iputils-ping"),
     ("unbound", UNBOUND),

@@ -4,12 +4,13 @@
 //! takes out of it when no descriptor and no pin of the map is left, so that is held and pinned too.
 
 use std::{
+    ffi::CStr,
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
 };
 
-use super::{load, load::Loaded, sys};
+use super::{load, load::Loaded, sys, tell};
 
 /// A program and where in a cgroup it goes.
 struct Hook {
@@ -34,12 +35,19 @@ const HOOKS: [Hook; 10] = [
     Hook { program: "sock_release", attach_type: 34 },
 ];
 
+/// Programs that follow processes.
+const TRACEPOINTS: [(&str, &CStr); 2] =
+    [("exec_path", c"sched_process_exec"), ("fork", c"sched_process_fork")];
+
 /// Why the programs are not attached.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The object lacks a program.
     #[error(transparent)]
     Load(#[from] load::Error),
+    /// The kernel was not told where the root directory is.
+    #[error(transparent)]
+    Tell(#[from] tell::Error),
     /// The kernel refused a link.
     #[error("cannot attach `{program}`: {source}")]
     Attach {
@@ -69,8 +77,9 @@ pub struct Attached {
     held: Vec<(&'static str, OwnedFd)>,
 }
 
-/// Attaches every program to `cgroup` and the one that follows execs.
+/// Attaches every program to `cgroup` and those that follow processes.
 pub fn attach(loaded: &Loaded, cgroup: BorrowedFd<'_>) -> Result<Attached, Error> {
+    tell::own_root(loaded)?;
     let jumps = loaded.jumps()?.try_clone_to_owned().map_err(Error::Hold)?;
     let mut held = vec![(load::JUMPS, jumps)];
     for Hook { program, attach_type } in HOOKS {
@@ -78,10 +87,11 @@ pub fn attach(loaded: &Loaded, cgroup: BorrowedFd<'_>) -> Result<Attached, Error
             .map_err(|source| Error::Attach { program, source })?;
         held.push((program, link));
     }
-    let program = "exec_path";
-    let link = sys::open_raw_tracepoint(loaded.program(program)?, c"sched_process_exec")
-        .map_err(|source| Error::Attach { program, source })?;
-    held.push((program, link));
+    for (program, tracepoint) in TRACEPOINTS {
+        let link = sys::open_raw_tracepoint(loaded.program(program)?, tracepoint)
+            .map_err(|source| Error::Attach { program, source })?;
+        held.push((program, link));
+    }
     Ok(Attached { held })
 }
 

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::IpAddr,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
@@ -34,6 +34,9 @@ pub enum Error {
     /// The program cannot be held.
     #[error("cannot hold the program `tell`: {0}")]
     Hold(#[source] io::Error),
+    /// It does not find the root directory.
+    #[error("cannot tell the kernel where the root directory is: {0}")]
+    Root(#[source] io::Error),
 }
 
 /// Tells the kernel programs what they cannot find out themselves.
@@ -77,14 +80,7 @@ impl Teller {
 
     /// Tells it.
     pub fn tell(&mut self, what: &Told) {
-        let mut frame = [0; ETHERNET + size_of::<Told>()];
-        // SAFETY: integers without padding, by the sizes that `layout` asserts.
-        let bytes = unsafe {
-            std::slice::from_raw_parts((&raw const *what).cast::<u8>(), size_of::<Told>())
-        };
-        frame[ETHERNET..].copy_from_slice(bytes);
-        let taken =
-            sys::test_run(self.program.as_fd(), &frame, 1).is_ok_and(|run| run.returned == 1);
+        let taken = run(self.program.as_fd(), what).unwrap_or_default();
         self.not_taken += u64::from(!taken);
     }
 
@@ -98,6 +94,27 @@ impl Teller {
             self.tell(&Told { kind: told::AHEAD, lifetime, event, name: text, ..nothing() });
         }
     }
+}
+
+/// Tells that the root directory of this process is the machine's own: paths of executables that
+/// start there are what they look like.
+pub fn own_root(loaded: &Loaded) -> Result<(), Error> {
+    let told = run(loaded.program("tell")?, &Told { kind: told::ROOT, ..nothing() });
+    match told {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::Root(io::Error::other("the kernel does not say where it is"))),
+        Err(error) => Err(Error::Root(error)),
+    }
+}
+
+/// Whether it was taken in.
+fn run(program: BorrowedFd<'_>, what: &Told) -> io::Result<bool> {
+    let mut frame = [0; ETHERNET + size_of::<Told>()];
+    // SAFETY: integers without padding, by the sizes that `layout` asserts.
+    let bytes =
+        unsafe { std::slice::from_raw_parts((&raw const *what).cast::<u8>(), size_of::<Told>()) };
+    frame[ETHERNET..].copy_from_slice(bytes);
+    Ok(sys::test_run(program, &frame, 1)?.returned == 1)
 }
 
 /// Nothing yet.

@@ -20,7 +20,7 @@ use crate::{
     cgroup::Hierarchy,
     intel,
     policy::{
-        Default, Mode,
+        AppFacts, Default, Mode,
         explain::{Explainer, Finding, Geo},
     },
 };
@@ -127,7 +127,7 @@ impl<'a> Enricher<'a> {
         let mut findings = Vec::new();
         let mut denied = None;
         if let Some(decision) = self.explainer.generation.decision(event.decision) {
-            findings = self.explainer.findings(decision, to, names)?;
+            findings = self.explainer.findings(decision, to, names, &AppFacts::default())?;
             if reason.is_none() {
                 return Ok(findings);
             }

@@ -1,0 +1,11 @@
+//! Policy by app, with real processes.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod identity;
+mod places;
+mod selectors;
+mod world;
