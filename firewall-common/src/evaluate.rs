@@ -387,7 +387,8 @@ fn of_class(
     service: Service,
     named: &Named,
 ) -> Cell {
-    if class == 0 || class >= header.classes || group >= header.name_groups {
+    let known = app < header.apps.classes.max(1);
+    if !known || class == 0 || class >= header.classes || group >= header.name_groups {
         return DAMAGED;
     }
     let row = app.wrapping_mul(header.name_groups).wrapping_add(group);

@@ -33,8 +33,10 @@ pub const RING_BYTES: u32 = 1 << 20;
 pub const MAX_EXECUTABLES: u32 = 4096;
 /// Cgroups whose path is kept, the least recently used out first.
 pub const MAX_CGROUPS: u32 = 4096;
+/// Processes that are kept, the least recently used out first.
+pub const MAX_PROCESSES: u32 = 16384;
 /// Processes whose script is kept, the least recently used out first.
-pub const MAX_SCRIPTS: u32 = 16384;
+pub const MAX_SCRIPTS: u32 = 8192;
 
 /// Which generation decides: one word, so that it is read and written whole.
 #[repr(transparent)]
@@ -193,10 +195,10 @@ pub struct SocketState {
     pub held: u64,
     /// What the destination is known by.
     pub known: Known,
-    /// The generation that `class` is of; 0 before the first.
-    pub classed: u32,
-    /// The class of the app, see [`crate::app`].
-    pub class: u32,
+    /// The app, as names are kept by.
+    pub app: u64,
+    /// The class of the app, [`numbered`]; 0 if it was not asked for yet.
+    pub class: u64,
     /// Who made or last connected the socket.
     pub identity: Identity,
 }
@@ -510,10 +512,9 @@ pub struct FileId {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct PathText {
-    /// The generation that `number` is of.
-    pub generation: u32,
-    /// As [`crate::app::path`] has it.
-    pub number: u32,
+    /// [`numbered`]: what [`crate::app::path`] makes of it. One word, so that it is read and written
+    /// whole.
+    pub numbered: u64,
     /// Of [`path`].
     pub flags: u32,
     /// Where the path begins in `text`; it ends where `text` does.
@@ -522,13 +523,17 @@ pub struct PathText {
     pub text: [u8; PATH_BYTES],
 }
 
+/// A number that holds in one generation.
+#[inline(always)]
+pub const fn numbered(generation: u32, number: u32) -> u64 {
+    (generation as u64) << 32 | number as u64
+}
+
 /// Bits of [`PathText::flags`].
 pub mod path {
     /// Nobody but root could have arranged the mounts that the path goes through, and it starts at the
     /// root that this machine has.
     pub const TRUSTED: u32 = 1;
-    /// Of a cgroup: it is gone.
-    pub const GONE: u32 = 2;
 }
 
 /// A process: numbers are given to others when it is gone.
@@ -543,6 +548,18 @@ pub struct ProcessKey {
     pub started: u64,
 }
 
+/// What is known of a process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Process {
+    /// Its class, [`numbered`]; 0 if it was not asked for yet.
+    pub class: u64,
+    /// How often it has executed a file: what is known is of the last one.
+    pub execs: u64,
+    /// The rest.
+    pub identity: Identity,
+}
+
 /// Member offsets of kernel structures, in bytes, from the running kernel's BTF.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -551,6 +568,54 @@ pub struct Offsets {
     pub task_mm: u32,
     /// `mm_struct.exe_file`
     pub mm_exe_file: u32,
+    /// `task_struct.group_leader`
+    pub task_leader: u32,
+    /// `task_struct.start_boottime`
+    pub task_started: u32,
+    /// `task_struct.self_exec_id`
+    pub task_execs: u32,
+    /// `task_struct.tgid`
+    pub task_tgid: u32,
+    /// `task_struct.comm`
+    pub task_comm: u32,
+    /// `task_struct.cred`
+    pub task_cred: u32,
+    /// `task_struct.cgroups`
+    pub task_cgroups: u32,
+    /// `task_struct.fs`
+    pub task_fs: u32,
+    /// `fs_struct.root` + `path.dentry`
+    pub fs_root: u32,
+    /// `fs_struct.pwd` + `path.dentry`
+    pub fs_pwd_dentry: u32,
+    /// `fs_struct.pwd` + `path.mnt`
+    pub fs_pwd_mnt: u32,
+    /// `cred.uid`
+    pub cred_uid: u32,
+    /// `cred.gid`
+    pub cred_gid: u32,
+    /// `cred.user_ns`
+    pub cred_user_ns: u32,
+    /// `user_namespace.level`
+    pub user_ns_level: u32,
+    /// `css_set.dfl_cgrp`
+    pub cgroups_default: u32,
+    /// `cgroup.kn`
+    pub cgroup_node: u32,
+    /// `kernfs_node.id`
+    pub node_id: u32,
+    /// `kernfs_node.name`
+    pub node_name: u32,
+    /// `kernfs_node.parent`, which is `__parent` since kernel 6.15
+    pub node_parent: u32,
+    /// `mm_struct.arg_start`
+    pub mm_arg_start: u32,
+    /// `mm_struct.arg_end`
+    pub mm_arg_end: u32,
+    /// `mount.mnt_ns`
+    pub mount_ns: u32,
+    /// `mnt_namespace.user_ns`
+    pub mount_ns_user_ns: u32,
     /// `file.f_inode`
     pub file_inode: u32,
     /// `file.f_path` + `path.dentry`
@@ -567,6 +632,8 @@ pub struct Offsets {
     pub dentry_parent: u32,
     /// `dentry.d_name` + `qstr.name`
     pub dentry_name: u32,
+    /// `dentry.d_name` + `qstr.len`
+    pub dentry_len: u32,
     /// `mount.mnt`
     pub mount_mnt: u32,
     /// `mount.mnt_parent`
@@ -579,6 +646,53 @@ pub struct Offsets {
     pub sock_kern_byte: u32,
     /// Bit of `sock.sk_kern_sock` in that byte, as a mask.
     pub sock_kern_mask: u32,
+}
+
+impl Offsets {
+    /// Before the kernel's BTF was read.
+    pub const NONE: Self = Self {
+        task_mm: 0,
+        mm_exe_file: 0,
+        task_leader: 0,
+        task_started: 0,
+        task_execs: 0,
+        task_tgid: 0,
+        task_comm: 0,
+        task_cred: 0,
+        task_cgroups: 0,
+        task_fs: 0,
+        fs_root: 0,
+        fs_pwd_dentry: 0,
+        fs_pwd_mnt: 0,
+        cred_uid: 0,
+        cred_gid: 0,
+        cred_user_ns: 0,
+        user_ns_level: 0,
+        cgroups_default: 0,
+        cgroup_node: 0,
+        node_id: 0,
+        node_name: 0,
+        node_parent: 0,
+        mm_arg_start: 0,
+        mm_arg_end: 0,
+        mount_ns: 0,
+        mount_ns_user_ns: 0,
+        file_inode: 0,
+        file_dentry: 0,
+        file_mnt: 0,
+        inode_ino: 0,
+        inode_sb: 0,
+        sb_dev: 0,
+        dentry_parent: 0,
+        dentry_name: 0,
+        dentry_len: 0,
+        mount_mnt: 0,
+        mount_parent: 0,
+        mount_mountpoint: 0,
+        vfsmount_root: 0,
+        sock_kern_byte: 0,
+        sock_kern_mask: 0,
+    };
 }
 
 /// Deepest level of a cgroup that is followed; systemd's user sessions go down to about ten.
@@ -651,11 +765,12 @@ counters! {
 const _: () = {
     assert!(size_of::<Header>() == 64 + 16 + 64 + 8 + 2 * DNS_PORTS + 24 * RESOLVERS);
     assert!(size_of::<Resolver>() == 24);
-    assert!(size_of::<SocketState>() == 120 + size_of::<Identity>());
-    assert!(core::mem::offset_of!(SocketState, identity) == 120);
+    assert!(size_of::<SocketState>() == 128 + size_of::<Identity>());
+    assert!(core::mem::offset_of!(SocketState, identity) == 128);
     assert!(size_of::<PathText>() == 16 + PATH_BYTES);
     assert!(size_of::<ProcessKey>() == 16);
-    assert!(size_of::<Offsets>() == 64);
+    assert!(size_of::<Offsets>() == 4 * 41);
+    assert!(size_of::<Process>() == 16 + size_of::<Identity>());
     assert!(size_of::<FileId>() == 32);
     assert!(size_of::<Answer>() == 32);
     assert!(size_of::<Answers>() == 32 * NAMES + 16);

@@ -16,10 +16,11 @@ use firewall_common::{
 };
 
 use crate::{
-    identity,
+    app as apps,
     maps::count,
     names::{self, DNS},
-    policy::{self, Judgement},
+    policy::{self, Judgement, Who},
+    process,
     quic::QUIC_READ,
     socket::{self, Keep, Origin},
     stream,
@@ -65,48 +66,39 @@ fn judge(ctx: &SockAddrContext, hook: Hook, address: Address) -> i32 {
     let destination =
         Destination { address: address.destination(), port, protocol, port_hidden: 0 };
     let state = if sk.is_null() { None } else { socket::state(sk.cast()) };
-    let (mut app, mut netns) = (0, 0);
-    let state = match state {
-        Some(state) => {
-            charge(state, sk);
-            state.flags = (state.flags & !socket_flags::INBOUND) | socket_flags::CONNECTED;
-            // SAFETY: the helper takes the context of this program type.
-            state.netns = unsafe { bpf_get_netns_cookie(addr.cast()) };
-            if protocol == TCP {
-                stream::forget(sk.cast());
-                // A socket that was refused, or is let go, can be connected again.
-                socket::wait_no_more(state, addr.cast());
-            }
-            app = names::app(state);
-            netns = state.netns;
-            Some(state)
-        }
-        // The verdict stands all the same; only the record, the names and the cache are missing.
-        None => {
-            count(Counter::NoState);
-            None
-        }
+    let Some(state) = state else {
+        // Fails closed: the kernel has no memory for two hundred bytes.
+        count(Counter::NoState);
+        return 0;
     };
+    charge(state, sk);
+    state.flags = (state.flags & !socket_flags::INBOUND) | socket_flags::CONNECTED;
+    // SAFETY: the helper takes the context of this program type.
+    state.netns = unsafe { bpf_get_netns_cookie(addr.cast()) };
+    names::note_app(state);
+    if protocol == TCP {
+        stream::forget(sk.cast());
+        // A socket that was refused, or is let go, can be connected again.
+        socket::wait_no_more(state, addr.cast());
+    }
     let active = policy::active();
     let (settings, errno, judgement) = match policy::header(active) {
         Some(header) => {
-            let judgement = decide(active, header, app, netns, &destination);
+            let judgement = decide(active, header, state, &destination);
             (header.flags, header.errno, judgement.forget())
         }
         None => (socket::NO_SETTINGS, 0, policy::no_policy()),
     };
-    if let Some(state) = state {
-        // Not kept: the first packet is judged again, and recorded with its source.
-        let origin = Origin {
-            hook: hook as u8,
-            src: Address::default(),
-            src_port: 0,
-            keep: Keep::Nothing,
-            told: false,
-        };
-        let ctx = addr.cast();
-        socket::settle(state, ctx, active.generation(), settings, &destination, &origin, judgement);
-    }
+    // Not kept: the first packet is judged again, and recorded with its source.
+    let origin = Origin {
+        hook: hook as u8,
+        src: Address::default(),
+        src_port: 0,
+        keep: Keep::Nothing,
+        told: false,
+    };
+    let ctx = addr.cast();
+    socket::settle(state, ctx, active.generation(), settings, &destination, &origin, judgement);
     if judgement.passes() {
         return 1;
     }
@@ -119,12 +111,14 @@ fn judge(ctx: &SockAddrContext, hook: Hook, address: Address) -> i32 {
 
 /// What is known before the first packet.
 #[inline(always)]
-fn decide(active: Active, header: &Header, app: u64, netns: u64, to: &Destination) -> Judgement {
+fn decide(active: Active, header: &Header, state: &mut SocketState, to: &Destination) -> Judgement {
     // Question by question.
-    if names::service(header, to.port) == DNS && names::is_trusted(header, netns, to) {
+    if names::service(header, to.port) == DNS && names::is_trusted(header, state.netns, to) {
         return Judgement::without_decision(Verdict::Allow, Reason::Default);
     }
-    let judged = policy::judge(active, header, app, to);
+    apps::find_class(active, header, state);
+    let who = Who { app: &state.app, class: &state.class };
+    let judged = policy::judge(active, header, who, to);
     if !judged.differ {
         return judged.judgement;
     }
@@ -139,7 +133,7 @@ fn decide(active: Active, header: &Header, app: u64, netns: u64, to: &Destinatio
 /// connection, to whose connection it is.
 #[inline(always)]
 fn charge(state: &mut SocketState, sk: *mut bpf_sock) {
-    identity::charge_current(&mut state.identity);
+    process::charge_current(state);
     if state.identity.kind != event::app::KERNEL {
         return;
     }

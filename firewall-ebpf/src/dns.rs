@@ -12,6 +12,7 @@ use firewall_common::{
 };
 
 use crate::{
+    app,
     maps::HEADERS,
     names::{self, MULTICAST, which},
     packet::Skb,
@@ -38,14 +39,16 @@ pub fn prepare(
     index: u32,
     active: Active,
     header: &Header,
-    state: &SocketState,
+    state: &mut SocketState,
     packet: &ip::Packet,
     own_port: u16,
 ) {
     let Some(scratch) = scratch::get(index) else { return };
     scratch.slot = active.slot();
     scratch.generation = active.generation();
-    scratch.app = names::app(state);
+    scratch.app = state.app;
+    app::find_class(active, header, state);
+    scratch.app_class = state.class;
     scratch.src = packet.src;
     scratch.src_port = u32::from(packet.src_port);
     scratch.own_port = u32::from(own_port);
@@ -156,7 +159,8 @@ pub extern "C" fn stand(index: u32, leaf: u32) -> u32 {
 extern "C" fn question_leaf(index: u32, class: u32) -> u32 {
     let Some(scratch) = scratch::get(index) else { return DAMAGED.0 };
     let Some(header) = HEADERS.get(scratch.slot) else { return DAMAGED.0 };
-    evaluate::question(&Generation { slot: scratch.slot }, header, 0, class).0
+    evaluate::question(&Generation { slot: scratch.slot }, header, scratch.app_class as u32, class)
+        .0
 }
 
 /// Whether what was judged goes on.

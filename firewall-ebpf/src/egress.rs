@@ -17,11 +17,12 @@ use firewall_common::{
 };
 
 use crate::{
-    emit, identity,
-    maps::{self, JUMPS, Jump, OFFSETS, count},
+    app as apps, emit, identity,
+    maps::{self, JUMPS, Jump, count},
     names::{self, DNS},
+    offset,
     packet::{self, Skb},
-    policy::{self, Judgement},
+    policy::{self, Judgement, Who},
     quic,
     socket::{self, Keep, Origin},
 };
@@ -128,7 +129,6 @@ fn undecided(
     }
     let control = forget(state.flags & socket_flags::CONTROL) != 0;
     let header = policy::header(active);
-    let settings = header.map_or(socket::NO_SETTINGS, |header| header.flags);
     let plain = packet::plain(Skb(skb));
     let is_plain = forget(u32::from(plain.is_some())) != 0;
     let (mut packet, error) = match is_plain {
@@ -139,7 +139,8 @@ fn undecided(
     rewrite(&mut packet, state);
     // An accepted connection can be given a source route too: only what goes straight back to the
     // other end is a reply.
-    let inbound = settings & flags::INBOUND_ENFORCE == 0
+    let settings = || header.map_or(socket::NO_SETTINGS, |header| header.flags);
+    let inbound = settings() & flags::INBOUND_ENFORCE == 0
         && !unreadable
         && packet.plain != 0
         && forget(u32::from(packet.destination.protocol)) == u32::from(TCP)
@@ -188,7 +189,7 @@ fn undecided(
         state,
         skb.cast(),
         forget(active.generation()),
-        forget(settings),
+        forget(settings()),
         &packet.destination,
         &origin,
         judgement,
@@ -202,7 +203,7 @@ fn undecided(
 fn decide(
     active: Active,
     header: &Header,
-    state: &SocketState,
+    state: &mut SocketState,
     to: &Destination,
 ) -> (Judgement, i32) {
     // A piece of a packet shows nothing.
@@ -218,7 +219,9 @@ fn decide(
         // The name could be in it.
         return (policy::unparsable(header), 0);
     }
-    let judged = policy::judge(active, header, names::app(state), to);
+    apps::find_class(active, header, state);
+    let who = Who { app: &state.app, class: &state.class };
+    let judged = policy::judge(active, header, who, to);
     let judgement = judged.judgement;
     // Of what is recorded it is told where it goes, also where that has no say.
     let named = header.name_lines != 0
@@ -257,6 +260,12 @@ fn is_inbound(sk: *mut bpf_sock, state: &SocketState) -> bool {
 /// kernel opens carry data for somebody (NFS, SMC, RxRPC), so they are judged.
 #[inline(never)]
 fn identify(skb: *mut __sk_buff, sk: *mut bpf_sock, state: &mut SocketState) {
+    find_owner(skb, sk, state);
+    names::note_app(state);
+}
+
+#[inline(always)]
+fn find_owner(skb: *mut __sk_buff, sk: *mut bpf_sock, state: &mut SocketState) {
     // A subflow of an MPTCP connection is the kernel's socket too, but it sends for the app that
     // made the connection.
     // SAFETY: `sk` is a full socket; the helper returns null for any but an MPTCP subflow.
@@ -267,14 +276,13 @@ fn identify(skb: *mut __sk_buff, sk: *mut bpf_sock, state: &mut SocketState) {
         }
         return;
     }
-    let offsets = OFFSETS.load();
     // The verifier forbids arithmetic on a socket pointer, so the address goes through memory,
     // where it becomes a number.
     state.socket = sk as u64;
     // SAFETY: a plain read of what was just written; volatile, so that it is really read.
     let address = unsafe { (&raw const state.socket).read_volatile() };
-    let kernel = identity::member::<u8>(address, offsets.sock_kern_byte)
-        .is_some_and(|bits| u32::from(bits) & offsets.sock_kern_mask != 0);
+    let kernel = identity::member::<u8>(address, offset!(sock_kern_byte))
+        .is_some_and(|bits| u32::from(bits) & offset!(sock_kern_mask) != 0);
     if kernel {
         state.identity.kind = app::KERNEL;
         // SAFETY: `sk` is a full socket.

@@ -1,18 +1,12 @@
-//! Who a socket is charged to.
-//!
-//! Only hooks that run in the context of the system call may ask who is current: at egress a
-//! packet can leave from a softirq in any process.
+//! Who a task is, by what the kernel's structures say.
 
-use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_probe_read_kernel,
-    generated::{bpf_get_current_cgroup_id, bpf_get_current_task},
-};
+use aya_ebpf::helpers::bpf_probe_read_kernel;
 use firewall_common::{
-    event::{Identity, app},
-    layout::{FileId, Offsets},
+    event::{Identity, app, identity},
+    layout::{FileId, ProcessKey},
 };
 
-use crate::maps::OFFSETS;
+use crate::offset;
 
 /// Reads a member of a kernel structure; `None` if `base` is null or not mapped.
 #[inline(always)]
@@ -25,43 +19,65 @@ pub fn member<T: Copy>(base: u64, offset: u32) -> Option<T> {
     unsafe { bpf_probe_read_kernel(pointer) }.ok()
 }
 
-/// The `struct file` of the executable of the current process.
+/// The `struct file` of the executable of a task; `None` of a thread of the kernel.
 #[inline(always)]
-pub fn current_exe(offsets: &Offsets) -> Option<u64> {
-    // SAFETY: the helper has no preconditions.
-    let task = unsafe { bpf_get_current_task() };
-    member(member(task, offsets.task_mm)?, offsets.mm_exe_file)
+pub fn executable(task: u64) -> Option<u64> {
+    member(member(task, offset!(task_mm))?, offset!(mm_exe_file))
 }
 
-/// Inode and device of a `struct file`.
+/// Which process a task is of, and how often it has executed a file.
 #[inline(always)]
-pub fn file_id(offsets: &Offsets, file: u64) -> Option<FileId> {
-    let inode = member(file, offsets.file_inode)?;
-    let sb = member(inode, offsets.inode_sb)?;
+pub fn process(task: u64) -> Option<(ProcessKey, u64)> {
+    let leader = member(task, offset!(task_leader))?;
+    let started = member(leader, offset!(task_started))?;
+    let pid = member(task, offset!(task_tgid))?;
+    let execs = member(task, offset!(task_execs))?;
+    Some((ProcessKey { pid, _pad: 0, started }, execs))
+}
+
+/// The node of the cgroup that a task is in.
+#[inline(always)]
+pub fn cgroup_node(task: u64) -> Option<u64> {
+    let set = member(task, offset!(task_cgroups))?;
+    member(member(set, offset!(cgroups_default))?, offset!(cgroup_node))
+}
+
+/// Whether a user namespace is not the first one.
+#[inline(always)]
+pub fn is_own(user_ns: u64) -> bool {
+    member::<u32>(user_ns, offset!(user_ns_level)) != Some(0)
+}
+
+/// What a `struct file` is of.
+#[inline(always)]
+fn file_id(file: u64) -> Option<FileId> {
+    let inode = member(file, offset!(file_inode))?;
+    let sb = member(inode, offset!(inode_sb))?;
     Some(FileId {
-        inode: member(inode, offsets.inode_ino)?,
-        device: member(sb, offsets.sb_dev)?,
+        inode: member(inode, offset!(inode_ino))?,
+        device: member(sb, offset!(sb_dev))?,
         _pad: 0,
+        dentry: member(file, offset!(file_dentry))?,
+        mount: member(file, offset!(file_mnt))?,
     })
 }
 
-/// Writes who is current into `identity`.
+/// Writes who a task is: its executable's `struct file`, or `None` of what is no process.
 #[inline(always)]
-pub fn charge_current(identity: &mut Identity) {
-    let offsets = OFFSETS.load();
-    match current_exe(&offsets) {
-        Some(file) => {
-            identity.executable = file_id(&offsets, file).unwrap_or_default();
-            identity.kind = app::PROCESS;
-        }
-        // A thread without memory of its own is the kernel's. Where it works for an app that is
-        // known, as when MPTCP joins a subflow, the app stays charged.
-        None if identity.kind != 0 => return,
-        None => identity.kind = app::KERNEL,
-    }
-    // SAFETY: the helper has no preconditions.
-    identity.cgroup = unsafe { bpf_get_current_cgroup_id() };
-    identity.pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    identity.uid = bpf_get_current_uid_gid() as u32;
-    identity.comm = bpf_get_current_comm().unwrap_or_default();
+pub fn of_task(task: u64, to: &mut Identity) -> Option<u64> {
+    let file = executable(task)?;
+    let (ProcessKey { pid, started, .. }, _) = process(task)?;
+    let cred = member(task, offset!(task_cred))?;
+    to.executable = file_id(file).unwrap_or_default();
+    to.cgroup = member(cgroup_node(task)?, offset!(node_id))?;
+    to.started = started;
+    to.pid = pid;
+    to.uid = member(cred, offset!(cred_uid))?;
+    to.gid = member(cred, offset!(cred_gid))?;
+    to.kind = app::PROCESS;
+    to.comm = member(task, offset!(task_comm))?;
+    let own = is_own(member(cred, offset!(cred_user_ns))?);
+    to.flags = if own { identity::OWN_NAMESPACE } else { 0 };
+    to._pad = 0;
+    Some(file)
 }

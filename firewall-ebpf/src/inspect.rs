@@ -124,7 +124,7 @@ fn settle(index: u32, skb: Skb, state: &mut SocketState, done: u32) -> i32 {
 /// Puts into scratch memory what is known of the packet; 0 if nothing is.
 // Not inlined: the stack of its caller is small.
 #[inline(never)]
-fn prepare(index: u32, skb: Skb, active: Active, state: &SocketState) -> u32 {
+fn prepare(index: u32, skb: Skb, active: Active, state: &mut SocketState) -> u32 {
     let Some(header) = policy::header(active) else { return 0 };
     let Some(packet) = packet::handed_over(skb) else {
         count(Counter::ParseError);
@@ -172,7 +172,7 @@ extern "C" fn unreadable(index: u32) -> u32 {
     scratch.hook = Hook::Packet as u32;
     scratch.judgement = if header.name_lines == 0 {
         let active = Active::new(scratch.generation, scratch.slot);
-        policy::judge_silent(active, header, scratch.app, &scratch.destination())
+        policy::judge_silent(active, header, scratch.who(), &scratch.destination())
     } else {
         policy::unparsable(header)
     };
@@ -210,7 +210,7 @@ extern "C" fn judge_asked(index: u32) -> u32 {
         // A server like any other: of what it gets and what the question gets, the one whose rule
         // comes first.
         let active = Active::new(scratch.generation, scratch.slot);
-        let server = policy::judge_silent(active, header, scratch.app, &scratch.destination());
+        let server = policy::judge_silent(active, header, scratch.who(), &scratch.destination());
         if unasked || !server.passes() || server.decision < judgement.decision {
             judgement = server;
             scratch.hook = Hook::Packet as u32;
@@ -301,14 +301,14 @@ pub extern "C" fn judge_shown(index: u32, answer: u32, bits: u32) -> u32 {
     let malformed = bits & flags::MALFORMED != 0 && header.name_lines != 0;
     if answer != answer::NAME && !malformed {
         scratch.hook = Hook::Packet as u32;
-        scratch.judgement = policy::judge_silent(active, header, scratch.app, &to);
+        scratch.judgement = policy::judge_silent(active, header, scratch.who(), &to);
         return JUDGED;
     }
     let judgement = if malformed {
         count(Counter::MalformedPayload);
         policy::unparsable(header)
     } else {
-        policy::judge_shown(active, header, scratch.app, &to, index)
+        policy::judge_shown(active, header, scratch.who(), &to, index)
     };
     let hidden = if bits & flags::ECH != 0 { ENCRYPTED_HELLO } else { 0 };
     let confidence = Confidence::Confirmed as u32 | hidden;

@@ -18,6 +18,7 @@
 )]
 
 pub mod answers;
+pub mod app;
 pub mod connect;
 pub mod dns;
 pub mod egress;
@@ -29,8 +30,10 @@ pub mod inspect;
 pub mod maps;
 pub mod names;
 pub mod packet;
+pub mod path;
 pub mod payload;
 pub mod policy;
+pub mod process;
 pub mod quic;
 pub mod repeat;
 pub mod scratch;

@@ -10,10 +10,11 @@ use firewall_common::{
     evaluate::{BLOCK, Named},
     flow::{Address, Destination, SEEDS},
     layout::{
-        Active, AnswerKey, Answers, CHAIN, Connection, ConnectionKey, Counter, ExecutablePath,
-        FileId, HELD_BYTES, Header, INNER_MAP, MAX_ADDRESSES, MAX_ANSWERS, MAX_CONNECTIONS,
-        MAX_EXECUTABLES, MAX_NAMES, MAX_PENDING, NameText, Offsets, PayloadState, Question,
-        RING_BYTES, SCRATCHES, SLOTS, SocketState, Stream, TEMPLATE_BLOCKS, Told,
+        Active, AnswerKey, Answers, CHAIN, Connection, ConnectionKey, Counter, FileId, HELD_BYTES,
+        Header, INNER_MAP, MAX_ADDRESSES, MAX_ANSWERS, MAX_CGROUPS, MAX_CONNECTIONS,
+        MAX_EXECUTABLES, MAX_NAMES, MAX_PENDING, MAX_PROCESSES, MAX_SCRIPTS, NameText, Offsets,
+        PathText, PayloadState, Process, ProcessKey, Question, RING_BYTES, SCRATCHES, SLOTS,
+        SocketState, Stream, TEMPLATE_BLOCKS, Told,
     },
     name_table::Suffixes,
     parse::{
@@ -22,7 +23,7 @@ use firewall_common::{
     },
 };
 
-use crate::policy::Judgement;
+use crate::policy::{Judgement, Who};
 
 /// One generation's blocks.
 pub type Blocks = btf_maps::Array<[u32; BLOCK], TEMPLATE_BLOCKS, { INNER_MAP as usize }>;
@@ -119,6 +120,24 @@ pub struct Led {
     pub lifetime: u64,
 }
 
+/// How far a path has been put together or followed.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Walk {
+    /// The directory entry or the cgroup's node that comes next.
+    pub next: u64,
+    /// The mount that it is in.
+    pub mount: u64,
+    /// What came of it.
+    pub found: u32,
+    /// Where the next byte is.
+    pub at: u32,
+    /// The [`firewall_common::evaluate::Cell`] that has been reached.
+    pub cell: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
 /// What a program needs to read a DNS message and to say what comes of it.
 #[repr(C)]
 pub struct Scratch {
@@ -183,6 +202,14 @@ pub struct Scratch {
     pub told: u32,
     /// Of [`firewall_common::layout::flags`].
     pub flags: u32,
+    /// The class of the app, with its generation above.
+    pub app_class: u64,
+    /// A process that is looked at.
+    pub process: Process,
+    /// A path that is put together or followed.
+    pub path: PathText,
+    /// How far that has come.
+    pub walk: Walk,
     /// Where a packet of QUIC goes.
     pub cid: Cid,
     /// The connection that is looked up.
@@ -208,6 +235,12 @@ pub struct Scratch {
 }
 
 impl Scratch {
+    /// Whose packet it is.
+    #[inline(always)]
+    pub fn who(&self) -> Who<'_> {
+        Who { app: &self.app, class: &self.app_class }
+    }
+
     /// Where the message goes, or where an answer comes from.
     #[inline(always)]
     pub fn destination(&self) -> Destination {
@@ -228,35 +261,41 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
 
-/// Paths of the executables that were started.
+/// Paths of executables that were started or have used a socket.
 #[map]
-pub static EXECUTABLES: LruHashMap<FileId, ExecutablePath> =
+pub static EXECUTABLES: LruHashMap<FileId, PathText> =
     LruHashMap::with_max_entries(MAX_EXECUTABLES, 0);
 
-/// Where a path is put together: too large for the stack.
+/// Paths of cgroups whose processes have used a socket, by the inode number of the directory.
 #[map]
-pub static PATH: PerCpuArray<ExecutablePath> = PerCpuArray::with_max_entries(1, 0);
+pub static CGROUPS: LruHashMap<u64, PathText> = LruHashMap::with_max_entries(MAX_CGROUPS, 0);
+
+/// Paths of scripts that interpreters run; of an interpreter that runs none, no path.
+#[map]
+pub static SCRIPTS: LruHashMap<ProcessKey, PathText> = LruHashMap::with_max_entries(MAX_SCRIPTS, 0);
+
+/// Processes that have used a socket.
+#[map]
+pub static PROCESSES: LruHashMap<ProcessKey, Process> =
+    LruHashMap::with_max_entries(MAX_PROCESSES, 0);
+
+/// Where the machine's own root directory is in the kernel's memory, as a number.
+#[map]
+pub static ROOT: Array<u64> = Array::with_max_entries(1, 0);
 
 /// From the running kernel's BTF, set when the object is loaded.
 #[unsafe(no_mangle)]
-pub static OFFSETS: Global<Offsets> = Global::new(Offsets {
-    task_mm: 0,
-    mm_exe_file: 0,
-    file_inode: 0,
-    file_dentry: 0,
-    file_mnt: 0,
-    inode_ino: 0,
-    inode_sb: 0,
-    sb_dev: 0,
-    dentry_parent: 0,
-    dentry_name: 0,
-    mount_mnt: 0,
-    mount_parent: 0,
-    mount_mountpoint: 0,
-    vfsmount_root: 0,
-    sock_kern_byte: 0,
-    sock_kern_mask: 0,
-});
+pub static OFFSETS: Global<Offsets> = Global::new(Offsets::NONE);
+
+/// A member of [`OFFSETS`]; all of them at once would go over the stack.
+#[macro_export]
+macro_rules! offset {
+    ($name:ident) => {{
+        let offsets = (&raw const $crate::maps::OFFSETS).cast::<firewall_common::layout::Offsets>();
+        // SAFETY: a plain read; volatile, because the loader writes the numbers.
+        unsafe { (&raw const (*offsets).$name).read_volatile() }
+    }};
+}
 
 /// The cgroup whose execs are followed, by the inode number of its directory; 0 follows all. Set
 /// when the object is loaded.

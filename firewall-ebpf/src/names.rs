@@ -47,10 +47,10 @@ fn awake() -> u32 {
     (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32
 }
 
-/// The app that a socket belongs to, and its network namespace, where addresses mean what they mean
-/// there: a secret hash, so that nobody finds two executables that fall together.
+/// Notes the app that a socket belongs to, and its network namespace, where addresses mean what they
+/// mean there: a secret hash, so that nobody finds two executables that fall together.
 #[inline(always)]
-pub fn app(state: &SocketState) -> u64 {
+pub fn note_app(state: &mut SocketState) {
     let Identity { executable: file, .. } = &state.identity;
     let identity = &state.identity;
     let app = fingerprint_words(
@@ -58,13 +58,14 @@ pub fn app(state: &SocketState) -> u64 {
         [
             file.inode & 0xffff_ffff,
             file.inode >> 32,
-            u64::from(file.device),
+            // Which says the device too.
+            file.dentry & 0xffff_ffff ^ file.dentry >> 32,
             identity.cgroup & 0xffff_ffff,
             identity.cgroup >> 32,
             u64::from(identity.uid),
         ],
     );
-    app.wrapping_add(state.netns.wrapping_mul(maps::seed(0) | 1))
+    state.app = app.wrapping_add(state.netns.wrapping_mul(maps::seed(0) | 1));
 }
 
 /// In place of an app: every one that knows no name of an address.

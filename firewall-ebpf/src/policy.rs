@@ -17,8 +17,24 @@ use crate::{
     names, scratch,
 };
 
-/// Every app is in this class until policies can tell them apart.
-const ANY_APP: u32 = 0;
+/// Who is judged.
+#[derive(Clone, Copy)]
+pub struct Who<'a> {
+    /// The app, as names are kept by.
+    pub app: &'a u64,
+    /// The class of the app, with its generation above. Both where they are kept, as the callers'
+    /// stacks are small.
+    pub class: &'a u64,
+}
+
+impl Who<'_> {
+    #[inline(always)]
+    fn asks(self) -> u64 {
+        // SAFETY: a plain read; volatile, so that it is not read before it is needed.
+        let class = unsafe { (&raw const *self.class).read_volatile() };
+        class << ask::APP
+    }
+}
 
 /// What a flow gets.
 #[derive(Clone, Copy)]
@@ -87,10 +103,10 @@ impl Tables for Generation {
     }
 
     #[inline(always)]
-    fn named(&self, _: &Header, _: u32, place: Place, service: Service, named: &Named) -> Cell {
+    fn named(&self, _: &Header, app: u32, place: Place, service: Service, named: &Named) -> Cell {
         let pair = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
         let [a, b, c, d] = named.classes;
-        let head = self.slot | (named.trusted & Named::TRUSTED) << 8;
+        let head = self.slot | (named.trusted & Named::TRUSTED) << head::TRUSTED | app << head::APP;
         Cell(named_leaf(pair(head, service.0), place.0, pair(a, b), pair(c, d)))
     }
 
@@ -101,14 +117,20 @@ impl Tables for Generation {
 }
 
 /// The same without a function for all that is known of an address.
-struct Steps {
-    slot: u32,
+pub struct Steps {
+    /// Where its tables are.
+    pub slot: u32,
 }
 
 impl Tables for Steps {
     #[inline(always)]
     fn block(&self, index: u32) -> Option<&[u32; BLOCK]> {
         blocks(self.slot)?.get(index)
+    }
+
+    #[inline(always)]
+    fn class(&self, root: Cell, key: Address) -> u32 {
+        destination_class(self.slot, root.0, key.high, key.low)
     }
 
     #[inline(always)]
@@ -123,7 +145,7 @@ impl Tables for Steps {
 }
 
 /// The same without functions of their own.
-struct Plain<'a>(&'a Blocks);
+pub struct Plain<'a>(pub &'a Blocks);
 
 impl Tables for Plain<'_> {
     #[inline(always)]
@@ -132,8 +154,9 @@ impl Tables for Plain<'_> {
     }
 }
 
+/// The blocks in a slot.
 #[inline(always)]
-fn blocks(slot: u32) -> Option<&'static Blocks> {
+pub fn blocks(slot: u32) -> Option<&'static Blocks> {
     let blocks: &ArrayOfMaps<Blocks, { SLOTS as usize }> = &BLOCKS;
     blocks.get(slot)
 }
@@ -154,17 +177,24 @@ extern "C" fn row_leaf(slot: u32, rows: u32, row: u32, service: u32) -> u32 {
     Plain(blocks).leaf(rows, row, Service(service)).0
 }
 
+/// Where parts of the first number of [`named_leaf`] begin; the slot is before them, and the service
+/// behind.
+mod head {
+    pub const TRUSTED: u32 = 4;
+    pub const APP: u32 = 8;
+}
+
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn named_leaf(head: u64, place: u64, first: u64, second: u64) -> u32 {
-    let slot = head as u32 & 0xff;
+    let slot = head as u32 & 0xf;
     let Some(header) = HEADERS.get(slot) else { return DAMAGED.0 };
     let named = Named {
         classes: [first as u32, (first >> 32) as u32, second as u32, (second >> 32) as u32],
-        trusted: (head >> 8) as u32 & Named::TRUSTED,
+        trusted: head as u32 >> head::TRUSTED & Named::TRUSTED,
     };
     let service = Service((head >> 32) as u32);
-    Steps { slot }.named(header, ANY_APP, Place(place), service, &named).0
+    Steps { slot }.named(header, head as u32 >> head::APP, Place(place), service, &named).0
 }
 
 #[unsafe(no_mangle)]
@@ -214,10 +244,16 @@ pub struct Judged {
 
 /// The last number of [`weigh_address`]: the [`Service`], and where the name is that the payload shows.
 mod ask {
+    /// Bits of the service.
+    pub const SERVICE: u64 = SHOWN - 1;
     /// Bit: the payload shows a name.
     pub const SHOWN: u64 = 1 << 31;
     /// Where the number of the scratch memory begins that has the name and its class.
     pub const SCRATCH: u32 = 32;
+    /// Bits of that number.
+    pub const NUMBER: u32 = 0xff;
+    /// Where the class of the app begins.
+    pub const APP: u32 = 40;
 }
 
 /// Bits of what [`weigh_address`] answers, above the leaf.
@@ -236,7 +272,8 @@ extern "C" fn weigh_address(active: u64, who: u64, high: u64, low: u64, asked: u
     let active = Active(active);
     let Some(header) = HEADERS.get(active.slot()) else { return u64::from(DAMAGED.0) };
     let address = Address { high, low };
-    let service = Service((asked & !ask::SHOWN) as u32);
+    let service = Service((asked & ask::SERVICE) as u32);
+    let app = (asked >> ask::APP) as u32;
     let tables = Generation { slot: active.slot() };
     let place = evaluate::place(&tables, header, address);
     let now = names::now();
@@ -251,9 +288,9 @@ extern "C" fn weigh_address(active: u64, who: u64, high: u64, low: u64, asked: u
     let Some(answers) = answers.filter(|_| meant != 0) else {
         let class = shown(asked).map_or(0, |scratch| scratch.class);
         let named = Named { classes: [class, 0, 0, 0], trusted: 0 };
-        return u64::from(tables.named(header, ANY_APP, place, service, &named).0);
+        return u64::from(tables.named(header, app, place, service, &named).0);
     };
-    let weighed = weigh(&tables, header, ANY_APP, place, service, |index| {
+    let weighed = weigh(&tables, header, app, place, service, |index| {
         (meant >> index & 1 != 0, &answers.names[index].named)
     });
     let more = answers.more_until > now;
@@ -295,7 +332,7 @@ fn shown(asked: u64) -> Option<&'static Scratch> {
     if asked & ask::SHOWN == 0 {
         return None;
     }
-    scratch::get((asked >> ask::SCRATCH) as u32).map(|scratch| &*scratch)
+    scratch::get((asked >> ask::SCRATCH) as u32 & ask::NUMBER).map(|scratch| &*scratch)
 }
 
 #[inline(always)]
@@ -330,10 +367,12 @@ fn meant(answers: &Answers, now: u32, asked: u64) -> u32 {
 
 /// Decides about a destination.
 #[inline(always)]
-pub fn judge(active: Active, header: &Header, app: u64, to: &Destination) -> Judged {
+pub fn judge(active: Active, header: &Header, who: Who<'_>, to: &Destination) -> Judged {
     let Address { high, low } = to.address;
-    let who = knows(active.generation(), app, high, low);
-    let answer = weigh_address(active.0, who, high, low, Service::of(to).0.into());
+    let app = who;
+    let who = knows(active.generation(), *app.app, high, low);
+    let asked = u64::from(Service::of(to).0) | app.asks();
+    let answer = weigh_address(active.0, who, high, low, asked);
     let mut judgement = of_leaf(header, Cell(answer as u32));
     let which = (answer >> answer::WHICH) as usize;
     let via = if who == names::ANYBODY { Via::Ahead } else { Via::Dns };
@@ -354,8 +393,8 @@ pub fn judge(active: Active, header: &Header, app: u64, to: &Destination) -> Jud
 
 /// Decides about a destination whose payload shows no name.
 #[inline(always)]
-pub fn judge_silent(active: Active, header: &Header, app: u64, to: &Destination) -> Judgement {
-    let judged = judge(active, header, app, to);
+pub fn judge_silent(active: Active, header: &Header, who: Who<'_>, to: &Destination) -> Judgement {
+    let judged = judge(active, header, who, to);
     if judged.differ { no_name(header, judged.judgement) } else { judged.judgement }
 }
 
@@ -364,13 +403,14 @@ pub fn judge_silent(active: Active, header: &Header, app: u64, to: &Destination)
 pub fn judge_shown(
     active: Active,
     header: &Header,
-    app: u64,
+    who: Who<'_>,
     to: &Destination,
     index: u32,
 ) -> Judgement {
     let Address { high, low } = to.address;
-    let asked = u64::from(Service::of(to).0) | ask::SHOWN | u64::from(index) << ask::SCRATCH;
-    let who = knows(active.generation(), app, high, low);
+    let asked =
+        u64::from(Service::of(to).0) | ask::SHOWN | u64::from(index) << ask::SCRATCH | who.asks();
+    let who = knows(active.generation(), *who.app, high, low);
     of_leaf(header, Cell(weigh_address(active.0, who, high, low, asked) as u32))
 }
 

@@ -26,7 +26,6 @@ use crate::{
     held::{hand_over, is_attended},
     inspect::{self, JUDGED},
     maps::{CONNECTIONS, HEADERS, Scratch},
-    names,
     packet::Skb,
     policy::{self, Judgement},
     repeat::repeat,
@@ -162,7 +161,7 @@ extern "C" fn conclude(index: u32, came: u32) -> u32 {
             scratch.hook = Hook::Quic as u32;
             judgement(flow)
         }
-        _ => policy::judge_silent(active, header, scratch.app, &scratch.destination()),
+        _ => policy::judge_silent(active, header, scratch.who(), &scratch.destination()),
     };
     JUDGED
 }
@@ -482,7 +481,7 @@ fn begun(scratch: &mut Scratch, skb: Skb, packet: &Packet, at: u32) {
         return;
     }
     let Some(state) = state(skb) else { return };
-    scratch.app = names::app(state);
+    scratch.app = state.app;
     scratch.src = packet.destination.address;
     scratch.src_port = u32::from(packet.destination.port);
     scratch.server = packet.src;

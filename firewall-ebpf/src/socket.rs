@@ -15,9 +15,11 @@ use firewall_common::{
 };
 
 use crate::{
-    emit, identity,
+    emit,
     maps::{self, SOCKETS, count},
+    names,
     policy::Judgement,
+    process,
 };
 
 /// The state of a socket, made if there is none yet.
@@ -213,9 +215,10 @@ pub fn wait_no_more(state: &mut SocketState, ctx: *mut c_void) {
 pub fn created(ctx: &SockContext) {
     match state(ctx.sock.cast()) {
         Some(state) => {
-            identity::charge_current(&mut state.identity);
+            process::charge_current(state);
             // SAFETY: the helper takes the context of this program type.
             state.netns = unsafe { bpf_get_netns_cookie(ctx.sock.cast()) };
+            names::note_app(state);
         }
         None => count(Counter::NoState),
     }

@@ -18,7 +18,7 @@ use firewall_common::{
 };
 
 use crate::{
-    answers,
+    answers, app,
     inspect::{self, JUDGED},
     maps::{CONNECTIONS, EVENTS, HEADERS, Led, Scratch, count},
     names::{self, NO_DNS, which},
@@ -70,6 +70,7 @@ fn read(index: u32, skb: Skb) -> u32 {
     scratch.slot = active.slot();
     scratch.generation = active.generation();
     scratch.app = scratch.tells.app;
+    scratch.app_class = u64::from(app::of(active, &scratch.tells.event.identity));
     scratch.src = scratch.tells.event.src;
     scratch.src_port = u32::from(scratch.tells.event.src_port);
     scratch.server = scratch.tells.event.dst;

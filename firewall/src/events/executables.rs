@@ -1,12 +1,13 @@
 //! Paths of executables, as the kernel programs kept them when they were started.
 
 use std::{
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
+    ffi::OsStr,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    path::PathBuf,
 };
 
 use aya::{Ebpf, maps::HashMap};
-use firewall_common::layout::{ExecutablePath, FileId, NAME_BYTES, PATH_NAMES};
+use firewall_common::layout::{FileId, PathText};
 
 use super::reader::Error;
 
@@ -17,16 +18,16 @@ struct Plain<T>(T);
 // SAFETY: `repr(C)` structures of integers without padding.
 unsafe impl aya::Pod for Plain<FileId> {}
 // SAFETY: as above.
-unsafe impl aya::Pod for Plain<ExecutablePath> {}
+unsafe impl aya::Pod for Plain<PathText> {}
 
 /// Finds paths by file.
-pub struct Executables(pub(super) Box<dyn Fn(FileId) -> Option<ExecutablePath>>);
+pub struct Executables(pub(super) Box<dyn Fn(FileId) -> Option<PathText>>);
 
 impl Executables {
     /// Takes the paths of loaded programs.
     pub fn new(ebpf: &mut Ebpf) -> Result<Self, Error> {
         let map = ebpf.take_map("EXECUTABLES").ok_or(Error::Missing("EXECUTABLES"))?;
-        let map = HashMap::<_, Plain<FileId>, Plain<ExecutablePath>>::try_from(map)?;
+        let map = HashMap::<_, Plain<FileId>, Plain<PathText>>::try_from(map)?;
         Ok(Self(Box::new(move |file| map.get(&Plain(file), 0).ok().map(|Plain(path)| path))))
     }
 
@@ -36,7 +37,7 @@ impl Executables {
         if file.inode == 0 {
             return None;
         }
-        let kept = (self.0)(file).and_then(|path| join(&path));
+        let kept = (self.0)(file).and_then(|path| text(&path));
         kept.or_else(|| {
             let link = format!("/proc/{pid}/exe");
             let found = std::fs::metadata(&link).ok()?;
@@ -51,38 +52,26 @@ fn device(dev: u64) -> u32 {
     libc::major(dev) << 20 | libc::minor(dev)
 }
 
-/// The path of its names, which stand from the file up; `None` if they do not reach the root.
-fn join(path: &ExecutablePath) -> Option<PathBuf> {
-    let depth = usize::try_from(path.depth).ok()?;
-    if path.complete != 1 || depth == 0 || depth > PATH_NAMES {
-        return None;
-    }
-    let mut joined = PathBuf::from("/");
-    for name in path.names[..depth].iter().rev() {
-        let end = name.iter().position(|byte| *byte == 0)?;
-        // A name that fills its place was cut off.
-        if end == 0 || end == NAME_BYTES - 1 {
-            return None;
-        }
-        joined.push(Path::new(std::str::from_utf8(&name[..end]).ok()?));
-    }
-    Some(joined)
+/// The path that the kernel kept; `None` if there is none.
+fn text(path: &PathText) -> Option<PathBuf> {
+    let text = path.text.get(usize::try_from(path.start).ok()?..)?;
+    (text.first() == Some(&b'/')).then(|| PathBuf::from(OsStr::from_bytes(text)))
 }
 
 #[cfg(test)]
 mod tests {
+    use firewall_common::layout::PATH_BYTES;
+
     use super::*;
 
     #[test]
-    fn names_join_from_the_root() {
-        let mut path =
-            ExecutablePath { names: [[0; NAME_BYTES]; PATH_NAMES], depth: 3, complete: 1 };
-        for (to, name) in path.names.iter_mut().zip(["curl", "bin", "usr"]) {
-            to[..name.len()].copy_from_slice(name.as_bytes());
+    fn paths_stand_at_the_end() {
+        let mut path = PathText { numbered: 0, flags: 0, start: 0, text: [0; PATH_BYTES] };
+        path.start = (PATH_BYTES - 13) as u32;
+        path.text[PATH_BYTES - 13..].copy_from_slice(b"/usr/bin/curl");
+        assert_eq!(text(&path), Some(PathBuf::from("/usr/bin/curl")));
+        for start in [PATH_BYTES as u32, u32::MAX, PATH_BYTES as u32 - 12] {
+            assert_eq!(text(&PathText { start, ..path }), None);
         }
-        assert_eq!(join(&path), Some(PathBuf::from("/usr/bin/curl")));
-        assert_eq!(join(&ExecutablePath { complete: 0, ..path }), None);
-        path.names[1] = [b'x'; NAME_BYTES];
-        assert_eq!(join(&path), None);
     }
 }

@@ -1,0 +1,115 @@
+//! Which process a socket is charged to, and what is known of it.
+//!
+//! Only hooks that run in the context of the system call may ask who is current: at egress a
+//! packet can leave from a softirq in any process.
+
+use aya_ebpf::helpers::{
+    bpf_get_current_comm, bpf_get_current_uid_gid,
+    generated::{bpf_get_current_cgroup_id, bpf_get_current_task},
+};
+use firewall_common::{
+    event::app,
+    layout::{Counter, Process, ProcessKey, SocketState},
+};
+
+use crate::{
+    identity::{self, executable},
+    maps::{CGROUPS, EXECUTABLES, PROCESSES, count},
+    path::{path_of_cgroup, path_of_file},
+    scratch,
+};
+
+/// Charges a socket to who is current.
+#[inline(always)]
+pub fn charge_current(state: &mut SocketState) {
+    let Some(process) = current() else {
+        // A thread without memory of its own is the kernel's. Where it works for an app that is
+        // known, as when MPTCP joins a subflow, the app stays charged.
+        if state.identity.kind == 0 {
+            state.identity.kind = app::KERNEL;
+        }
+        return;
+    };
+    state.class = process.class;
+    state.identity = process.identity;
+    state.identity.comm = bpf_get_current_comm().unwrap_or_default();
+}
+
+/// What is known of the current process; `None` of a thread of the kernel.
+#[inline(always)]
+fn current() -> Option<&'static Process> {
+    // SAFETY: the helper has no preconditions.
+    let (key, execs) = identity::process(unsafe { bpf_get_current_task() })?;
+    if let Some(process) = get(&key) {
+        // SAFETY: the helper has no preconditions.
+        let cgroup = unsafe { bpf_get_current_cgroup_id() };
+        let user = bpf_get_current_uid_gid();
+        let identity = &process.identity;
+        let same = u64::from(identity.gid) << 32 | u64::from(identity.uid) == user;
+        if same && process.execs == execs && identity.cgroup == cgroup {
+            return Some(process);
+        }
+    }
+    if look_at_current() == 0 { None } else { get(&key).map(|process| &*process) }
+}
+
+/// What is kept of a process.
+#[inline(always)]
+pub fn get(key: &ProcessKey) -> Option<&'static mut Process> {
+    // SAFETY: the entry is not freed while the program runs; two threads of a process write the same.
+    PROCESSES.get_ptr_mut(key).map(|process| unsafe { &mut *process })
+}
+
+/// Finds out all of the current process, and keeps it: 0 if it is no process.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn look_at_current() -> u32 {
+    let Some(taken) = scratch::take() else {
+        count(Counter::NoScratch);
+        return 0;
+    };
+    let found = look_at(taken.index).is_some();
+    scratch::give_back(taken);
+    u32::from(found)
+}
+
+#[inline(always)]
+fn look_at(index: u32) -> Option<()> {
+    // SAFETY: the helper has no preconditions.
+    let task = unsafe { bpf_get_current_task() };
+    let (key, execs) = identity::process(task)?;
+    let scratch = scratch::get(index)?;
+    identity::of_task(task, &mut scratch.process.identity)?;
+    scratch.process.execs = execs;
+    scratch.process.class = 0;
+    let identity = &scratch.process.identity;
+    if EXECUTABLES.get_ptr(&identity.executable).is_none() {
+        keep_executable(index);
+    }
+    if CGROUPS.get_ptr(&identity.cgroup).is_none()
+        && let Some(node) = identity::cgroup_node(task)
+        && path_of_cgroup(index, node) != 0
+        && CGROUPS.insert(&identity.cgroup, &scratch.path, 0).is_err()
+    {
+        count(Counter::NoPath);
+    }
+    if PROCESSES.insert(&key, &scratch.process, 0).is_err() {
+        count(Counter::NoPath);
+    }
+    Some(())
+}
+
+/// Keeps the path of the executable of the current process, which stands in scratch memory.
+#[inline(always)]
+pub fn keep_executable(index: u32) -> Option<()> {
+    // SAFETY: the helper has no preconditions.
+    let file = executable(unsafe { bpf_get_current_task() })?;
+    let kept = path_of_file(index, file) != 0;
+    let scratch = scratch::get(index)?;
+    let kept =
+        kept && EXECUTABLES.insert(&scratch.process.identity.executable, &scratch.path, 0).is_ok();
+    if !kept {
+        count(Counter::NoPath);
+    }
+    kept.then_some(())
+}
