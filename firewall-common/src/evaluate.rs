@@ -69,10 +69,16 @@ impl Cell {
         self.0 & NODE == 0
     }
 
+    /// The block or line that this leads to.
+    #[inline(always)]
+    pub const fn index(self) -> u32 {
+        self.0 & !(NODE | IN_LINE)
+    }
+
     /// The cell for `byte` in the node that this leads to.
     #[inline(always)]
     pub fn follow(self, tables: &(impl Tables + ?Sized), byte: u8) -> Result<Self, Fault> {
-        let index = self.0 & !(NODE | IN_LINE);
+        let index = self.index();
         if self.0 & IN_LINE == 0 {
             let block = tables.block(index).ok_or(Fault::Damaged)?;
             return Ok(Self(block[usize::from(byte)]));
@@ -504,9 +510,6 @@ pub fn weigh<'a>(
 /// or the fault in its place.
 #[inline(always)]
 pub fn question(tables: &impl Tables, header: &Header, app: u32, class: u32) -> Cell {
-    if class == 0 {
-        return Cell(header.question);
-    }
     if class >= header.name_classes {
         return DAMAGED;
     }

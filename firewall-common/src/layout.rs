@@ -94,12 +94,12 @@ pub struct Header {
     /// The first block of the name rows, by (app class × name class × address group × trust). The
     /// leaf 0 of a row says that no rule matches by name.
     pub name_rows: u32,
-    /// The leaf of a question for a name that no rule speaks of.
-    pub question: u32,
     /// The errno of a denied `connect` or `sendmsg`, negative.
     pub errno: i32,
     /// Of [`flags`].
     pub flags: u32,
+    /// Zero.
+    pub _pad: u32,
     /// Secrets of [`crate::name_table`]'s hash.
     pub name_keys: crate::name_table::Keys,
     /// How to find the class of an app.

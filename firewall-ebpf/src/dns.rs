@@ -156,7 +156,7 @@ pub extern "C" fn stand(index: u32, leaf: u32) -> u32 {
 /// The leaf of a question for a name of `class`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn question_leaf(index: u32, class: u32) -> u32 {
+pub extern "C" fn question_leaf(index: u32, class: u32) -> u32 {
     let Some(scratch) = scratch::get(index) else { return DAMAGED.0 };
     let Some(header) = HEADERS.get(scratch.slot) else { return DAMAGED.0 };
     evaluate::question(&Generation { slot: scratch.slot }, header, scratch.app_class as u32, class)

@@ -197,7 +197,7 @@ extern "C" fn judge_asked(index: u32) -> u32 {
     let unasked = result == NOTHING
         || (result == MALFORMED && (scratch.service != DNS || header.name_lines == 0));
     let mut judgement = if unasked {
-        policy::of_leaf(header, Cell(header.question))
+        policy::of_leaf(header, Cell(dns::question_leaf(index, 0)))
     } else if result == MALFORMED {
         policy::unparsable(header)
     } else {

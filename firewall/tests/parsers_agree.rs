@@ -14,7 +14,7 @@ use aya::maps::{Array, MapData};
 use firewall::{
     datapath::{BENCH_OBJECT, apply::apply, load::Loaded, sys::test_run},
     policy::{
-        Action, Destinations, Domain, Mode, Policy, Rule,
+        Action, Apps, Destinations, Domain, Mode, Policy, Rule,
         compile::{Facts, Generation, Settings, compile},
     },
 };
@@ -46,7 +46,8 @@ fn generation() -> Generation {
     let rules = RULES.iter().map(|domain| {
         let to = Destinations { domains: vec![Domain::parse(domain).unwrap()], ..<_>::default() };
         let name = domain.to_string();
-        Rule { name, action: Action::Drop, to: Some(to), ports: Vec::new() }
+        let apps = Apps::default();
+        Rule { name, action: Action::Drop, to: Some(to), ports: Vec::new(), apps }
     });
     let policy = Policy {
         name: "names".to_owned(),
@@ -54,6 +55,7 @@ fn generation() -> Generation {
         mode: Mode::Enforce,
         priority: 100,
         default: None,
+        apps: Apps::default(),
         rules: rules.collect(),
     };
     let facts = Facts { countries: None, asns: None, organisation: &|_| vec![] };

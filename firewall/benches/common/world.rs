@@ -6,7 +6,7 @@ use anyhow::Result;
 use firewall::{
     intel::{Intel, country::Country},
     lists::{self, Format, Parsed},
-    policy::{Action, Destinations, List, Mode, Policy, Rule, compile::Generation},
+    policy::{Action, Apps, Destinations, List, Mode, Policy, Rule, compile::Generation},
 };
 use firewall_common::evaluate::Cell;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -73,6 +73,7 @@ fn policy(name: &str, priority: u32, rules: Vec<Rule>) -> Policy {
         mode: Mode::Enforce,
         priority,
         default: None,
+        apps: Apps::default(),
         rules,
     }
 }
@@ -104,7 +105,7 @@ pub fn names(text: &str) -> Result<Vec<Policy>> {
 }
 
 fn rule(name: String, to: Destinations) -> Rule {
-    Rule { name, action: Action::Allow, to: Some(to), ports: Vec::new() }
+    Rule { name, action: Action::Allow, to: Some(to), ports: Vec::new(), apps: Apps::default() }
 }
 
 /// Where one class of destinations ends and another begins, of both families together.

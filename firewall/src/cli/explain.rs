@@ -19,8 +19,9 @@ use super::set;
 use crate::{
     events::{Endpoint, Host, protocol_number, protocol_word},
     policy::{
-        Mode, domains,
+        self, AppFacts, Mode, domains,
         explain::{Explainer, Finding, Geo, RunnerUp},
+        source::Disk,
     },
 };
 
@@ -41,6 +42,10 @@ pub struct Args {
     /// the name asked for before those that it is an alias of
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
+    /// Judge for this app: exe:/usr/bin/firefox, unit:docker.service, user:ada, kernel, … May be
+    /// repeated to say more of it [default: an app that no policy names]
+    #[arg(long = "app", value_name = "SEL")]
+    apps: Vec<String>,
     /// Look the name up, and judge connections to its addresses too. Asks the `upstreams` of the
     /// settings, or the resolvers of the system
     #[arg(long)]
@@ -108,6 +113,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(super::USAGE));
         }
     };
+    let app = match app(args) {
+        Ok(app) => app,
+        Err(message) => {
+            eprintln!("error: {message}");
+            return Ok(ExitCode::from(super::USAGE));
+        }
+    };
     match &asked {
         Asked::Question(Question { name, rest, .. }) if !rest.is_empty() && !args.resolve => {
             eprintln!(
@@ -135,7 +147,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Asked::Question(question) = &asked
         && args.resolve
     {
-        let resolved = resolve::resolve(&explainer, &set.config, question)?;
+        let resolved = resolve::resolve(&explainer, &set.config, question, &app)?;
         let denied = resolved.is_denied();
         print(args, &resolved, resolve::Resolved::human)?;
         if let Some(failure) = &resolved.failure {
@@ -144,7 +156,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         return Ok(status(args, denied));
     }
-    let explanation = explain(&explainer, &asked)?;
+    let explanation = explain(&explainer, &asked, &app)?;
     print(args, &explanation, human)?;
     Ok(status(args, explanation.finding.verdict == Verdict::Deny.word()))
 }
@@ -158,16 +170,21 @@ fn status(args: &Args, denied: bool) -> ExitCode {
     if args.exit_code && denied { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn explain(explainer: &Explainer<'_>, asked: &Asked) -> anyhow::Result<Explanation> {
+fn explain(
+    explainer: &Explainer<'_>,
+    asked: &Asked,
+    app: &AppFacts,
+) -> anyhow::Result<Explanation> {
     let generation = explainer.generation;
+    let class = generation.class_of_app(app);
     let (destination, names, outcome) = match asked {
         Asked::Connection(destination, names) => {
             let told = names.iter().map(|(name, trusted)| (name.as_str(), *trusted));
-            let outcome = generation.evaluate(destination, &generation.named_by(told));
+            let outcome = generation.evaluate(class, destination, &generation.named_by(told));
             (Some(destination), names.iter().map(|(name, _)| name.as_str()).collect(), outcome)
         }
         Asked::Question(Question { name, .. }) => {
-            (None, vec![name.as_str()], generation.question(name))
+            (None, vec![name.as_str()], generation.question(class, name))
         }
     };
     let outcome = outcome
@@ -176,9 +193,9 @@ fn explain(explainer: &Explainer<'_>, asked: &Asked) -> anyhow::Result<Explanati
         .decision(outcome.decision)
         .ok_or_else(|| anyhow::anyhow!("there is no decision {}", outcome.decision))?;
     let to = destination;
-    let mut findings = explainer.findings(decision, to, &names)?;
+    let mut findings = explainer.findings(decision, to, &names, app)?;
     let finding = findings.pop().ok_or_else(|| anyhow::anyhow!("a decision without a finding"))?;
-    let runners_up = explainer.runners_up(decision, to, &names)?;
+    let runners_up = explainer.runners_up(decision, to, &names, app)?;
     let mut names = names.into_iter().map(str::to_owned);
     Ok(Explanation {
         schema: crate::events::SCHEMA,
@@ -217,6 +234,16 @@ fn asked(args: &Args) -> Result<Asked, String> {
             Ok(Asked::Connection(destination, names))
         }
     }
+}
+
+/// The app that is judged.
+fn app(args: &Args) -> Result<AppFacts, String> {
+    let mut selectors = Vec::with_capacity(args.apps.len());
+    for text in &args.apps {
+        let selector = policy::parse_selector(text, &Disk);
+        selectors.push(selector.map_err(|error| format!("--app {text}: {error}"))?);
+    }
+    AppFacts::of(&selectors)
 }
 
 /// A name in the form in which names are compared.

@@ -11,7 +11,7 @@ use crate::{
     config::{self, Config, STATE},
     intel::{self, Intel, ahead, organisations::Organisations},
     policy::{
-        self, Action, DeniedNames, Destinations, Mode, Policy, Rule,
+        self, Action, Apps, DeniedNames, Destinations, Mode, Policy, Rule,
         compile::{self, Facts, Generation, Settings},
         diagnostic::{Diagnostic, Diagnostics, Severity},
         explain::Explainer,
@@ -185,7 +185,13 @@ impl PolicySet {
         let parse = |option: &str, action: Action, spec: &String| {
             let to: Destinations = policy::parse_spec(spec, organisations)
                 .map_err(|error| Failure::Usage(format!("{option} {spec}: {error}")))?;
-            Ok(Rule { name: format!("{option} {spec}"), action, to: Some(to), ports: Vec::new() })
+            Ok(Rule {
+                name: format!("{option} {spec}"),
+                action,
+                to: Some(to),
+                ports: Vec::new(),
+                apps: Apps::default(),
+            })
         };
         let allow = self.allow.iter().map(|spec| parse("--allow", Action::Allow, spec));
         let deny = self.deny.iter().map(|spec| parse("--deny", Action::Drop, spec));
@@ -199,6 +205,7 @@ impl PolicySet {
                 Passage::Allow => policy::Default::Allow,
                 Passage::Drop => policy::Default::Drop,
             }),
+            apps: Apps::default(),
             rules,
         }))
     }
@@ -280,6 +287,11 @@ pub fn warn_of_unreachable(
                     rule.name
                 ),
                 "`firewall geo lookup` shows what the tables know".to_owned(),
+            )
+        } else if generation.some_app(unreachable.policy, unreachable.rule).is_none() {
+            (
+                format!("rule `{}` can never match: no app is one that it means", rule.name),
+                "`except-apps` and the policy's `apps` leave none of its `apps`".to_owned(),
             )
         } else {
             match explainer.shadowed_by(unreachable.policy, unreachable.rule)? {

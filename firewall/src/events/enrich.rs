@@ -14,7 +14,7 @@ use super::{Endpoint, Event, Host, SCHEMA, apps::Apps, names::Names, protocol_wo
 use crate::{
     intel,
     policy::{
-        Default, Mode,
+        AppFacts, Default, Mode,
         explain::{Explainer, Finding, Geo},
     },
 };
@@ -109,7 +109,7 @@ impl<'a> Enricher<'a> {
         let mut findings = Vec::new();
         let mut denied = None;
         if let Some(decision) = self.explainer.generation.decision(event.decision) {
-            findings = self.explainer.findings(decision, to, names)?;
+            findings = self.explainer.findings(decision, to, names, &AppFacts::default())?;
             if reason.is_none() {
                 return Ok(findings);
             }

@@ -87,7 +87,7 @@ impl World {
             protocol: TCP,
             ..Destination::default()
         };
-        self.generation.evaluate(&to, &self.generation.named(names, true)).unwrap()
+        self.generation.evaluate(0, &to, &self.generation.named(names, true)).unwrap()
     }
 }
 
@@ -139,7 +139,7 @@ fn lines(enricher: &mut Enricher<'_>, event: &FlowEvent) -> String {
 #[test]
 fn a_question_has_a_name_and_no_place() {
     let world = World::new();
-    let asked = world.generation.question("hm.baidu.com").unwrap();
+    let asked = world.generation.question(0, "hm.baidu.com").unwrap();
     let asked = event(Hook::Dns, SOMEWHERE, asked);
     let asked = named(asked, TONGJI, Via::Dns, Confidence::Confirmed);
     insta::assert_snapshot!(lines(&mut world.enricher(), &asked), @r#"

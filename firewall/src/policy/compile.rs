@@ -4,8 +4,11 @@
 //! The address space is swept once for each family. Between two boundaries the same rules match by
 //! address; that set of rules is a destination class. Names are sorted into name classes in the same
 //! sense. What a class gets is a row: one outcome, or a trie over protocol and port where its rules
-//! name ports. The kernel never sees a rule.
+//! name ports. Apps are sorted into app classes by the selectors of policies and rules, and there are
+//! rows for each. The kernel never sees a rule.
 
+mod apps;
+mod automaton;
 mod groups;
 mod names;
 mod row;
@@ -28,8 +31,9 @@ use firewall_common::{
 
 pub use settings::{Inbound, OnDeny, Quic, Settings};
 
+use self::apps::AppClasses;
 use self::groups::{AddressGroups, NameGroups};
-use super::{Action, Destinations, Mode, Policy, Rule};
+use super::{Action, AppFacts, Destinations, Mode, Policy, Rule};
 use crate::intel::country::Country;
 
 /// An address space cut into ranges, ascending and not overlapping, with what is known of each.
@@ -96,8 +100,9 @@ pub struct Generation {
     pub blocks: Vec<[u32; BLOCK]>,
     /// By number; number 0 is unused.
     decisions: Vec<Decision>,
-    /// Rules that no destination and port reaches.
+    /// Rules that no app, destination and port reaches.
     pub unreachable: Vec<Unreachable>,
+    apps: AppClasses,
 }
 
 /// A rule that can never match.
@@ -133,6 +138,15 @@ pub enum Error {
         /// How many there may be.
         limit: usize,
     },
+    /// One automaton for so many paths takes too much room.
+    #[error(
+        "the paths that {globs} selectors of apps name are too complex together\n\n\
+         hint: `*` and `**` in front of other text cost most: write out what comes first in a path"
+    )]
+    TooComplex {
+        /// How many.
+        globs: usize,
+    },
     /// The tries or decisions do not fit the kernel's tables.
     #[error("the policies compile to {what}, more than the {limit} that fit")]
     TooLarge {
@@ -160,8 +174,11 @@ pub fn compile(
     facts: Facts<'_>,
     settings: Settings,
 ) -> Result<Generation, Error> {
-    let rules = Rules::new(&policies);
+    let mut forest = trie::Forest::default();
+    let apps = AppClasses::new(&policies, &mut forest)?;
+    let rules = Rules::new(&policies, &apps);
     let mut header = settings.header()?;
+    apps.tell(&mut header);
     let mut classes = Classes::new(&rules);
     let events = sweep::events(&policies, &rules, facts)?;
     let v4 = sweep::classes(&rules, &events.v4, u32::MAX.into(), &mut classes);
@@ -169,33 +186,42 @@ pub fn compile(
     let names = names::Names::new(&rules, header.name_keys)?;
 
     let classes = classes.signatures;
-    let name_groups = NameGroups::new(&rules, &names.classes, classes.len() + 1);
+    let rows_per_group = apps.all().len().saturating_mul(classes.len() + 1);
+    let name_groups = NameGroups::new(&rules, &names.classes, &apps, rows_per_group);
     let address_groups = AddressGroups::new(&classes);
     header.classes = limited(classes.len() + 1, MAX_CELLS, "classes of destinations")?;
     header.name_classes = names.classes.len() as u32;
-    header.name_groups = limited(name_groups.all.len(), MAX_CELLS, "groups of names")?;
+    header.name_groups = limited(name_groups.most, MAX_CELLS, "groups of names")?;
     header.address_groups = limited(address_groups.all.len(), MAX_CELLS, "groups of addresses")?;
-    limited((classes.len() + 1).saturating_mul(name_groups.all.len()), MAX_CELLS, "rows")?;
-    let by_name = names.classes.len().saturating_mul(address_groups.all.len() * 2);
-    limited(by_name, MAX_CELLS, "rows for names")?;
+    limited(rows_per_group.saturating_mul(name_groups.most), MAX_CELLS, "rows")?;
+    let by_name = names.classes.len().saturating_mul(apps.all().len());
+    limited(by_name.saturating_mul(evaluate::RECORD), MAX_CELLS, "records of names")?;
+    limited(by_name.saturating_mul(address_groups.all.len() * 2), MAX_CELLS, "rows for names")?;
 
     let mut rows = row::Rows::new(&policies, &rules, &settings);
-    let address_rows = address_rows(&classes, &name_groups, &mut rows);
-    let reaches = rows.passes(address_rows.iter().take(classes.len() + 1).flatten().copied());
-    let questions: Vec<usize> = names
-        .classes
-        .iter()
-        .map(|said| rows.question(&groups::matched(&rules, said, true), reaches))
-        .collect();
-    let name_rows: Vec<usize> = if names.entries.is_empty() {
-        Vec::new()
-    } else {
-        name_rows(&rules, &names.classes, &address_groups, &mut rows)
-    };
+    let mut address_rows = Vec::new();
+    let mut name_rows = Vec::new();
+    let mut records = Vec::new();
+    for app in apps.all() {
+        let groups = name_groups.of_app(&apps, app);
+        let app = rows.app(&apps, app);
+        let first = address_rows.len();
+        add_address_rows(&classes, &groups.all, &app, &mut rows, &mut address_rows);
+        address_rows.resize(first + name_groups.most * (classes.len() + 1), None);
+        let ungrouped = address_rows[first..].iter().take(classes.len() + 1).flatten();
+        let reaches = rows.passes(ungrouped.copied());
+        for (said, group) in names.classes.iter().zip(&name_groups.of) {
+            let matched = app.holding(groups::matched(&rules, said, true));
+            let [group_trusted, group_untrusted] = group.map(|group| groups.numbers[group]);
+            records.push((rows.question(&matched, reaches, &app), group_trusted, group_untrusted));
+        }
+        if !names.entries.is_empty() {
+            add_name_rows(&names.classes, &address_groups, &app, &mut rows, &mut name_rows);
+        }
+    }
     let row::Numbered { decisions, cells } = rows.number();
     limited(decisions.len(), MAX_DECISIONS, "decisions")?;
 
-    let mut forest = trie::Forest::default();
     header.root_v4 = forest.insert(&v4, 4).0;
     header.root_v6 = forest.insert(&v6, 16).0;
     let row_cells: Vec<u32> = rows
@@ -214,15 +240,13 @@ pub fn compile(
     // Class 0 is unused: its cell stays "nothing here".
     let cell = |row: &Option<usize>| row.map_or(0, |row| row_cells[row]);
     header.rows = append(&mut blocks, address_rows.iter().map(cell));
-    header.question = cells[questions[0]].0;
+    let records = records.into_iter().flat_map(|(question, group_trusted, group_untrusted)| {
+        let question = cells[question].0;
+        NameRecord { question, group_trusted, group_untrusted }.words()
+    });
+    header.name_records = append(&mut blocks, records);
     if !names.entries.is_empty() {
         header.name_rows = append(&mut blocks, name_rows.iter().map(|row| row_cells[*row]));
-        let records =
-            questions.iter().zip(&name_groups.of).flat_map(|(question, [told, claimed])| {
-                let question = cells[*question].0;
-                NameRecord { question, group_trusted: *told, group_untrusted: *claimed }.words()
-            });
-        header.name_records = append(&mut blocks, records);
         header.name_depth = names.depth;
         table::append(&names.entries, &mut blocks, &mut header);
     }
@@ -232,7 +256,7 @@ pub fn compile(
     }
     limited(blocks.len(), MAX_BLOCKS, "blocks of tables")?;
     let unreachable = unreachable(&rules, &events, rows.reached());
-    Ok(Generation { policies, settings, header, blocks, decisions, unreachable })
+    Ok(Generation { policies, settings, header, blocks, decisions, unreachable, apps })
 }
 
 fn limited(count: usize, limit: u32, what: &str) -> Result<u32, Error> {
@@ -259,42 +283,42 @@ fn append(blocks: &mut Vec<[u32; BLOCK]>, words: impl Iterator<Item = u32>) -> u
     first
 }
 
-/// The rows of the destination classes, group by group; none of class 0.
-fn address_rows(
+/// Adds the rows of the destination classes for an app, group by group; none of class 0.
+fn add_address_rows(
     classes: &[Vec<Standing>],
-    groups: &NameGroups,
+    groups: &[groups::NameGroup],
+    app: &row::App<'_>,
     rows: &mut row::Rows<'_>,
-) -> Vec<Option<usize>> {
-    let mut all = Vec::new();
-    for group in &groups.all {
-        all.push(None);
+    to: &mut Vec<Option<usize>>,
+) {
+    for group in groups {
+        to.push(None);
         for class in classes {
-            let signature = groups::signature(class, group);
-            all.push(Some(rows.of(signature, row::Kind::Whole)));
+            let signature = app.holding(groups::signature(class, group));
+            to.push(Some(rows.of(signature, row::Kind::Whole, app)));
         }
     }
-    all
 }
 
-/// The rows of the name classes: for each, by address group, of names that are not trusted and that
-/// are.
-fn name_rows(
-    rules: &Rules<'_>,
+/// Adds the rows of the name classes for an app: for each, by address group, of names that are not
+/// trusted and that are.
+fn add_name_rows(
     classes: &[Vec<names::Said>],
     groups: &AddressGroups,
+    app: &row::App<'_>,
     rows: &mut row::Rows<'_>,
-) -> Vec<usize> {
-    let mut all = Vec::new();
+    to: &mut Vec<usize>,
+) {
     for said in classes {
-        let both = [false, true].map(|trusted| groups::matched(rules, said, trusted));
+        let both =
+            [false, true].map(|trusted| app.holding(groups::matched(rows.rules, said, trusted)));
         for excepted in &groups.all {
             for matched in &both {
                 let left = matched.iter().filter(|rule| !excepted.contains(rule));
-                all.push(rows.of(left.copied().collect(), row::Kind::Beside));
+                to.push(rows.of(left.copied().collect(), row::Kind::Beside, app));
             }
         }
     }
-    all
 }
 
 impl Generation {
@@ -308,14 +332,44 @@ impl Generation {
         self.decisions.iter().enumerate().skip(1).map(|(number, one)| (number as u32, one))
     }
 
-    /// What an app gets at a destination that is known by a name: what the kernel would say.
-    pub fn evaluate(&self, destination: &Destination, named: &Named) -> Result<Outcome, Fault> {
-        evaluate::evaluate(self, &self.header, 0, destination, named)
+    /// What an app of a class gets at a destination that is known by a name: what the kernel would
+    /// say.
+    pub fn evaluate(
+        &self,
+        app: u32,
+        destination: &Destination,
+        named: &Named,
+    ) -> Result<Outcome, Fault> {
+        evaluate::evaluate(self, &self.header, app, destination, named)
     }
 
-    /// What an app gets that asks for the addresses of a name: what the kernel would say.
-    pub fn question(&self, name: &str) -> Result<Outcome, Fault> {
-        Outcome::from_leaf(evaluate::question(self, &self.header, 0, self.class_of(name)))
+    /// What an app of a class gets that asks for the addresses of a name: what the kernel would say.
+    pub fn question(&self, app: u32, name: &str) -> Result<Outcome, Fault> {
+        Outcome::from_leaf(evaluate::question(self, &self.header, app, self.class_of(name)))
+    }
+
+    /// The class of an app: what the kernel would say. Class 0 is that of an app which no selector
+    /// names.
+    pub fn class_of_app(&self, app: &AppFacts) -> u32 {
+        self.apps.class(self, &self.header, app)
+    }
+
+    /// Whether a rule is tried for apps of a class.
+    pub fn holds(&self, app: u32, policy: usize, rule: usize) -> bool {
+        self.apps.holds(app as usize, self.number_of(policy, rule))
+    }
+
+    /// A class that a rule is tried for; there is none if no app is one that it means.
+    pub fn some_app(&self, policy: usize, rule: usize) -> Option<u32> {
+        let number = self.number_of(policy, rule);
+        let class = self.apps.all().find(|class| self.apps.holds(*class, number))?;
+        Some(class as u32)
+    }
+
+    /// The place of a rule among those of all policies.
+    fn number_of(&self, policy: usize, rule: usize) -> u32 {
+        let before = self.policies.iter().take(policy).map(|policy| policy.rules.len());
+        (before.sum::<usize>() + rule) as u32
     }
 
     /// The class of a name; 0 if no rule speaks of it.
@@ -395,10 +449,12 @@ struct Placed<'a> {
     excepts_names: bool,
     /// Whether it takes out anything by address.
     excepts_addresses: bool,
+    /// Whether it holds for every app.
+    every_app: bool,
 }
 
 impl<'a> Rules<'a> {
-    fn new(policies: &'a [Policy]) -> Self {
+    fn new(policies: &'a [Policy], apps: &AppClasses) -> Self {
         let placed = |policy, place, rule: &'a Rule, mode| {
             let to = rule.to.as_ref();
             let except = to.and_then(|to| to.except.as_deref());
@@ -411,6 +467,7 @@ impl<'a> Rules<'a> {
                 addresses: to.is_none_or(means_addresses),
                 excepts_names: except.is_some_and(Destinations::has_names),
                 excepts_addresses: except.is_some_and(means_addresses),
+                every_app: true,
             }
         };
         let all = policies
@@ -420,14 +477,16 @@ impl<'a> Rules<'a> {
                 let rules = of.rules.iter().enumerate();
                 rules.map(move |(place, rule)| placed(policy, place, rule, of.mode))
             })
+            .zip(0..)
+            .map(|(placed, number)| Placed { every_app: apps.always(number), ..placed })
             .collect();
         Self { all }
     }
 
     /// Whether the search ends with this rule wherever it matches.
     fn is_final(&self, index: u32) -> bool {
-        let Placed { rule, mode, .. } = self.all[index as usize];
-        mode == Mode::Enforce && rule.ports.is_empty()
+        let Placed { rule, mode, every_app, .. } = self.all[index as usize];
+        mode == Mode::Enforce && rule.ports.is_empty() && every_app
     }
 
     fn ground(&self, index: u32) -> Ground {

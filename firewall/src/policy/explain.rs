@@ -14,9 +14,10 @@ use firewall_common::{
 use serde::Serialize;
 
 use super::{
-    Action, Destinations, Mode, Policy, Ports, Rule,
+    Action, AppFacts, Destinations, Mode, Policy, Ports, Rule,
     compile::{Decision, Generation, Ground},
     domains::Scope,
+    selector::selects_every,
 };
 use crate::intel::{Error, Intel, asn::Origin, geo::Located};
 
@@ -119,14 +120,15 @@ impl Explainer<'_> {
     /// others.
     ///
     /// `names` are those that the destination is known by, the name asked for before its aliases. A
-    /// question has no destination yet.
+    /// question has no destination yet. `app` is what is known of the app: the decision is one for it.
     pub fn findings<T: AsRef<str>>(
         &self,
         decision: &Decision,
         destination: Option<&Destination>,
         names: &[T],
+        app: &AppFacts,
     ) -> Result<Vec<Finding>, Error> {
-        let subject = &Subject::new(destination, names);
+        let subject = &Subject::new(destination, names, app);
         let mut findings = Vec::new();
         for ground in &decision.observed {
             findings.push(self.finding(*ground, Verdict::Audit, subject)?);
@@ -158,7 +160,8 @@ impl Explainer<'_> {
         let policy = |index: usize| self.generation.policies.get(index);
         Ok(match ground {
             Ground::Rule { policy: index, .. } => {
-                let rule = self.generation.rule(ground).map(|(_, rule)| rule);
+                let found = self.generation.rule(ground);
+                let rule = found.map(|(_, rule)| rule);
                 Finding {
                     verdict: verdict.word(),
                     mode: self.mode(index),
@@ -166,8 +169,11 @@ impl Explainer<'_> {
                     action: rule.map(|rule| rule.action.word()),
                     policy: policy(index).map(|policy| policy.name.clone()),
                     rule: rule.map(|rule| rule.name.clone()),
-                    evidence: match rule {
-                        Some(rule) => self.all_evidence(rule, subject)?,
+                    evidence: match found {
+                        Some((policy, rule)) => {
+                            let by_app = by_app(policy, rule, subject.app);
+                            self.all_evidence(rule, subject)?.into_iter().chain(by_app).collect()
+                        }
                         None => Vec::new(),
                     },
                 }
@@ -211,8 +217,10 @@ impl Explainer<'_> {
         decision: &Decision,
         destination: Option<&Destination>,
         names: &[T],
+        app: &AppFacts,
     ) -> Result<Vec<RunnerUp>, Error> {
-        let subject = &Subject::new(destination, names);
+        let subject = &Subject::new(destination, names, app);
+        let class = self.generation.class_of_app(app);
         let mut runners_up = Vec::new();
         for (policy_index, policy) in self.generation.policies.iter().enumerate() {
             for (rule_index, rule) in policy.rules.iter().enumerate() {
@@ -220,7 +228,8 @@ impl Explainer<'_> {
                 if decision.ground == ground || decision.observed.contains(&ground) {
                     continue;
                 }
-                if self.matches(rule, subject)? {
+                let holds = self.generation.holds(class, policy_index, rule_index);
+                if holds && self.matches(rule, subject)? {
                     // A default comes behind every rule.
                     let skipped = match decision.ground {
                         Ground::Rule { policy, rule } => {
@@ -234,7 +243,11 @@ impl Explainer<'_> {
                         rule: rule.name.clone(),
                         action: rule.action.word(),
                         mode: policy.mode.word(),
-                        evidence: self.evidence(rule, subject)?,
+                        evidence: self
+                            .evidence(rule, subject)?
+                            .into_iter()
+                            .chain(by_app(policy, rule, app))
+                            .collect(),
                     });
                 }
             }
@@ -242,7 +255,8 @@ impl Explainer<'_> {
         Ok(runners_up)
     }
 
-    /// A rule that comes before `rule` of `policy` and decides one of the destinations it means.
+    /// A rule that comes before `rule` of `policy` and decides one of the destinations it means, for
+    /// one of the apps it means.
     pub fn shadowed_by(
         &self,
         policy: usize,
@@ -252,6 +266,7 @@ impl Explainer<'_> {
         else {
             return Ok(None);
         };
+        let Some(app) = self.generation.some_app(policy, rule) else { return Ok(None) };
         let (address, named) = match self.sample(shadowed.to.as_ref())? {
             Some(address) => (address, Named::default()),
             None => match shadowed.to.as_ref().and_then(sample_name) {
@@ -264,7 +279,9 @@ impl Explainer<'_> {
                 (ports.protocol, *ports.ports.start())
             });
         let destination = Destination { address, port, protocol, port_hidden: 0 };
-        let Ok(outcome) = self.generation.evaluate(&destination, &named) else { return Ok(None) };
+        let Ok(outcome) = self.generation.evaluate(app, &destination, &named) else {
+            return Ok(None);
+        };
         Ok(self
             .generation
             .decision(outcome.decision)
@@ -433,12 +450,31 @@ struct Subject<'a> {
     /// `None` for a question.
     destination: Option<&'a Destination>,
     names: Vec<&'a str>,
+    app: &'a AppFacts,
 }
 
 impl<'a> Subject<'a> {
-    fn new<T: AsRef<str>>(destination: Option<&'a Destination>, names: &'a [T]) -> Self {
-        Self { destination, names: names.iter().map(AsRef::as_ref).collect() }
+    fn new<T: AsRef<str>>(
+        destination: Option<&'a Destination>,
+        names: &'a [T],
+        app: &'a AppFacts,
+    ) -> Self {
+        Self { destination, names: names.iter().map(AsRef::as_ref).collect(), app }
     }
+}
+
+/// By which selectors a rule holds for an app, where it or its policy names particular apps.
+fn by_app(policy: &Policy, rule: &Rule, app: &AppFacts) -> Vec<String> {
+    let lists = [&rule.apps.only, &policy.apps.only];
+    let particular = lists.into_iter().filter(|list| !selects_every(list)).flatten();
+    let mut evidence: Vec<String> = Vec::new();
+    for selector in particular.filter(|selector| selector.selects(app)) {
+        let one = format!("app:{selector}");
+        if !evidence.contains(&one) {
+            evidence.push(one);
+        }
+    }
+    evidence
 }
 
 /// Which matchers of `to` itself hold for one name.

@@ -7,6 +7,7 @@ pub mod domains;
 pub mod explain;
 mod model;
 pub(crate) mod parse;
+mod selector;
 mod shipped;
 pub mod source;
 
@@ -14,6 +15,7 @@ pub use denied::{DeniedNames, denied_names};
 pub use domains::{Domain, DomainSet, Scope};
 pub use model::*;
 pub use parse::SpecError;
+pub use selector::{AppFacts, Apps, Means, Paths, Selector};
 pub use shipped::SHIPPED;
 
 use crate::intel::organisations::Organisations;
@@ -39,4 +41,14 @@ pub fn load(
 /// When it is none of these, or the list cannot be read.
 pub fn parse_spec(text: &str, organisations: &Organisations) -> Result<Destinations, SpecError> {
     parse::parse_spec(text, organisations, &source::Disk)
+}
+
+/// An app as policies and the command line name it: `exe:/usr/bin/firefox`, `unit:docker.service`,
+/// `user:ada`, `kernel`, …
+///
+/// # Errors
+///
+/// When it is none, or `files` knows no such user or group.
+pub fn parse_selector(text: &str, files: &dyn source::Files) -> Result<Selector, SpecError> {
+    parse::parse_selector(text, files)
 }

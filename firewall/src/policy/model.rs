@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::domains::{Domain, DomainSet};
+use super::selector::Apps;
 use crate::{
     intel::country::Country,
     lists::Report,
@@ -27,6 +28,8 @@ pub struct Policy {
     pub priority: u32,
     /// What its apps get when no rule of any policy matched.
     pub default: Option<Default>,
+    /// Which apps it holds for.
+    pub apps: Apps,
     /// In the order of the file.
     pub rules: Vec<Rule>,
 }
@@ -80,6 +83,8 @@ pub struct Rule {
     pub to: Option<Destinations>,
     /// Which protocols and ports it matches; empty is all of them.
     pub ports: Vec<Ports>,
+    /// Which apps of its policy's it matches.
+    pub apps: Apps,
 }
 
 /// What a rule asks for.

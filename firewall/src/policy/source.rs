@@ -54,6 +54,29 @@ pub trait Files {
     /// Why it cannot be read.
     fn read(&self, path: &Path) -> Result<Vec<u8>, String>;
 
+    /// The path with what is behind links in its place, as far as there is something.
+    fn real(&self, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
+
+    /// The number of a user by name; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Why nobody can say.
+    fn user(&self, _: &str) -> Result<Option<u32>, String> {
+        Ok(None)
+    }
+
+    /// The number of a group, as [`Self::user`].
+    ///
+    /// # Errors
+    ///
+    /// Why nobody can say.
+    fn group(&self, _: &str) -> Result<Option<u32>, String> {
+        Ok(None)
+    }
+
     /// What is kept of a list by URL: nothing where none is fetched.
     fn kept(&self, _: &Remote) -> Kept {
         Kept::default()
@@ -67,6 +90,25 @@ pub struct Disk;
 impl Files for Disk {
     fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
         read(path).map_err(|error| error.to_string())
+    }
+
+    fn real(&self, path: &Path) -> PathBuf {
+        let there = path.ancestors().find_map(|there| Some((there, fs::canonicalize(there).ok()?)));
+        match there {
+            Some((there, real)) if there == path => real,
+            Some((there, real)) => real.join(path.strip_prefix(there).unwrap_or(path)),
+            None => path.to_owned(),
+        }
+    }
+
+    fn user(&self, name: &str) -> Result<Option<u32>, String> {
+        let user = nix::unistd::User::from_name(name).map_err(|error| error.desc().to_owned())?;
+        Ok(user.map(|user| user.uid.as_raw()))
+    }
+
+    fn group(&self, name: &str) -> Result<Option<u32>, String> {
+        let group = nix::unistd::Group::from_name(name).map_err(|error| error.desc().to_owned())?;
+        Ok(group.map(|group| group.gid.as_raw()))
     }
 }
 

@@ -165,6 +165,18 @@ impl Files for Store {
         Disk.read(path)
     }
 
+    fn real(&self, path: &Path) -> PathBuf {
+        Disk.real(path)
+    }
+
+    fn user(&self, name: &str) -> Result<Option<u32>, String> {
+        Disk.user(name)
+    }
+
+    fn group(&self, name: &str) -> Result<Option<u32>, String> {
+        Disk.group(name)
+    }
+
     fn kept(&self, remote: &Remote) -> Kept {
         let now = Timestamp::now();
         Kept { copy: self.copy(remote), attempts: self.attempts(remote, now), now }

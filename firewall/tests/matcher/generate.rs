@@ -9,12 +9,15 @@ use std::{
 use firewall::{
     intel::country::Country,
     policy::{
-        Action, Default, Destinations, Domain, List, Mode, Policy, Ports, Rule, Scope,
+        self, Action, AppFacts, Apps, Default, Destinations, Domain, List, Mode, Policy, Ports,
+        Rule, Scope, Selector,
         compile::{self, Facts, Inbound, OnDeny, Ranges, Settings},
+        source::Disk,
     },
 };
-use firewall_common::flow::{
-    Address, Destination, ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, has_ports,
+use firewall_common::{
+    app::Kind,
+    flow::{Address, Destination, ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, has_ports},
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::{option, prelude::*, sample::Index, sample::select};
@@ -30,6 +33,8 @@ pub struct Case {
     pub targets: Vec<Target>,
     /// By what each target is known.
     pub known: Vec<Known>,
+    /// Who goes there.
+    pub apps: Vec<AppFacts>,
 }
 
 /// The names of a destination, the one asked for before its aliases.
@@ -40,6 +45,15 @@ pub struct Known {
 }
 
 impl Case {
+    /// The same for every app.
+    pub fn without_apps(mut self) -> Self {
+        for policy in &mut self.policies {
+            policy.apps = Apps::default();
+            policy.rules.iter_mut().for_each(|rule| rule.apps = Apps::default());
+        }
+        self
+    }
+
     /// The policies in the order in which the product tries them, compiled.
     pub fn compile(&self) -> compile::Generation {
         let mut policies = self.policies.clone();
@@ -283,6 +297,99 @@ fn ports() -> impl Strategy<Value = Ports> {
     })
 }
 
+/// Few of each kind, so that they overlap. None is behind a link of this machine.
+const SELECTORS: [&str; 26] = [
+    "*",
+    "kernel",
+    "unknown",
+    "exe:/x/bin/a",
+    "exe:/x/bin/a",
+    "exe:/x/bin/ab",
+    "exe:/x/bin/*",
+    "exe:/x/**",
+    "exe:**/a",
+    "exe:/x/**/a",
+    "exe:/y/?",
+    "exe:/y/[!a-c]x",
+    "exe:/x/{bin,lib}/b*",
+    "script:/x/s.py",
+    "script:**/*.py",
+    "cgroup:/s.slice",
+    "cgroup:/*.slice/a",
+    "unit:a.service",
+    "unit:app-*.scope",
+    "flatpak:org.x.a-b",
+    "snap:a",
+    "container:0123456789ab",
+    "user:0",
+    "user:1000",
+    "group:0",
+    "group:4294967294",
+];
+
+const EXECUTABLES: [&str; 14] = [
+    "",
+    "/",
+    "/a",
+    "/x/bin/a",
+    "/x/bin/a/a",
+    "/x/bin/ab",
+    "/x/bin/abc",
+    "/x/bin/b\n",
+    "/x/lib/b",
+    "/x/lib/bc/b",
+    "/y/a",
+    "/y/dx",
+    "/y/ax",
+    "/x/bin/",
+];
+
+const SCRIPTS: [&str; 5] = ["", "/x/s.py", "/x/s.pyc", "/x/.py", "/s.py/a"];
+
+const CGROUPS: [&str; 14] = [
+    "",
+    "/",
+    "/s.slice",
+    "/s.slicer",
+    "/s.slice/a",
+    "/s.slice/a.service",
+    "/a.service/b",
+    "/u.slice/a/b",
+    "/u.slice/app-b-1.scope",
+    "/u.slice/app-flatpak-org.x.a\\x2db-77.scope",
+    "/u.slice/snap.a.a-1.scope/x",
+    "/u.slice/snap.ab.a.service",
+    "/docker/0123456789abcdef",
+    "/m.slice/libpod-0123456789ab.scope/container",
+];
+
+fn selectors(most: usize) -> impl Strategy<Value = Vec<Selector>> {
+    let selector = select(&SELECTORS[..]).prop_map(|text| {
+        let selector = policy::parse_selector(text, &Disk).unwrap();
+        assert_eq!(selector.text, text);
+        selector
+    });
+    prop::collection::vec(selector, 0..=most)
+}
+
+fn apps() -> impl Strategy<Value = Apps> {
+    prop_oneof![
+        2 => Just(Apps::default()),
+        1 => (selectors(3), selectors(1)).prop_map(|(only, except)| Apps { only, except }),
+    ]
+}
+
+fn app() -> impl Strategy<Value = AppFacts> {
+    let kind =
+        select(&[Kind::Trusted, Kind::Trusted, Kind::Untrusted, Kind::Kernel, Kind::Unknown]);
+    let number = || option::of(select(&[0, 1, 999, 1000, 1001, u32::MAX - 1, u32::MAX][..]));
+    let path = |from: &'static [&'static str]| select(from).prop_map(|path| path.into());
+    let exe = prop_oneof![9 => path(&EXECUTABLES), 1 => Just(b"/x/bin/\xff".to_vec())];
+    (kind, exe, path(&SCRIPTS), path(&CGROUPS), number(), number()).prop_map(
+        |(kind, exe, script, cgroup, uid, gid)| AppFacts { kind, exe, script, cgroup, uid, gid },
+    )
+}
+
 fn rule(lists: Vec<Arc<List>>) -> impl Strategy<Value = Rule> {
     let to = (destinations(lists.clone()), option::weighted(0.4, destinations(lists)))
         .prop_map(|(to, except)| Destinations { except: except.map(Box::new), ..to });
@@ -290,8 +397,15 @@ fn rule(lists: Vec<Arc<List>>) -> impl Strategy<Value = Rule> {
         select(&[Action::Allow, Action::Log, Action::Drop, Action::Drop][..]),
         option::weighted(0.85, to),
         prop_oneof![Just(vec![]), prop::collection::vec(ports(), 1..=3)],
+        apps(),
     )
-        .prop_map(|(action, to, ports)| Rule { name: String::new(), action, to, ports })
+        .prop_map(|(action, to, ports, apps)| Rule {
+            name: String::new(),
+            action,
+            to,
+            ports,
+            apps,
+        })
 }
 
 fn policy(lists: Vec<Arc<List>>) -> impl Strategy<Value = Policy> {
@@ -299,9 +413,10 @@ fn policy(lists: Vec<Arc<List>>) -> impl Strategy<Value = Policy> {
         select(&[Mode::Enforce, Mode::Enforce, Mode::Observe][..]),
         0..=2u32,
         option::weighted(0.3, drop_or_allow()),
+        prop_oneof![2 => Just(Apps::default()), 1 => apps()],
         prop::collection::vec(rule(lists), 0..=4),
     )
-        .prop_map(|(mode, priority, default, mut rules)| {
+        .prop_map(|(mode, priority, default, apps, mut rules)| {
             for (place, rule) in rules.iter_mut().enumerate() {
                 rule.name = format!("r{place}");
             }
@@ -311,6 +426,7 @@ fn policy(lists: Vec<Arc<List>>) -> impl Strategy<Value = Policy> {
                 mode,
                 priority,
                 default,
+                apps,
                 rules,
             }
         })
@@ -510,10 +626,11 @@ pub fn case(targets: usize) -> impl Strategy<Value = Case> {
         settings(),
         prop::collection::vec(pick(), targets),
         prop::collection::vec(known(), targets),
+        prop::collection::vec(app(), targets),
     )
-        .prop_map(|(policies, countries, asns, settings, picks, known)| {
+        .prop_map(|(policies, countries, asns, settings, picks, known, apps)| {
             let targets = Vec::new();
-            let mut case = Case { policies, countries, asns, settings, targets, known };
+            let mut case = Case { policies, countries, asns, settings, targets, known, apps };
             let boundaries = Boundaries::of(&case);
             case.targets = picks.iter().map(|pick| boundaries.target(pick)).collect();
             case

@@ -11,8 +11,12 @@ mod parity;
 
 use std::cell::RefCell;
 
-use firewall::policy::compile::{Decision, Generation, Ground};
+use firewall::policy::{
+    AppFacts,
+    compile::{Decision, Generation, Ground},
+};
 use firewall_common::{
+    app::Kind,
     evaluate::{Fault, Named, Outcome},
     flow::Destination,
     verdict::Verdict,
@@ -38,10 +42,10 @@ fn check<S: Strategy>(cases: u32, strategy: &S, test: impl Fn(S::Value) -> TestC
 fn the_tables_say_what_the_rules_say() {
     check(512, &generate::case(64), |case| {
         let generation = case.compile();
-        let oracle = Oracle::new(&case);
-        for target in &case.targets {
-            let tables = answer(&generation, &target.destination(), &Named::default());
-            prop_assert_eq!(tables, oracle.ask(*target), "{:?}", target);
+        for (target, app) in case.targets.iter().zip(&case.apps) {
+            let oracle = Oracle::new(&case, app);
+            let tables = answer(&generation, app, &target.destination(), &Named::default());
+            prop_assert_eq!(tables, oracle.ask(*target), "{:?} {:?}", target, app);
         }
         Ok(())
     });
@@ -51,14 +55,14 @@ fn the_tables_say_what_the_rules_say() {
 fn the_tables_say_what_the_rules_say_of_names() {
     check(768, &generate::case(64), |case| {
         let generation = case.compile();
-        let oracle = Oracle::new(&case);
-        for (target, known) in case.targets.iter().zip(&case.known) {
+        for ((target, known), app) in case.targets.iter().zip(&case.known).zip(&case.apps) {
+            let oracle = Oracle::new(&case, app);
             let named = generation.named(&known.names, known.trusted);
-            let tables = answer(&generation, &target.destination(), &named);
+            let tables = answer(&generation, app, &target.destination(), &named);
             let target = *target;
             // Which of several names counts that take something out is not laid down.
             let ways = 0..oracle.taking(known).len().max(1);
-            let told = || format!("{target:?} {known:?} {named:?}");
+            let told = || format!("{target:?} {known:?} {named:?} {app:?}");
             if target.hidden && !oracle.spoken_of(known).is_empty() {
                 // What address and names say for certain each for itself may deny in vain, but lets
                 // nothing pass that a port could deny.
@@ -92,10 +96,15 @@ fn the_tables_say_what_the_rules_say_of_names() {
 fn a_question_gets_what_the_rules_say_of_names() {
     check(96, &generate::case(64), |case| {
         let generation = case.compile();
-        let oracle = Oracle::new(&case);
-        for name in case.known.iter().flat_map(|known| &known.names).take(24) {
-            let outcome = generation.question(name).map_err(|_| TestCaseError::fail("damaged"))?;
-            prop_assert_eq!(decided(&generation, outcome), oracle.question(name), "{}", name);
+        let known = case.known.iter().zip(&case.apps);
+        let asked = known.flat_map(|(known, app)| known.names.iter().map(move |name| (name, app)));
+        for (name, app) in asked.take(24) {
+            let oracle = Oracle::new(&case, app);
+            let class = generation.class_of_app(app);
+            let outcome = generation.question(class, name);
+            let outcome = outcome.map_err(|_| TestCaseError::fail("damaged"))?;
+            let tables = decided(&generation, outcome);
+            prop_assert_eq!(tables, oracle.question(name), "{} {:?}", name, app);
         }
         Ok(())
     });
@@ -126,9 +135,8 @@ fn a_rule_said_to_be_unreachable_is_never_reached() {
             .map(|one| name(&generation, Ground::Rule { policy: one.policy, rule: one.rule }))
             .collect();
         *told.borrow_mut() += unreachable.len();
-        let oracle = Oracle::new(&case);
-        for (target, known) in case.targets.iter().zip(&case.known) {
-            let answer = oracle.ask_known(*target, known, 0);
+        for ((target, known), app) in case.targets.iter().zip(&case.known).zip(&case.apps) {
+            let answer = Oracle::new(&case, app).ask_known(*target, known, 0);
             let Answer::Decided { ground, observed, .. } = answer else { continue };
             for reached in observed.iter().chain([&ground]) {
                 prop_assert!(!unreachable.contains(reached), "{} by {:?}", reached, target);
@@ -153,6 +161,8 @@ fn the_cases_get_everywhere() {
         hidden: u32,
         hidden_decided: u32,
         inner_decides: u32,
+        by_app: u32,
+        by_untrusted: u32,
         verdicts: [u32; 4],
     }
     let seen = RefCell::new(Seen::default());
@@ -160,9 +170,9 @@ fn the_cases_get_everywhere() {
     let same = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(config, same);
     let run = runner.run(&generate::case(64), |case| {
-        let oracle = Oracle::new(&case);
         let seen = &mut *seen.borrow_mut();
-        for target in &case.targets {
+        for (target, app) in case.targets.iter().zip(&case.apps) {
+            let oracle = Oracle::new(&case, app);
             let Answer::Decided { verdict, ground, observed } = oracle.ask(*target) else {
                 seen.hidden += 1;
                 continue;
@@ -172,6 +182,14 @@ fn the_cases_get_everywhere() {
             seen.observed += u32::from(!observed.is_empty());
             seen.observed_default +=
                 u32::from(observed.iter().any(|one| one.ends_with("/default")));
+            let rules = case.policies.iter().flat_map(|policy| {
+                policy.rules.iter().map(|rule| (format!("{}/{}", policy.name, rule.name), rule))
+            });
+            let decides = rules.into_iter().find(|(name, _)| *name == ground);
+            if decides.is_some_and(|(_, rule)| !rule.apps.is_every()) {
+                seen.by_app += 1;
+                seen.by_untrusted += u32::from(app.kind == Kind::Untrusted);
+            }
             match &ground[..] {
                 "default" => seen.default += 1,
                 of_policy if of_policy.ends_with("/default") => seen.policy_default += 1,
@@ -198,6 +216,8 @@ fn the_cases_get_everywhere() {
         seen.hidden,
         seen.hidden_decided,
         seen.inner_decides,
+        seen.by_app,
+        seen.by_untrusted,
         verdicts[Verdict::Allow as usize],
         verdicts[Verdict::Audit as usize],
         verdicts[Verdict::Deny as usize],
@@ -206,8 +226,13 @@ fn the_cases_get_everywhere() {
 }
 
 /// What the tables of a generation say.
-fn answer(generation: &Generation, destination: &Destination, named: &Named) -> Answer {
-    match generation.evaluate(destination, named) {
+fn answer(
+    generation: &Generation,
+    app: &AppFacts,
+    destination: &Destination,
+    named: &Named,
+) -> Answer {
+    match generation.evaluate(generation.class_of_app(app), destination, named) {
         Ok(outcome) => decided(generation, outcome),
         Err(Fault::PortHidden) => Answer::PortHidden,
         Err(Fault::Damaged) => panic!("damaged tables at {destination:?}"),

@@ -5,8 +5,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use firewall::policy::{Action, Default, Destinations, Mode, Policy, Ports, Rule, Scope};
-use firewall_common::verdict::Verdict;
+use firewall::policy::{
+    Action, AppFacts, Apps, Default, Destinations, Mode, Policy, Ports, Rule, Scope, Selector,
+};
+use firewall_common::{app::Kind, verdict::Verdict};
 use ipnet::IpNet;
 
 use crate::generate::{Boundaries, Case, Known, Target, organisation};
@@ -42,13 +44,15 @@ pub enum Answer {
 pub struct Oracle<'a> {
     case: &'a Case,
     policies: Vec<&'a Policy>,
+    app: &'a AppFacts,
 }
 
 impl<'a> Oracle<'a> {
-    pub fn new(case: &'a Case) -> Self {
+    /// What the rules say for an app.
+    pub fn new(case: &'a Case, app: &'a AppFacts) -> Self {
         let mut policies: Vec<&Policy> = case.policies.iter().collect();
         policies.sort_by_key(|policy| (policy.priority, policy.name.clone()));
-        Self { case, policies }
+        Self { case, policies, app }
     }
 
     /// What a destination gets of which no name is known.
@@ -92,7 +96,7 @@ impl<'a> Oracle<'a> {
     pub fn question(&self, name: &str) -> Answer {
         let mut observed = Vec::new();
         for (p, policy) in self.policies.iter().enumerate() {
-            let first = policy.rules.iter().enumerate().find(|(_, rule)| {
+            let first = self.rules_of(policy).find(|(_, rule)| {
                 let except = rule.to.as_ref().and_then(|to| to.except.as_deref());
                 let some = !rule.ports.is_empty() || except.is_some_and(has_addresses);
                 self.means(rule, name, true) && !(rule.action == Action::Drop && some)
@@ -109,7 +113,7 @@ impl<'a> Oracle<'a> {
         }
         let mut defaults = self.policies.iter().enumerate();
         let (default, place) = defaults
-            .find_map(|(p, policy)| match (policy.mode, policy.default) {
+            .find_map(|(p, policy)| match (policy.mode, self.default_of(policy)) {
                 (Mode::Enforce, Some(default)) => Some((default, Place::Default(p))),
                 _ => None,
             })
@@ -177,15 +181,38 @@ impl<'a> Oracle<'a> {
     /// The names that rules speak of.
     pub fn spoken_of<'k>(&self, known: &'k Known) -> Vec<&'k str> {
         let speaks = |name: &&str| {
-            self.rules().filter_map(|rule| rule.to.as_ref()).any(|to| {
+            let rules = self.policies.iter().flat_map(|policy| &policy.rules);
+            rules.filter_map(|rule| rule.to.as_ref()).any(|to| {
                 means_name(to, name) || to.except.as_ref().is_some_and(|to| means_name(to, name))
             })
         };
         known.names.iter().map(String::as_str).filter(speaks).collect()
     }
 
+    /// The rules that hold for the app.
     fn rules(&self) -> impl Iterator<Item = &'a Rule> {
-        self.policies.iter().flat_map(|policy| &policy.rules)
+        self.policies.iter().flat_map(|policy| self.rules_of(policy)).map(|(_, rule)| rule)
+    }
+
+    fn rules_of(&self, policy: &'a Policy) -> impl Iterator<Item = (usize, &'a Rule)> {
+        let holds = |rule: &Rule| {
+            let passes = rule.action != Action::Drop;
+            self.are_meant(&policy.apps, passes) && self.are_meant(&rule.apps, passes)
+        };
+        policy.rules.iter().enumerate().filter(move |(_, rule)| holds(rule))
+    }
+
+    fn default_of(&self, policy: &Policy) -> Option<Default> {
+        policy.default.filter(|default| self.are_meant(&policy.apps, *default == Default::Allow))
+    }
+
+    /// Whether an app is meant by a place that lets pass or does not. What an app could have made up
+    /// never lets more pass.
+    fn are_meant(&self, Apps { only, except }: &Apps, passes: bool) -> bool {
+        let some = |list: &[Selector], more: bool| {
+            list.iter().any(|one| is_selected(&one.text, self.app, more))
+        };
+        (only.is_empty() || some(only, passes)) && !some(except, !passes)
     }
 
     /// Whether a name takes a rule out of those that match by address. What nobody trusted told
@@ -221,7 +248,7 @@ impl<'a> Oracle<'a> {
         if !target.hidden {
             return Some(self.walk(ip, target.protocol, target.port, asked));
         }
-        let rules = self.policies.iter().flat_map(|policy| &policy.rules);
+        let rules = self.rules();
         let named = rules.flat_map(|rule| &rule.ports).map(|one| &one.ports);
         // Between two of these ports nothing can change.
         let ports = named
@@ -236,7 +263,7 @@ impl<'a> Oracle<'a> {
         let mut observed = Vec::new();
         let mut silent = Vec::new();
         for (p, policy) in self.policies.iter().enumerate() {
-            let mut rules = policy.rules.iter().enumerate();
+            let mut rules = self.rules_of(policy);
             let Some((r, rule)) =
                 rules.find(|(_, rule)| self.matches(rule, ip, protocol, port, asked))
             else {
@@ -252,7 +279,7 @@ impl<'a> Oracle<'a> {
         }
         for p in 0..self.policies.len() {
             let (by, policy) = (Place::Default(p), self.policies[p]);
-            match (policy.mode, policy.default) {
+            match (policy.mode, self.default_of(policy)) {
                 (_, None) => {}
                 (Mode::Enforce, Some(default)) => {
                     return Decided { action: action(default), by, observed };
@@ -303,6 +330,78 @@ impl<'a> Oracle<'a> {
 struct Asked<'k> {
     known: &'k Known,
     taking: Option<&'k str>,
+}
+
+/// Whether a selector selects an app, where by that more passes or less.
+fn is_selected(selector: &str, app: &AppFacts, more: bool) -> bool {
+    let (kind, value) = selector.split_once(':').unwrap_or((selector, ""));
+    if app.kind == Kind::Kernel {
+        return matches!(kind, "*" | "kernel");
+    }
+    let value = value.as_bytes();
+    let cgroup = || app.cgroup.split(|byte| *byte == b'/');
+    let units = |glob: String| cgroup().any(|unit| fits(glob.as_bytes(), unit));
+    let text = String::from_utf8_lossy(value);
+    match kind {
+        "*" => true,
+        "kernel" => false,
+        "unknown" => app.kind == Kind::Unknown,
+        "exe" => {
+            let made_up = app.kind == Kind::Untrusted && more;
+            app.kind != Kind::Unknown && !made_up && fits(value, &app.exe)
+        }
+        "script" => !more && fits(value, &app.script),
+        "cgroup" => {
+            let ends = (1..=app.cgroup.len())
+                .filter(|end| app.cgroup.get(*end).is_none_or(|byte| *byte == b'/'));
+            ends.into_iter().any(|end| fits(value, &app.cgroup[..end]))
+        }
+        "unit" => units(text.into_owned()),
+        "flatpak" => units(format!("app-flatpak-{}-*.scope", text.replace('-', "\\x2d"))),
+        "snap" => units(format!("snap.{text}.*")),
+        "container" => {
+            units(format!("libpod-{text}*.scope"))
+                || cgroup().zip(cgroup().skip(1)).any(|(engine, id)| {
+                    engine == b"docker" && fits(format!("{text}*").as_bytes(), id)
+                })
+        }
+        "user" => app.uid == Some(text.parse().unwrap()),
+        "group" => app.gid == Some(text.parse().unwrap()),
+        _ => panic!("{selector}"),
+    }
+}
+
+/// Whether a glob means a path, found by trying.
+fn fits(glob: &[u8], path: &[u8]) -> bool {
+    if let Some(rest) = glob.strip_prefix(b"**/") {
+        let starts = (0..=path.len()).filter(|at| *at == 0 || path[at - 1] == b'/');
+        return starts.into_iter().any(|at| fits(rest, &path[at..]));
+    }
+    match glob.first() {
+        None => path.is_empty(),
+        // Only ever the last, as all of a folder.
+        Some(b'*') if glob == b"**" => true,
+        Some(b'*') => (0..=path.len())
+            .take_while(|at| *at == 0 || path[at - 1] != b'/')
+            .any(|at| fits(&glob[1..], &path[at..])),
+        Some(b'?') => path.first().is_some_and(|b| *b != b'/') && fits(&glob[1..], &path[1..]),
+        Some(b'[') => {
+            let (class, rest) = split(&glob[1..], b']');
+            let [b'!', first, b'-', last] = class else { panic!("no such class here") };
+            path.first().is_some_and(|b| *b != b'/' && !(first..=last).contains(&b))
+                && fits(rest, &path[1..])
+        }
+        Some(b'{') => {
+            let (words, rest) = split(&glob[1..], b'}');
+            words.split(|b| *b == b',').any(|word| fits(&[word, rest].concat(), path))
+        }
+        Some(byte) => path.first() == Some(byte) && fits(&glob[1..], &path[1..]),
+    }
+}
+
+fn split(text: &[u8], at: u8) -> (&[u8], &[u8]) {
+    let at = text.iter().position(|byte| *byte == at).unwrap();
+    (&text[..at], &text[at + 1..])
 }
 
 fn has_addresses(to: &Destinations) -> bool {

@@ -71,7 +71,7 @@ fn judged(generation: &Generation, packet: &ip::Packet, error: Option<ip::Error>
         None if names && to.port_hidden != 0 && matches!(to.protocol, TCP | UDP) => {
             Err(Fault::PortHidden)
         }
-        None => generation.evaluate(to, &Named::default()),
+        None => generation.evaluate(0, to, &Named::default()),
     };
     // No payload is no question.
     let asks = names && to.protocol == UDP && to.port == 53;
@@ -122,6 +122,7 @@ fn the_kernel_says_what_user_space_says() {
     let dresses = prop::collection::vec(dress(), 64);
     check(64, &(generate::case(64), dresses), |(case, dresses)| {
         let kernel = &mut *kernel.borrow_mut();
+        let case = case.without_apps();
         let generation = case.compile();
         let number = apply(&mut kernel.loaded.ebpf, &generation).unwrap();
         for (target, dress) in case.targets.iter().zip(&dresses) {

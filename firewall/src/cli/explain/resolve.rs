@@ -8,7 +8,7 @@ use super::{Asked, Explanation, Question, destination, explain, human, row};
 use crate::{
     config::Config,
     intel::resolver::{Answer, Failure, Found, Resolver, Upstream},
-    policy::explain::Explainer,
+    policy::{AppFacts, explain::Explainer},
 };
 
 /// What would happen to an app that asks for a name and connects to what it gets.
@@ -53,10 +53,11 @@ pub fn resolve(
     explainer: &Explainer<'_>,
     config: &Config,
     question: &Question,
+    app: &AppFacts,
 ) -> anyhow::Result<Resolved> {
     let Question { name, port, protocol, .. } = question;
     let looked_up = look_up(config, name)?;
-    let mut question = explain(explainer, &Asked::Question(question.clone()))?;
+    let mut question = explain(explainer, &Asked::Question(question.clone()), app)?;
     let (answer, upstream) = match looked_up {
         Ok(told) => told,
         Err((word, reason)) => {
@@ -86,7 +87,7 @@ pub fn resolve(
                 std::iter::once(name).chain(&answer.chain).map(|name| (name.clone(), trusted));
             let names = told.chain(target.map(|target| (target, false))).collect();
             let to = destination(ip, *port, *protocol);
-            let explanation = explain(explainer, &Asked::Connection(to, names))?;
+            let explanation = explain(explainer, &Asked::Connection(to, names), app)?;
             Ok(Reached { explanation, record, ttl })
         })
         .collect::<anyhow::Result<Vec<Reached>>>()?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Rules, Standing, names::Said};
+use super::{Rules, Standing, apps::AppClasses, names::Said};
 use crate::policy::{Action, Mode};
 
 /// Address rows for all groups are no more than these; else what is only observed by name beside
@@ -19,12 +19,23 @@ pub struct NameGroup {
     pub added: Vec<u32>,
 }
 
-/// Name groups, and which one a name class is of.
-pub struct NameGroups {
+/// What name classes change of what is matched by address, for all apps alike.
+pub struct NameGroups<'a> {
+    rules: &'a Rules<'a>,
+    /// Each once.
+    all: Vec<NameGroup>,
+    /// By name class: if the name is trusted, and if it is not.
+    pub of: Vec<[usize; 2]>,
+    /// The most groups that an app can have.
+    pub most: usize,
+}
+
+/// The name groups of an app class: what makes no difference to it is left out.
+pub struct AppGroups {
     /// Group 0 changes nothing. Those that take something out come before those that do not.
     pub all: Vec<NameGroup>,
-    /// By name class: if the name is trusted, and if it is not.
-    pub of: Vec<[u32; 2]>,
+    /// The number here of each of [`NameGroups::all`].
+    pub numbers: Vec<u32>,
 }
 
 /// The rules that match names of which `said`, as they are told by somebody whose word can widen what
@@ -46,28 +57,52 @@ fn removed(rules: &Rules<'_>, said: &[Said], trusted: bool) -> Vec<u32> {
     said.iter().filter(takes_out).map(|one| one.rule).collect()
 }
 
-impl NameGroups {
-    pub fn new(rules: &Rules<'_>, names: &[Vec<Said>], classes: usize) -> Self {
+impl<'a> NameGroups<'a> {
+    /// `rows` is how many rows a group takes, for all apps.
+    pub fn new(rules: &'a Rules<'a>, names: &[Vec<Said>], apps: &AppClasses, rows: usize) -> Self {
         let observes = rules.all.iter().any(|placed| placed.mode == Mode::Observe);
-        let groups = Self::with(rules, names, observes);
-        if observes && groups.all.len().saturating_mul(classes) > MAX_ROWS {
-            return Self::with(rules, names, false);
+        let groups = Self::with(rules, names, apps, observes);
+        if observes && groups.most.saturating_mul(rows) > MAX_ROWS {
+            return Self::with(rules, names, apps, false);
         }
         groups
     }
 
-    fn with(rules: &Rules<'_>, names: &[Vec<Said>], observes: bool) -> Self {
-        let group = |said: &Vec<Said>, trusted| NameGroup {
-            removed: removed(rules, said, trusted),
-            added: if observes { matched(rules, said, trusted) } else { Vec::new() },
+    fn with(rules: &'a Rules<'a>, names: &[Vec<Said>], apps: &AppClasses, observes: bool) -> Self {
+        let mut all = vec![NameGroup::default()];
+        let mut numbers = HashMap::from([(NameGroup::default(), 0)]);
+        let mut number = |said: &Vec<Said>, trusted| {
+            let added = if observes { matched(rules, said, trusted) } else { Vec::new() };
+            let group = NameGroup { removed: removed(rules, said, trusted), added };
+            *numbers.entry(group).or_insert_with_key(|group| {
+                all.push(group.clone());
+                all.len() - 1
+            })
         };
-        let of: Vec<[NameGroup; 2]> =
-            names.iter().map(|said| [group(said, true), group(said, false)]).collect();
-        let mut all: Vec<NameGroup> = of.iter().flatten().cloned().collect();
-        all.push(NameGroup::default());
+        let of = names.iter().map(|said| [number(said, true), number(said, false)]).collect();
+        let mut groups = Self { rules, all, of, most: 1 };
+        let of_apps = apps.all().map(|app| groups.of_app(apps, app).all.len());
+        groups.most = of_apps.max().unwrap_or(1);
+        groups
+    }
+
+    /// The groups of an app class.
+    pub fn of_app(&self, apps: &AppClasses, app: usize) -> AppGroups {
+        let holding = |rules: &[u32]| -> Vec<u32> {
+            rules.iter().filter(|rule| apps.holds(app, **rule)).copied().collect()
+        };
+        let of: Vec<NameGroup> = self
+            .all
+            .iter()
+            .map(|group| NameGroup {
+                removed: holding(&group.removed),
+                added: holding(&group.added),
+            })
+            .collect();
+        let mut all = of.clone();
         // Which of several counts must not depend on what is only observed.
         let enforced = |of: &NameGroup| {
-            let is = |rule: &&u32| rules.all[**rule as usize].mode == Mode::Enforce;
+            let is = |rule: &&u32| self.rules.all[**rule as usize].mode == Mode::Enforce;
             of.removed.iter().filter(is).copied().collect::<Vec<u32>>()
         };
         all.sort_by_cached_key(|group| {
@@ -82,8 +117,8 @@ impl NameGroups {
         });
         all.dedup();
         let numbers: HashMap<&NameGroup, u32> = all.iter().zip(0..).collect();
-        let of = of.iter().map(|both| both.each_ref().map(|group| numbers[group])).collect();
-        Self { all, of }
+        let numbers = of.iter().map(|group| numbers[group]).collect();
+        AppGroups { all, numbers }
     }
 }
 

@@ -10,7 +10,7 @@ use firewall_common::{
     verdict::Verdict,
 };
 
-use super::{Decision, Ground, Rules, Settings};
+use super::{Decision, Ground, Rules, Settings, apps::AppClasses};
 use crate::policy::{Action, Default, Mode, Policy, Ports};
 
 /// One decision, or one for each range of (protocol, port): it holds from its start, which is
@@ -51,14 +51,32 @@ struct Found {
     drops: bool,
 }
 
+/// An app class, and what rows need to know of it.
+pub struct App<'a> {
+    apps: &'a AppClasses,
+    class: usize,
+    /// Of [`Rows::defaults`].
+    defaults: usize,
+}
+
+impl App<'_> {
+    /// Which of these rules hold for it.
+    pub fn holding(&self, mut rules: Vec<u32>) -> Vec<u32> {
+        rules.retain(|rule| self.apps.holds(self.class, *rule));
+        rules
+    }
+}
+
 /// Collects rows and their decisions.
 pub struct Rows<'a> {
     policies: &'a [Policy],
-    rules: &'a Rules<'a>,
+    pub rules: &'a Rules<'a>,
     settings: &'a Settings,
     /// Each row once.
     pub all: Vec<Row>,
-    numbers: HashMap<(Vec<u32>, Kind), usize>,
+    numbers: HashMap<(Vec<u32>, Kind, usize), usize>,
+    /// Policies whose defaults are gone through for some apps, up to the first that decides.
+    defaults: Vec<Vec<usize>>,
     /// What is at place 1, 2 and so on.
     found: Vec<Found>,
     places: HashMap<Found, usize>,
@@ -73,6 +91,7 @@ impl<'a> Rows<'a> {
             settings,
             all: Vec::new(),
             numbers: HashMap::new(),
+            defaults: Vec::new(),
             found: Vec::new(),
             places: HashMap::new(),
             reached: vec![false; rules.all.len()],
@@ -84,19 +103,40 @@ impl<'a> Rows<'a> {
         &self.reached
     }
 
-    /// The number of the row of the rules in `signature`, which ascend.
-    pub fn of(&mut self, signature: Vec<u32>, kind: Kind) -> usize {
-        if let Some(number) = self.numbers.get(&(signature.clone(), kind)) {
+    /// What rows need to know of an app class.
+    pub fn app<'p>(&mut self, apps: &'p AppClasses, class: usize) -> App<'p> {
+        let mut defaults = Vec::new();
+        for (index, policy) in self.policies.iter().enumerate() {
+            if policy.default.is_some() && apps.default_holds(class, index) {
+                defaults.push(index);
+                if policy.mode == Mode::Enforce {
+                    break;
+                }
+            }
+        }
+        let known = self.defaults.iter().position(|known| *known == defaults);
+        let defaults = known.unwrap_or_else(|| {
+            self.defaults.push(defaults);
+            self.defaults.len() - 1
+        });
+        App { apps, class, defaults }
+    }
+
+    /// The number of the row of the rules in `signature`, which ascend and hold for `app`.
+    pub fn of(&mut self, signature: Vec<u32>, kind: Kind, app: &App<'_>) -> usize {
+        let defaults = if kind == Kind::Whole { app.defaults } else { 0 };
+        let key = (signature, kind, defaults);
+        if let Some(number) = self.numbers.get(&key) {
             return *number;
         }
-        let row = self.row(&signature, kind);
+        let row = self.row(&key.0, kind, defaults);
         self.all.push(row);
-        self.numbers.insert((signature, kind), self.all.len() - 1);
+        self.numbers.insert(key, self.all.len() - 1);
         self.all.len() - 1
     }
 
     /// As with addresses, the ports are swept once: between two boundaries the same rules match.
-    fn row(&mut self, signature: &[u32], kind: Kind) -> Row {
+    fn row(&mut self, signature: &[u32], kind: Kind, defaults: usize) -> Row {
         let mut active = BTreeSet::new();
         let mut events: Vec<(u32, u32, bool)> = Vec::new();
         for index in signature {
@@ -114,7 +154,7 @@ impl<'a> Rows<'a> {
         let mut matched: HashMap<u32, u32> = HashMap::new();
         let mut steps: Vec<(u128, usize)> = Vec::new();
         if events.first().is_none_or(|(start, ..)| *start > 0) {
-            steps.push((0, self.decide(&active, kind)));
+            steps.push((0, self.decide(&active, kind, defaults)));
         }
         for group in events.chunk_by(|a, b| a.0 == b.0) {
             for (_, index, starts) in group {
@@ -130,7 +170,7 @@ impl<'a> Rows<'a> {
             if start >= 1 << 24 {
                 break;
             }
-            let decision = self.decide(&active, kind);
+            let decision = self.decide(&active, kind, defaults);
             if steps.last().is_none_or(|(_, last)| *last != decision) {
                 steps.push((start.into(), decision));
             }
@@ -142,7 +182,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Tries the rules that match, in order.
-    fn decide(&mut self, matching: &BTreeSet<u32>, kind: Kind) -> usize {
+    fn decide(&mut self, matching: &BTreeSet<u32>, kind: Kind, defaults: usize) -> usize {
         let mut observed = Vec::new();
         // A policy that only observes would have been done with the flow at its first match.
         let mut done = Vec::new();
@@ -166,16 +206,16 @@ impl<'a> Rows<'a> {
         if kind == Kind::Beside {
             return NOTHING;
         }
-        let (ground, action) = self.default(&done, &mut observed);
+        let (ground, action) = self.default(&done, &mut observed, defaults);
         self.place(ground, action, observed)
     }
 
-    /// The place of the decision about a question for a name that the rules in `matched` match by
-    /// name, in order.
+    /// The place of the decision about a question of `app` for a name that the rules in `matched`
+    /// match by name, in order.
     ///
     /// What ports or addresses could make another of is left to the flow that comes after. Without a
     /// rule it passes if some address could be reached.
-    pub fn question(&mut self, matched: &[u32], reaches: bool) -> usize {
+    pub fn question(&mut self, matched: &[u32], reaches: bool, app: &App<'_>) -> usize {
         let mut observed = Vec::new();
         let mut done = Vec::new();
         for &index in matched {
@@ -199,7 +239,7 @@ impl<'a> Rows<'a> {
             }
         }
         // What defaults that are only observed would do is not asked: it takes all of the rules.
-        let (ground, action) = self.default(&done, &mut Vec::new());
+        let (ground, action) = self.default(&done, &mut Vec::new(), app.defaults);
         match (action == Action::Drop, reaches) {
             (true, false) | (false, true) => self.place(ground, action, observed),
             (true, true) => self.place(Ground::Question, Action::Allow, observed),
@@ -238,12 +278,18 @@ impl<'a> Rows<'a> {
         self.found.len()
     }
 
-    fn default(&self, done: &[usize], observed: &mut Vec<Ground>) -> (Ground, Action) {
+    fn default(
+        &self,
+        done: &[usize],
+        observed: &mut Vec<Ground>,
+        defaults: usize,
+    ) -> (Ground, Action) {
         let action = |default| match default {
             Default::Allow => Action::Allow,
             Default::Drop => Action::Drop,
         };
-        for (index, policy) in self.policies.iter().enumerate() {
+        for index in self.defaults[defaults].iter().copied() {
+            let policy = &self.policies[index];
             let Some(default) = policy.default else { continue };
             let ground = Ground::PolicyDefault { policy: index };
             match policy.mode {

@@ -53,6 +53,36 @@ impl Forest {
         }
     }
 
+    /// The cell for a node of `runs`, the first from byte 0: each holds up to the next.
+    pub fn node_of(&mut self, runs: &[(u8, Cell)]) -> Cell {
+        let mut runs = runs.to_vec();
+        runs.dedup_by_key(|(_, cell)| *cell);
+        match runs.len() {
+            1 => runs[0].1,
+            2..=LINE_RUNS => self.line(line(&runs)),
+            _ => self.block(block(&runs)),
+        }
+    }
+
+    /// A node of so many runs that [`Self::fill`] says later, shared with nobody.
+    pub fn reserve(&mut self, runs: usize) -> Cell {
+        match runs {
+            ..=LINE_RUNS => Cell::line(self.next_line()),
+            _ => {
+                self.blocks.push([0; BLOCK]);
+                Cell::block(self.blocks.len() as u32 - 1)
+            }
+        }
+    }
+
+    /// Fills a node that was reserved for so many runs.
+    pub fn fill(&mut self, cell: Cell, runs: &[(u8, Cell)]) {
+        match runs.len() {
+            ..=LINE_RUNS => self.write_line(cell.index(), line(runs)),
+            _ => self.blocks[cell.index() as usize] = block(runs),
+        }
+    }
+
     fn block(&mut self, block: [u32; BLOCK]) -> Cell {
         if let Some(number) = self.numbers.get(&block) {
             return Cell::block(*number);
@@ -67,17 +97,33 @@ impl Forest {
         if let Some(number) = self.lines.get(&line) {
             return Cell::line(*number);
         }
+        let number = self.next_line();
+        self.write_line(number, line);
+        self.lines.insert(line, number);
+        Cell::line(number)
+    }
+
+    fn next_line(&mut self) -> u32 {
         if (self.free_line as usize).is_multiple_of(BLOCK / LINE) {
             self.free_line = (self.blocks.len() * (BLOCK / LINE)) as u32;
             self.blocks.push([0; BLOCK]);
         }
-        let number = self.free_line;
         self.free_line += 1;
+        self.free_line - 1
+    }
+
+    fn write_line(&mut self, number: u32, line: [u32; LINE]) {
         let (block, place) = (number as usize * LINE / BLOCK, number as usize * LINE % BLOCK);
         self.blocks[block][place..place + LINE].copy_from_slice(&line);
-        self.lines.insert(line, number);
-        Cell::line(number)
     }
+}
+
+fn block(runs: &[(u8, Cell)]) -> [u32; BLOCK] {
+    let mut block = [0; BLOCK];
+    for (start, cell) in runs {
+        block[usize::from(*start)..].fill(cell.0);
+    }
+    block
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! `to`, `ports` and `apps`: which flows a rule matches.
+//! `to` and `ports`: which flows a rule matches.
 
 use super::super::model::{Destinations, Ports};
 use super::list::Lists;
 use super::values;
-use super::walk::{Elements, Field, Fields, Walker};
+use super::walk::{Elements, Field, Walker};
 
 const KEYS: &[&str] =
     &["jurisdictions", "organisations", "asns", "networks", "domains", "lists", "except"];
@@ -73,26 +73,6 @@ impl Walker<'_> {
     pub fn ports(&mut self, field: &Field<'_>) -> Vec<Ports> {
         let form = Elements { example: "tcp/443", number: Some(|n| format!("tcp/{n}")) };
         self.elements(field, &form, values::ports)
-    }
-
-    /// `apps` and `except-apps` of a policy or a rule; whether they name particular apps.
-    pub fn apps(&mut self, fields: &Fields<'_>) -> bool {
-        let mut particular = false;
-        for key in ["apps", "except-apps"] {
-            let Some(field) = fields.field(key) else { continue };
-            let selectors =
-                self.elements(field, &strings("exe:/usr/bin/firefox"), values::selector);
-            if key == "except-apps" && selectors.iter().any(|selector| selector == "*") {
-                let message = "`except-apps` takes out every app: nothing is left";
-                self.error(field.value.span(), message, "leave `except-apps` out");
-                particular = true;
-            } else if selectors.iter().any(|selector| selector != "*") {
-                let hint = "leave it out: every app is meant then, as by `apps = [\"*\"]`";
-                self.refuse(field.span.clone(), &format!("`{key}`"), hint);
-                particular = true;
-            }
-        }
-        particular
     }
 }
 

@@ -4,6 +4,7 @@
 //! walked by hand rather than deserialised, so that one pass finds all mistakes of all files, each with
 //! its place. The settings of `firewall.toml` are read by the same means.
 
+mod apps;
 mod destination;
 mod list;
 mod rule;
@@ -22,10 +23,10 @@ use super::diagnostic::{Diagnostic, Diagnostics, Place, Severity, quoted};
 use super::model::{Mode, Policy};
 use super::source::{Content, Files, Source};
 use crate::intel::organisations::Organisations;
-use walk::{Field, Walker};
+use walk::{Field, Fields, Walker};
 
 pub use spec::SpecError;
-pub(super) use spec::parse_spec;
+pub(super) use spec::{parse_selector, parse_spec};
 
 /// See [`super::load`]; what lists name is read from `files`.
 pub(super) fn load(
@@ -143,10 +144,10 @@ impl Walker<'_> {
         }
         let named = policy.and_then(|field| self.policy(field));
         let lists = fields.field("list").map(|field| self.lists(field)).unwrap_or_default();
-        let policy_name = named.as_ref().map(|(policy, _)| policy.name.clone()).unwrap_or_default();
-        let rules = fields.field("rule").map(|field| self.rules(field, &policy_name, &lists));
+        let head = named.as_ref().map(|(policy, ..)| policy);
+        let rules = fields.field("rule").map(|field| self.rules(field, head, &lists));
         self.unused(&lists);
-        let (mut policy_model, place) = named?;
+        let (mut policy_model, place, keys) = named?;
         let has_default = policy.is_some_and(|field| match field.value.get_ref() {
             DeValue::Table(table) => table.contains_key("default"),
             _ => false,
@@ -160,11 +161,12 @@ impl Walker<'_> {
             );
         }
         policy_model.rules = rules.unwrap_or_default();
+        self.policy_apps(&keys, &policy_model);
         Some((policy_model, place))
     }
 
-    /// `[policy]`, without the rules, and the place of its name.
-    fn policy<'t>(&mut self, field: &Field<'t>) -> Option<(Policy, Place)> {
+    /// `[policy]`, without the rules, the place of its name, and its keys.
+    fn policy<'t>(&mut self, field: &Field<'t>) -> Option<(Policy, Place, Fields<'t>)> {
         let table = self.table(field, "`[policy]`, once, and `[[rule]]` for each rule")?;
         let known = ["name", "description", "mode", "priority", "apps", "except-apps", "default"];
         let fields = self.fields(table, &known, "`[policy]`", |key| match key {
@@ -198,7 +200,7 @@ impl Walker<'_> {
             self.checked(default.value.span(), values::default(text))
         });
         let priority = fields.field("priority").and_then(|priority| self.priority(priority));
-        self.apps(&fields);
+        let apps = self.apps(&fields, None);
         let (name, place) = name?;
         let policy = Policy {
             name,
@@ -206,9 +208,10 @@ impl Walker<'_> {
             mode: mode.unwrap_or(Mode::Enforce),
             priority: priority.unwrap_or(100),
             default,
+            apps,
             rules: Vec::new(),
         };
-        Some((policy, place))
+        Some((policy, place, fields))
     }
 
     fn priority(&mut self, field: &Field<'_>) -> Option<u32> {

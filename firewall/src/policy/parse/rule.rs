@@ -6,7 +6,7 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 use super::super::diagnostic::Severity;
-use super::super::model::Rule;
+use super::super::model::{Policy, Rule};
 use super::list::Lists;
 use super::values;
 use super::walk::{Field, Walker, type_name};
@@ -15,7 +15,12 @@ const KEYS: &[&str] = &["name", "action", "to", "ports", "apps", "except-apps"];
 
 impl Walker<'_> {
     /// All `[[rule]]` of a file.
-    pub(super) fn rules(&mut self, field: &Field<'_>, policy: &str, lists: &Lists) -> Vec<Rule> {
+    pub(super) fn rules(
+        &mut self,
+        field: &Field<'_>,
+        policy: Option<&Policy>,
+        lists: &Lists,
+    ) -> Vec<Rule> {
         let array = match field.value.get_ref() {
             DeValue::Array(array) => array,
             DeValue::Table(_) => {
@@ -56,7 +61,7 @@ impl Walker<'_> {
         &mut self,
         table: &'t DeTable<'t>,
         span: Range<usize>,
-        policy: &str,
+        policy: Option<&Policy>,
         lists: &Lists,
         names: &mut HashMap<String, Range<usize>>,
     ) -> Option<Rule> {
@@ -81,6 +86,7 @@ impl Walker<'_> {
                 let name = self.checked(field.value.span(), values::name(text))?;
                 self.unique(&name, field.value.span(), names);
                 let place = self.place(field.value.span());
+                let policy = policy.map_or("", |policy| &policy.name);
                 self.diagnostics.place_rule(policy, &name, place);
                 Some(name)
             }),
@@ -97,11 +103,14 @@ impl Walker<'_> {
         };
         let to = fields.field("to").map(|field| self.destinations(field, lists));
         let ports = fields.field("ports").map(|field| self.ports(field));
-        let particular_apps = self.apps(&fields);
-        if to.is_none() && ports.is_none() && !particular_apps {
+        let apps = self.apps(&fields, action);
+        if let Some(policy) = policy {
+            self.empty_apps(&fields, &policy.apps, &apps);
+        }
+        if to.is_none() && ports.is_none() && apps.is_every() {
             self.missing(
                 span,
-                "the rule is empty: it has neither `to` nor `ports`",
+                "the rule is empty: it has neither `to` nor `ports` nor particular `apps`",
                 "for every destination, write `to = { networks = [\"0.0.0.0/0\", \"::/0\"] }`",
             );
         }
@@ -110,6 +119,7 @@ impl Walker<'_> {
             action: action?,
             to: to.flatten(),
             ports: ports.unwrap_or_default(),
+            apps,
         })
     }
 

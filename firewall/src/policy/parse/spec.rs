@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::super::diagnostic::quoted;
 use super::super::model::{Destinations, List, ListSource};
+use super::super::selector::Selector;
 use super::super::source::Files;
 use super::values::{self, Complaint, complaint};
 use super::{list, nearest};
@@ -29,6 +30,12 @@ pub fn parse_spec(
     files: &dyn Files,
 ) -> Result<Destinations, SpecError> {
     let parsed = parse(text, organisations, files);
+    parsed.map_err(|Complaint { message, hint }| SpecError { message, hint })
+}
+
+/// See [`super::super::parse_selector`].
+pub fn parse_selector(text: &str, files: &dyn Files) -> Result<Selector, SpecError> {
+    let parsed = super::apps::selector(text, files);
     parsed.map_err(|Complaint { message, hint }| SpecError { message, hint })
 }
 

@@ -308,58 +308,6 @@ pub(super) fn domain(text: &str) -> Result<Domain, Complaint> {
     Domain::parse(text).map_err(|DomainError { message, hint }| Complaint { message, hint })
 }
 
-const SELECTORS: &[&str] =
-    &["exe", "script", "unit", "cgroup", "user", "group", "flatpak", "snap", "container"];
-
-/// `*`, `kernel`, `unknown` or a kind and its value.
-pub(super) fn selector(text: &str) -> Result<String, Complaint> {
-    let form = "an app is `*`, `kernel`, `unknown`, or one of `exe:`, `script:`, `unit:`, `cgroup:`, `user:`, `group:`, `flatpak:`, `snap:`, `container:` and its value";
-    let not = || format!("{} is not an app", quoted(text));
-    if matches!(text, "*" | "kernel" | "unknown") {
-        return Ok(text.to_owned());
-    }
-    let Some((kind, value)) = text.split_once(':') else {
-        let hint = match text {
-            "any" | "all" | "everything" => "did you mean `*`?".to_owned(),
-            _ if text.starts_with('/') => {
-                format!("did you mean {}?", quoted(&format!("exe:{text}")))
-            }
-            _ if text.ends_with(".service") || text.ends_with(".scope") => {
-                format!("did you mean {}?", quoted(&format!("unit:{text}")))
-            }
-            _ => form.to_owned(),
-        };
-        return complaint(not(), hint);
-    };
-    if !SELECTORS.contains(&kind) {
-        let meant = match kind {
-            "path" | "process" | "app" | "bin" => Some("exe"),
-            "service" | "systemd" => Some("unit"),
-            "uid" => Some("user"),
-            "gid" => Some("group"),
-            "docker" | "podman" => Some("container"),
-            _ => nearest(kind, SELECTORS.iter().copied()),
-        };
-        let hint = match meant {
-            Some(meant) => format!("did you mean {}?", quoted(&format!("{meant}:{value}"))),
-            None => form.to_owned(),
-        };
-        return complaint(not(), hint);
-    }
-    if value.trim().is_empty() {
-        return complaint(not(), format!("`{kind}:` needs a value, as `exe:/usr/bin/firefox`"));
-    }
-    if matches!(kind, "exe" | "script") && !value.starts_with(['/', '*']) {
-        return complaint(
-            not(),
-            format!(
-                "`{kind}:` takes a whole path or a glob, as `{kind}:/usr/bin/x` or `{kind}:*/x`"
-            ),
-        );
-    }
-    Ok(text.to_owned())
-}
-
 /// `text` if it is short enough to be worth a guess at what was meant: guessing compares it with
 /// every name there is.
 fn short(text: &str) -> Option<&str> {

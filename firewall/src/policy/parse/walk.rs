@@ -229,11 +229,6 @@ impl<'a> Walker<'a> {
         }
         values
     }
-
-    /// Refuses what is sound and cannot be enforced yet: ignored, it would look enforced.
-    pub fn refuse(&mut self, span: Range<usize>, what: &str, hint: &str) {
-        self.error(span, format!("this version cannot enforce {what} yet"), hint);
-    }
 }
 
 /// Whether a slip in one place of it leaves the rest worth a look.
