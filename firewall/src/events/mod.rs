@@ -7,16 +7,19 @@
 pub mod apps;
 pub mod coalesce;
 pub mod enrich;
+pub mod filter;
 pub mod held;
 pub mod messages;
 pub mod names;
 pub mod paths;
 pub mod reader;
+pub mod record;
+pub mod seen;
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use firewall_common::flow;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     apps::{cgroup::Container, packages::Package},
@@ -41,6 +44,7 @@ pub struct Event {
     /// Where it was decided.
     pub hook: &'static str,
     /// Who.
+    #[serde(serialize_with = "shared")]
     pub app: Arc<App>,
     /// Name of the protocol, or its number.
     pub proto: Cow<'static, str>,
@@ -61,6 +65,10 @@ pub struct Event {
     pub bytes_out: u64,
     /// Transport payload received when the verdict was reached, in bytes.
     pub bytes_in: u64,
+}
+
+fn shared<S: Serializer>(app: &Arc<App>, to: S) -> Result<S::Ok, S::Error> {
+    app.serialize(to)
 }
 
 /// Who a flow is charged to.
@@ -106,6 +114,13 @@ pub struct App {
     /// The container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Container>,
+}
+
+impl App {
+    /// Whether it is the kernel, and not a process of that name.
+    pub fn is_kernel(&self) -> bool {
+        self.name == "kernel" && self.exe.is_none() && self.pid.is_none()
+    }
 }
 
 /// One end of a flow.
