@@ -189,7 +189,8 @@ impl Reading<'_> {
     fn dpkg(&mut self, folder: &Path) {
         let Some(status) = self.file(&folder.join("status")) else { return };
         let status = String::from_utf8_lossy(&status);
-        let installed: HashMap<String, Package> = status.split("\n\n").flat_map(paragraph).collect();
+        let installed: HashMap<String, Package> =
+            status.split("\n\n").flat_map(paragraph).collect();
         for (stem, file) in self.entries(&folder.join("info")) {
             let Some(stem) = stem.strip_suffix(".list") else { continue };
             // What is not installed any more may have left settings.
@@ -299,7 +300,9 @@ Version: 1
         let mut packages = Packages::below(root.path());
         assert_eq!(named(&mut packages, "/usr/bin/curl").as_deref(), Some("curl 8.5.0-2"));
         assert_eq!(named(&mut packages, "/usr/lib/ld.so").as_deref(), Some("libc6 2.39-0"));
-        for none in ["/usr/bin/gone", "/usr/bin/none", "/usr/bin", "/lib/ld.so", "curl", "", "/opt/x"] {
+        for none in
+            ["/usr/bin/gone", "/usr/bin/none", "/usr/bin", "/lib/ld.so", "curl", "", "/opt/x"]
+        {
             assert_eq!(named(&mut packages, none), None, "{none}");
         }
         assert_eq!(packages.unreadable, 0);
@@ -357,7 +360,8 @@ Version: 1
     /// The database of this machine, as its own tool reads it.
     #[test]
     fn the_tool_agrees() {
-        let Ok(output) = std::process::Command::new("dpkg-query").args(["-S", "/usr/bin/env"]).output()
+        let Ok(output) =
+            std::process::Command::new("dpkg-query").args(["-S", "/usr/bin/env"]).output()
         else {
             println!("skipped: dpkg is not there");
             return;

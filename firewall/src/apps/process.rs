@@ -40,7 +40,10 @@ fn ticks(nanoseconds: u64) -> u64 {
     static LENGTH: LazyLock<u64> = LazyLock::new(|| {
         // SAFETY: has no preconditions.
         let a_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-        u64::try_from(a_second).ok().and_then(|ticks| 1_000_000_000u64.checked_div(ticks)).unwrap_or(1)
+        u64::try_from(a_second)
+            .ok()
+            .and_then(|ticks| 1_000_000_000u64.checked_div(ticks))
+            .unwrap_or(1)
     });
     nanoseconds / *LENGTH
 }

@@ -104,7 +104,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             writeln!(out, "{}", serde_json::to_string(summary)?)?;
         }
     } else if all.is_empty() {
-        eprintln!("note: no verdict of any app{}", if args.app.is_empty() { "" } else { " asked for" });
+        eprintln!(
+            "note: no verdict of any app{}",
+            if args.app.is_empty() { "" } else { " asked for" }
+        );
     } else {
         out.write_all(table(&all).as_bytes())?;
     }
@@ -139,7 +142,9 @@ impl Log {
                 continue;
             }
             match record::read(line.trim_ascii()) {
-                Ok(Line::Verdict(record)) if self.filter.passes(&record.app) => self.seen.add(*record),
+                Ok(Line::Verdict(record)) if self.filter.passes(&record.app) => {
+                    self.seen.add(*record)
+                }
                 Ok(Line::Verdict(_)) => {}
                 Ok(Line::Lost(count)) => self.lost = self.lost.saturating_add(count),
                 Err(why) => unread.add(number, why),
@@ -206,7 +211,8 @@ fn table(all: &[Summary]) -> String {
         let Flows { deny, audit, allow } = summary.flows;
         let last = summary.last.strftime("%Y-%m-%d %H:%M:%S");
         let app = describe(summary);
-        text += &format!("{deny:>8} {audit:>8} {allow:>8}  {:width$}  {last}  {app}\n", user(summary));
+        text +=
+            &format!("{deny:>8} {audit:>8} {allow:>8}  {:width$}  {last}  {app}\n", user(summary));
         let mut more = summary.more_destinations;
         for (number, to) in summary.destinations.iter().enumerate() {
             match number < SHOWN {

@@ -162,7 +162,8 @@ impl<'a> Apps<'a> {
             return Some(path);
         }
         if !self.directories.contains_key(&id) {
-            self.directories = self.hierarchy.paths().into_iter().map(|(id, at)| (id, Some(at))).collect();
+            self.directories =
+                self.hierarchy.paths().into_iter().map(|(id, at)| (id, Some(at))).collect();
         }
         // One that is gone already is not looked for again.
         self.directories.entry(id).or_insert(None).clone()

@@ -114,9 +114,9 @@ pub fn read(line: &[u8]) -> Result<Line, Unread> {
         return Err(Unread::Unknown(format!("schema {schema}, and this reads schema {SCHEMA}")));
     }
     match (kind.as_deref(), count) {
-        (None, _) => {
-            serde_json::from_slice(line).map(|record| Line::Verdict(Box::new(record))).map_err(broken)
-        }
+        (None, _) => serde_json::from_slice(line)
+            .map(|record| Line::Verdict(Box::new(record)))
+            .map_err(broken),
         (Some("lost"), Some(count)) => Ok(Line::Lost(count)),
         (Some("lost"), None) => Err(Unread::Broken("`lost` without a count".to_owned())),
         (Some(kind), _) => Err(Unread::Unknown(format!("kind {kind:?}"))),

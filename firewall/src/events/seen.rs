@@ -306,7 +306,8 @@ mod tests {
             let app = App { container: Some(container), ..app(&format!("docker-{id}.scope")) };
             record(1, &app, Verdict::Allow, "")
         };
-        let all = seen(vec![of("1", Some("web")), of("2", Some("web")), of("3", None), of("4", None)]);
+        let all =
+            seen(vec![of("1", Some("web")), of("2", Some("web")), of("3", None), of("4", None)]);
         assert_eq!(all.len(), 3);
     }
 
