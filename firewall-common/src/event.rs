@@ -1,7 +1,7 @@
 //! What the kernel tells user space through the ring buffer.
 
 use crate::{
-    flow::Address,
+    flow::{Address, Destination, TCP, has_ports},
     layout::{FileId, Held, held},
     verdict::{Confidence, Hook, Reason, Verdict, Via},
 };
@@ -90,7 +90,65 @@ pub struct FlowEvent {
     pub identity: Identity,
 }
 
+/// A socket that was open before the kernel programs were attached.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenSocket {
+    /// Its cookie.
+    pub cookie: u64,
+    /// Cookie of its network namespace.
+    pub netns: u64,
+    /// Its own address; unspecified for any.
+    pub local: Address,
+    /// Where it is connected to; unspecified if it is not.
+    pub peer: Address,
+    /// Its own port.
+    pub local_port: u16,
+    /// Port of the other end.
+    pub peer_port: u16,
+    /// IANA protocol number; MPTCP is TCP.
+    pub protocol: u8,
+    /// Of [`tcp`], which other protocols use too.
+    pub state: u8,
+    /// 1 if the connection came from outside.
+    pub inbound: u8,
+    /// Zero.
+    pub _pad: u8,
+    /// Who it is charged to.
+    pub identity: Identity,
+}
+
+/// States of a socket: `enum` in the kernel's `net/tcp_states.h`.
+pub mod tcp {
+    /// Connected.
+    pub const ESTABLISHED: u8 = 1;
+    /// Waits for the answer to its SYN.
+    pub const SYN_SENT: u8 = 2;
+    /// Nothing, or not connected.
+    pub const CLOSE: u8 = 7;
+    /// Waits for connections.
+    pub const LISTEN: u8 = 10;
+}
+
+impl OpenSocket {
+    /// Where it is connected to by its app; `None` if it is not, or the connection came from outside.
+    pub fn destination(&self) -> Option<Destination> {
+        let connected = match self.protocol {
+            TCP => !matches!(self.state, tcp::CLOSE | tcp::LISTEN),
+            _ => self.state == tcp::ESTABLISHED,
+        };
+        let destination = Destination {
+            address: self.peer,
+            port: if has_ports(self.protocol) { self.peer_port } else { 0 },
+            protocol: self.protocol,
+            port_hidden: 0,
+        };
+        (connected && self.inbound == 0).then_some(destination)
+    }
+}
+
 const _: () = {
+    assert!(size_of::<OpenSocket>() == 56 + size_of::<Identity>());
     assert!(size_of::<Identity>() == 88);
     assert!(size_of::<FlowEvent>() == 168);
     assert!(core::mem::offset_of!(FlowEvent, identity) == 80);
@@ -121,10 +179,7 @@ impl FlowEvent {
         let (generation, decision, count) = read!(*b, u32, u32, u32);
         let (via, confidence, encrypted_hello, _pad) = read!(*b, u8, u8, u8, u8);
         let name = u64::from_ne_bytes(take(b)?);
-        let (inode, device, pad, dentry, mount) = read!(*b, u64, u32, u32, u64, u64);
-        let (cgroup, started, pid, uid, gid, kind) = read!(*b, u64, u64, u32, u32, u32, u32);
-        let comm = take(b)?;
-        let (flags, identity_pad) = read!(*b, u32, u32);
+        let identity = Identity::take(b)?;
         Ok(Self {
             time,
             cookie,
@@ -144,18 +199,47 @@ impl FlowEvent {
             encrypted_hello,
             _pad,
             name,
-            identity: Identity {
-                executable: FileId { inode, device, _pad: pad, dentry, mount },
-                cgroup,
-                started,
-                pid,
-                uid,
-                gid,
-                kind,
-                comm,
-                flags,
-                _pad: identity_pad,
-            },
+            identity,
+        })
+    }
+}
+
+impl Identity {
+    fn take(b: &mut &[u8]) -> Result<Self, Malformed> {
+        let (inode, device, pad, dentry, mount) = read!(*b, u64, u32, u32, u64, u64);
+        let (cgroup, started, pid, uid, gid, kind) = read!(*b, u64, u64, u32, u32, u32, u32);
+        let comm = take(b)?;
+        let (flags, _pad) = read!(*b, u32, u32);
+        let executable = FileId { inode, device, _pad: pad, dentry, mount };
+        Ok(Self { executable, cgroup, started, pid, uid, gid, kind, comm, flags, _pad })
+    }
+}
+
+impl TryFrom<&[u8]> for OpenSocket {
+    type Error = Malformed;
+
+    fn try_from(mut bytes: &[u8]) -> Result<Self, Malformed> {
+        let b = &mut bytes;
+        let (cookie, netns) = read!(*b, u64, u64);
+        let (local, peer) = (address(b)?, address(b)?);
+        let (local_port, peer_port, protocol, state, inbound, _pad) =
+            read!(*b, u16, u16, u8, u8, u8, u8);
+        let identity = Identity::take(b)?;
+        if !b.is_empty() || inbound > 1 {
+            return Err(Malformed);
+        }
+        Ok(Self {
+            cookie,
+            netns,
+            local,
+            peer,
+            local_port,
+            peer_port,
+            protocol,
+            state,
+            inbound,
+            _pad,
+            identity,
         })
     }
 }

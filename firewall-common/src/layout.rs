@@ -648,6 +648,30 @@ pub struct Offsets {
     pub sock_kern_byte: u32,
     /// Bit of `sock.sk_kern_sock` in that byte, as a mask.
     pub sock_kern_mask: u32,
+    /// `socket.sk`
+    pub socket_sk: u32,
+    /// `sock.sk_protocol`
+    pub sock_protocol: u32,
+    /// `sock.__sk_common` + `sock_common.skc_family`
+    pub sock_family: u32,
+    /// … `skc_state`
+    pub sock_state: u32,
+    /// … `skc_num`
+    pub sock_port: u32,
+    /// … `skc_dport`
+    pub sock_peer_port: u32,
+    /// … `skc_rcv_saddr`
+    pub sock_v4: u32,
+    /// … `skc_daddr`
+    pub sock_peer_v4: u32,
+    /// … `skc_v6_rcv_saddr`
+    pub sock_v6: u32,
+    /// … `skc_v6_daddr`
+    pub sock_peer_v6: u32,
+    /// … `skc_net`
+    pub sock_net: u32,
+    /// `net.net_cookie`
+    pub net_cookie: u32,
 }
 
 impl Offsets {
@@ -694,8 +718,37 @@ impl Offsets {
         vfsmount_root: 0,
         sock_kern_byte: 0,
         sock_kern_mask: 0,
+        socket_sk: 0,
+        sock_protocol: 0,
+        sock_family: 0,
+        sock_state: 0,
+        sock_port: 0,
+        sock_peer_port: 0,
+        sock_v4: 0,
+        sock_peer_v4: 0,
+        sock_v6: 0,
+        sock_peer_v6: 0,
+        sock_net: 0,
+        net_cookie: 0,
     };
 }
+
+/// Where somebody listens for TCP connections.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Listener {
+    /// Cookie of the network namespace.
+    pub netns: u64,
+    /// The address; unspecified for any of the family.
+    pub address: Address,
+    /// The port.
+    pub port: u32,
+    /// `AF_INET` or `AF_INET6`: an accepted socket has that of its listener.
+    pub family: u32,
+}
+
+/// Listeners that are known at a time.
+pub const MAX_LISTENERS: u32 = 1 << 12;
 
 /// Deepest level of a cgroup that is followed; systemd's user sessions go down to about ten.
 pub const MAX_LEVELS: u32 = 32;
@@ -762,6 +815,8 @@ counters! {
     HeldInitials = "held-initials";
     /// QUIC datagrams held back that user space never saw: too many at once.
     LostInitials = "lost-initials";
+    /// Listeners that could not be kept: connections to them count as the app's own.
+    NoListener = "no-listener";
 }
 
 const _: () = {
@@ -771,9 +826,10 @@ const _: () = {
     assert!(core::mem::offset_of!(SocketState, identity) == 128);
     assert!(size_of::<PathText>() == 16 + PATH_BYTES);
     assert!(size_of::<ProcessKey>() == 16);
-    assert!(size_of::<Offsets>() == 4 * 41);
+    assert!(size_of::<Offsets>() == 4 * 53);
     assert!(size_of::<Process>() == 16 + size_of::<Identity>());
     assert!(size_of::<FileId>() == 32);
+    assert!(size_of::<Listener>() == 32);
     assert!(size_of::<Answer>() == 32);
     assert!(size_of::<Answers>() == 32 * NAMES + 16);
     assert!(size_of::<AnswerKey>() == 24);

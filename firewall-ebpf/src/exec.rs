@@ -41,8 +41,9 @@ pub fn executed(ctx: &RawTracePointContext) {
 fn keep(index: u32) -> Option<()> {
     let scratch = scratch::get(index)?;
     // SAFETY: the helper has no preconditions.
-    identity::of_task(unsafe { bpf_get_current_task() }, &mut scratch.process.identity)?;
-    let kept = keep_executable(index);
+    let task = unsafe { bpf_get_current_task() };
+    identity::of_task(task, &mut scratch.process.identity)?;
+    let kept = keep_executable(index, task);
     script::keep(index);
     kept
 }

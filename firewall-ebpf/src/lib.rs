@@ -29,6 +29,7 @@ pub mod identity;
 pub mod inspect;
 pub mod maps;
 pub mod names;
+pub mod open;
 pub mod packet;
 pub mod path;
 pub mod payload;

@@ -12,8 +12,8 @@ use aya_ebpf::{
 };
 use firewall_common::verdict::Hook;
 use firewall_ebpf::{
-    answers, connect, egress as packet, exec, inspect, quic as datagram, script, socket, sockopt,
-    tell as told,
+    answers, connect, egress as packet, exec, inspect, open, quic as datagram, script, socket,
+    sockopt, tell as told,
 };
 
 firewall_ebpf::object!();
@@ -112,5 +112,15 @@ pub fn exec_path(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub fn fork(ctx: RawTracePointContext) -> i32 {
     script::forked(&ctx);
+    0
+}
+
+/// Run by hand: every open file of every process.
+// aya has no macro for iterators.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+pub fn open_files(ctx: *mut open::Visit) -> i32 {
+    // SAFETY: the kernel gives a pointer to it.
+    open::visit(unsafe { &*ctx });
     0
 }

@@ -4,17 +4,17 @@ use aya_ebpf::{
     Global,
     btf_maps::{self, ArrayOfMaps, SkStorage},
     macros::{btf_map, map},
-    maps::{Array, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
 use firewall_common::{
     evaluate::{BLOCK, Named},
     flow::{Address, Destination, SEEDS},
     layout::{
         Active, AnswerKey, Answers, CHAIN, Connection, ConnectionKey, Counter, FileId, HELD_BYTES,
-        Header, INNER_MAP, MAX_ADDRESSES, MAX_ANSWERS, MAX_CGROUPS, MAX_CONNECTIONS,
-        MAX_EXECUTABLES, MAX_NAMES, MAX_PENDING, MAX_PROCESSES, MAX_SCRIPTS, NameText, Offsets,
-        PathText, PayloadState, Process, ProcessKey, Question, RING_BYTES, SCRATCHES, SLOTS,
-        SocketState, Stream, TEMPLATE_BLOCKS, Told,
+        Header, INNER_MAP, Listener, MAX_ADDRESSES, MAX_ANSWERS, MAX_CGROUPS, MAX_CONNECTIONS,
+        MAX_EXECUTABLES, MAX_LISTENERS, MAX_NAMES, MAX_PENDING, MAX_PROCESSES, MAX_SCRIPTS,
+        NameText, Offsets, PathText, PayloadState, Process, ProcessKey, Question, RING_BYTES,
+        SCRATCHES, SLOTS, SocketState, Stream, TEMPLATE_BLOCKS, Told,
     },
     name_table::Suffixes,
     parse::{
@@ -281,6 +281,10 @@ pub static SCRIPTS: LruHashMap<ProcessKey, PathText> = LruHashMap::with_max_entr
 #[map]
 pub static PROCESSES: LruHashMap<ProcessKey, Process> =
     LruHashMap::with_max_entries(MAX_PROCESSES, 0);
+
+/// Where somebody listened before the programs were attached: a set.
+#[map]
+pub static LISTENERS: HashMap<Listener, u8> = HashMap::with_max_entries(MAX_LISTENERS, 0);
 
 /// Where the machine's own root directory is in the kernel's memory, as a number.
 #[map]

@@ -39,7 +39,8 @@ pub fn charge_current(state: &mut SocketState) {
 #[inline(always)]
 fn current() -> Option<&'static Process> {
     // SAFETY: the helper has no preconditions.
-    let (key, execs) = identity::process(unsafe { bpf_get_current_task() })?;
+    let task = unsafe { bpf_get_current_task() };
+    let (key, execs) = identity::process(task)?;
     if let Some(process) = get(&key) {
         // SAFETY: the helper has no preconditions.
         let cgroup = unsafe { bpf_get_current_cgroup_id() };
@@ -50,7 +51,7 @@ fn current() -> Option<&'static Process> {
             return Some(process);
         }
     }
-    if look_at_current() == 0 { None } else { get(&key).map(|process| &*process) }
+    if look_at(task) == 0 { None } else { get(&key).map(|process| &*process) }
 }
 
 /// What is kept of a process.
@@ -60,33 +61,47 @@ pub fn get(key: &ProcessKey) -> Option<&'static mut Process> {
     PROCESSES.get_ptr_mut(key).map(|process| unsafe { &mut *process })
 }
 
-/// Finds out all of the current process, and keeps it: 0 if it is no process.
+/// Charges a socket to a process that need not be current.
+#[inline(always)]
+pub fn charge(state: &mut SocketState, task: u64) -> Option<()> {
+    let (key, _) = identity::process(task)?;
+    if look_at(task) == 0 {
+        return None;
+    }
+    let process = get(&key)?;
+    state.class = process.class;
+    state.identity = process.identity;
+    Some(())
+}
+
+/// Finds out all of a process, and keeps it: 0 if it is no process.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn look_at_current() -> u32 {
+extern "C" fn look_at(task: u64) -> u32 {
     let Some(taken) = scratch::take() else {
         count(Counter::NoScratch);
         return 0;
     };
-    let found = look_at(taken.index).is_some();
+    let found = keep(taken.index, task).is_some();
     scratch::give_back(taken);
     u32::from(found)
 }
 
 #[inline(always)]
-fn look_at(index: u32) -> Option<()> {
-    // SAFETY: the helper has no preconditions.
-    let task = unsafe { bpf_get_current_task() };
+fn keep(index: u32, task: u64) -> Option<()> {
     let (key, execs) = identity::process(task)?;
     let scratch = scratch::get(index)?;
     identity::of_task(task, &mut scratch.process.identity)?;
-    scratch.process.execs = execs;
+    // SAFETY: the helper has no preconditions.
+    let is_current = task == unsafe { bpf_get_current_task() };
+    // What only the process itself can be asked, its arguments, is asked when it comes.
+    scratch.process.execs = if is_current { execs } else { u64::MAX };
     scratch.process.class = 0;
     let identity = &scratch.process.identity;
     if EXECUTABLES.get_ptr(&identity.executable).is_none() {
-        keep_executable(index);
+        keep_executable(index, task);
     }
-    if SCRIPTS.get_ptr(&key).is_none() {
+    if is_current && SCRIPTS.get_ptr(&key).is_none() {
         script::keep(index);
     }
     let scratch = scratch::get(index)?;
@@ -104,11 +119,10 @@ fn look_at(index: u32) -> Option<()> {
     Some(())
 }
 
-/// Keeps the path of the executable of the current process, which stands in scratch memory.
+/// Keeps the path of the executable of a task, who stands in scratch memory.
 #[inline(always)]
-pub fn keep_executable(index: u32) -> Option<()> {
-    // SAFETY: the helper has no preconditions.
-    let file = executable(unsafe { bpf_get_current_task() })?;
+pub fn keep_executable(index: u32, task: u64) -> Option<()> {
+    let file = executable(task)?;
     let kept = path_of_file(index, file) != 0;
     let scratch = scratch::get(index)?;
     let kept =

@@ -6,7 +6,10 @@ use anyhow::Result;
 use firewall::{
     intel::{Intel, country::Country},
     lists::{self, Format, Parsed},
-    policy::{Means, Paths, Selector, Action, Apps, Destinations, List, Mode, Policy, Rule, compile::Generation},
+    policy::{
+        Action, Apps, Destinations, List, Means, Mode, Paths, Policy, Rule, Selector,
+        compile::Generation,
+    },
 };
 use firewall_common::evaluate::Cell;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};

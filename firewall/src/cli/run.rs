@@ -10,10 +10,11 @@ use std::{
 };
 
 use firewall_common::verdict::{Hook, Reason};
-use nix::unistd::{Uid, User};
+use nix::unistd::User;
 
 use super::{colour, set};
 use crate::{
+    datapath::probe,
     events::{Endpoint, Event},
     intel::{ahead::Ahead, resolver::Resolver},
     run::{self, Notice, Plan, Summary},
@@ -60,14 +61,14 @@ pub fn run(args: &Args) -> ExitCode {
 
 fn try_run(args: &Args) -> Result<u8, set::Failure> {
     let user = user(args)?;
-    let set::Set { config, intel, ahead, generation } = args.set.load()?;
-    if !Uid::effective().is_root() {
-        return Err(set::Failure::Usage(
-            "only root can put programs into the kernel\n\n\
+    // Before anything is read or compiled for nothing.
+    probe::permission().map_err(|why| {
+        set::Failure::Usage(format!(
+            "this process may not put programs into the kernel: {why}\n\n\
              hint: `sudo firewall run --as-me -- CMD` runs the command as yourself"
-                .to_owned(),
-        ));
-    }
+        ))
+    })?;
+    let set::Set { config, intel, ahead, generation } = args.set.load()?;
     if ahead.left_out > 0 {
         say(&format!(
             "firewall: {} denied names are looked up ahead, and {} more are not: too many",

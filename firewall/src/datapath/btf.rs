@@ -41,6 +41,7 @@ pub fn kernel_offsets() -> Result<Offsets, Error> {
     let (root, pwd) = (at("fs_struct", "root")?, at("fs_struct", "pwd")?);
     let (dentry, mnt) = (at("path", "dentry")?, at("path", "mnt")?);
     let kern = btf.bit_offset("sock", "sk_kern_sock")?;
+    let common = at("sock", "__sk_common")?;
     Ok(Offsets {
         task_mm: at("task_struct", "mm")?,
         mm_exe_file: at("mm_struct", "exe_file")?,
@@ -83,6 +84,18 @@ pub fn kernel_offsets() -> Result<Offsets, Error> {
         vfsmount_root: at("vfsmount", "mnt_root")?,
         sock_kern_byte: u32::try_from(kern / 8).map_err(|_| Error::Damaged)?,
         sock_kern_mask: 1 << (kern % 8),
+        socket_sk: at("socket", "sk")?,
+        sock_protocol: at("sock", "sk_protocol")?,
+        sock_family: common + at("sock_common", "skc_family")?,
+        sock_state: common + at("sock_common", "skc_state")?,
+        sock_port: common + at("sock_common", "skc_num")?,
+        sock_peer_port: common + at("sock_common", "skc_dport")?,
+        sock_v4: common + at("sock_common", "skc_rcv_saddr")?,
+        sock_peer_v4: common + at("sock_common", "skc_daddr")?,
+        sock_v6: common + at("sock_common", "skc_v6_rcv_saddr")?,
+        sock_peer_v6: common + at("sock_common", "skc_v6_daddr")?,
+        sock_net: common + at("sock_common", "skc_net")?,
+        net_cookie: at("net", "net_cookie")?,
     })
 }
 

@@ -136,6 +136,10 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<Vec<Verified>, Error> {
         loop {
             let next = programs.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some((name, program)) = next else { return Ok(verified) };
+            // Loaded by who runs them, see [`super::sockets`].
+            if matches!(program, Program::Iter(_)) {
+                continue;
+            }
             let start = Instant::now();
             load_program(program).map_err(|source| Error::Program {
                 name: name.to_owned(),

@@ -3,8 +3,10 @@
 pub mod apply;
 pub mod attach;
 pub mod btf;
+pub mod destroy;
 pub mod load;
 pub mod probe;
+pub mod sockets;
 pub mod sys;
 pub mod tell;
 

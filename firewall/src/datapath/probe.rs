@@ -1,10 +1,10 @@
 //! What this kernel and this machine can do, found out by trying.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use nix::unistd::Uid;
+use rustix::thread::{CapabilitySet, capabilities};
 
-use super::{OBJECT, btf, load};
+use super::{OBJECT, btf, load, sockets};
 use crate::cgroup::{Hierarchy, mounted};
 
 /// What was found of a feature.
@@ -44,7 +44,7 @@ pub struct Feature {
 
 /// Tries everything.
 pub fn all() -> Vec<Feature> {
-    let mut features = vec![kernel(), root(), type_information(), cgroups()];
+    let mut features = vec![kernel(), may_load(), type_information(), cgroups()];
     features.extend(programs());
     features.push(bpf_file_system());
     features.push(protocol("MPTCP", libc::SOCK_STREAM, 262, "subflows are charged to their app"));
@@ -78,13 +78,45 @@ fn kernel() -> Feature {
     )
 }
 
-fn root() -> Feature {
-    let found = if Uid::effective().is_root() {
-        Ok(String::new())
-    } else {
-        Err("only root can put programs into the kernel: use sudo".to_owned())
-    };
-    feature("permission", true, found)
+/// What enforcing takes: capabilities by name, and what stands for each.
+const NEEDED: [(&str, CapabilitySet); 4] = [
+    ("CAP_BPF", CapabilitySet::BPF.union(CapabilitySet::SYS_ADMIN)),
+    ("CAP_PERFMON", CapabilitySet::PERFMON.union(CapabilitySet::SYS_ADMIN)),
+    ("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN),
+    // Cgroups and pins lie in directories that not even root may write to without it.
+    ("CAP_DAC_OVERRIDE", CapabilitySet::DAC_OVERRIDE),
+];
+
+/// `PROC_USER_INIT_INO`: the user namespace that the machine started with.
+const FIRST_USER_NAMESPACE: u64 = 0xeffffffd;
+
+/// Whether this process may put programs into the kernel; if not, what it lacks.
+///
+/// # Errors
+/// It may not.
+pub fn permission() -> Result<(), String> {
+    let namespace = fs::metadata("/proc/self/ns/user");
+    if namespace.is_ok_and(|namespace| namespace.ino() != FIRST_USER_NAMESPACE) {
+        return Err(
+            "it is in a user namespace of its own, where capabilities do not count for that"
+                .to_owned(),
+        );
+    }
+    let have = capabilities(None).map_err(|error| format!("its capabilities: {error}"))?.effective;
+    let lacks = |(_, any): &&(&str, CapabilitySet)| !have.intersects(*any);
+    let missing: Vec<&str> = NEEDED.iter().filter(lacks).map(|(name, _)| *name).collect();
+    if missing.is_empty() { Ok(()) } else { Err(format!("it lacks {}", missing.join(", "))) }
+}
+
+fn may_load() -> Feature {
+    let found = permission().map(|()| String::new());
+    feature(
+        "permission",
+        true,
+        found.map_err(|why| {
+            format!("this process may not put programs into the kernel: {why}. Use sudo")
+        }),
+    )
 }
 
 fn type_information() -> Feature {
@@ -101,20 +133,32 @@ fn cgroups() -> Feature {
 
 fn programs() -> Vec<Feature> {
     const NAME: &str = "the kernel programs load";
-    if !Uid::effective().is_root() {
-        let detail = "not tried without root".to_owned();
-        return vec![Feature { name: NAME, state: State::Unknown, detail, required: true }];
+    const OPEN: &str = "sockets that are open already";
+    if permission().is_err() {
+        let untried = |name, required| Feature {
+            name,
+            state: State::Unknown,
+            detail: "not tried without permission".to_owned(),
+            required,
+        };
+        return vec![untried(NAME, true), untried(OPEN, false)];
     }
-    let found = load::load(OBJECT, 0).map(|loaded| {
-        let instructions: u32 = loaded.verified.iter().filter_map(|one| one.instructions).sum();
-        let time: std::time::Duration = loaded.verified.iter().map(|one| one.time).sum();
-        format!(
-            "{} programs, {instructions} instructions verified in {} ms",
-            loaded.verified.len(),
-            time.as_millis()
-        )
-    });
-    vec![feature(NAME, true, found.map_err(|error| error.to_string()))]
+    let mut loaded = match load::load(OBJECT, 0) {
+        Ok(loaded) => loaded,
+        Err(error) => return vec![feature(NAME, true, Err(error.to_string()))],
+    };
+    let instructions: u32 = loaded.verified.iter().filter_map(|one| one.instructions).sum();
+    let time: std::time::Duration = loaded.verified.iter().map(|one| one.time).sum();
+    let detail = format!(
+        "{} programs, {instructions} instructions verified in {} ms",
+        loaded.verified.len(),
+        time.as_millis()
+    );
+    let open = sockets::load(&mut loaded).map(|()| "can be charged to who has them".to_owned());
+    vec![
+        feature(NAME, true, Ok(detail)),
+        feature(OPEN, false, open.map_err(|error| error.to_string())),
+    ]
 }
 
 fn bpf_file_system() -> Feature {

@@ -8,7 +8,6 @@
 //! under its policies if this process is killed; what it leaves running when it ends is ended too.
 
 pub mod child;
-mod destroy;
 pub mod pins;
 mod signals;
 
@@ -36,7 +35,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::{
     cgroup::{self, Group, Hierarchy},
     datapath::{
-        self, apply, attach, load, sys,
+        self, apply, attach,
+        destroy::Destroyer,
+        load, sys,
         tell::{self, Lead, Teller},
     },
     events::{
@@ -56,7 +57,6 @@ use crate::{
     },
     policy::{compile::Generation, explain::Explainer},
 };
-use destroy::Destroyer;
 use pins::{Pins, Runs};
 use signals::Signals;
 

@@ -20,7 +20,8 @@ fn no_app_widens_what_it_may_by_a_name_it_gives_itself() {
     let (one, two) = (one.display(), two.display());
     let mut script = by("one", &one, 1001);
     script += &by("two", &two, 1002);
-    script += &attempt("another-name", format!("bash -c \"exec -a {one} {two} -c '{}'\"", reach(1003)));
+    script +=
+        &attempt("another-name", format!("bash -c \"exec -a {one} {two} -c '{}'\"", reach(1003)));
     // In mounts of its own anything can stand at any path.
     script += &attempt(
         "mounted",
@@ -30,10 +31,7 @@ fn no_app_widens_what_it_may_by_a_name_it_gives_itself() {
     // What root has arranged is as it is.
     script += &attempt("roots-mounts", format!("unshare -m {one} -c '{}'", reach(1006)));
     let tries = world.run(&policy, &script);
-    tries.assert(
-        &["one", "roots-mounts"],
-        &["two", "another-name", "mounted", "own-namespace"],
-    );
+    tries.assert(&["one", "roots-mounts"], &["two", "another-name", "mounted", "own-namespace"]);
 }
 
 #[test]

@@ -23,12 +23,17 @@ fn units_and_cgroups() {
     let shell = shell.display();
     let policy = world.policy(
         "allow",
-        &[("unit", "drop", apps(&["unit:test-a*"])), ("group", "drop", apps(&["cgroup:/**/test-?.scope"]))],
+        &[
+            ("unit", "drop", apps(&["unit:test-a*"])),
+            ("group", "drop", apps(&["cgroup:/**/test-?.scope"])),
+        ],
     );
     let mut script = CGROUPS.to_owned();
-    for (name, group, port) in
-        [("unit", "test-a.service", 1001), ("below", "test-a.service/deep", 1002), ("scope", "test-b.scope", 1003)]
-    {
+    for (name, group, port) in [
+        ("unit", "test-a.service", 1001),
+        ("below", "test-a.service/deep", 1002),
+        ("scope", "test-b.scope", 1003),
+    ] {
         script += &attempt(name, format!("(enter {group}; {shell} -c '{}')", reach(port)));
     }
     script += &by("outside", &shell, 1004);

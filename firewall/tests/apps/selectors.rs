@@ -108,7 +108,8 @@ fn exceptions() {
     let policy = world.policy("allow", &[("all-but-one", "drop", rule)]);
     let mut script = by("one", one.display(), 1001);
     script += &by("two", two.display(), 1002);
-    script += &by("other-user", format!("setpriv --reuid nobody --clear-groups {}", two.display()), 1003);
+    script +=
+        &by("other-user", format!("setpriv --reuid nobody --clear-groups {}", two.display()), 1003);
     world.run(&policy, &script).assert(&["one", "other-user"], &["two"]);
 }
 

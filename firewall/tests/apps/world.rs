@@ -30,7 +30,8 @@ pub struct Tries {
 impl World {
     pub fn new() -> Self {
         let place = tempfile::tempdir().expect("a directory");
-        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("our directory");
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755))
+            .expect("our directory");
         Self { net: Net::new(&[FREE]), place }
     }
 
@@ -71,7 +72,8 @@ impl World {
     /// Runs a shell script under a policy; see [`attempt`].
     pub fn run(&self, policy: &Path, script: &str) -> Tries {
         let policy = policy.display().to_string();
-        let outcome = Run::new(&self.net, &["--policy", &policy]).program(&["/bin/bash", "-c", script]);
+        let outcome =
+            Run::new(&self.net, &["--policy", &policy]).program(&["/bin/bash", "-c", script]);
         outcome.assert_status(0);
         Tries { outcome }
     }
@@ -79,7 +81,8 @@ impl World {
 
 /// `apps = [...]` of selectors.
 pub fn apps(selectors: &[impl Display]) -> String {
-    let quoted: Vec<String> = selectors.iter().map(|one| format!("{:?}", one.to_string())).collect();
+    let quoted: Vec<String> =
+        selectors.iter().map(|one| format!("{:?}", one.to_string())).collect();
     format!("apps = [{}]", quoted.join(", "))
 }
 
@@ -120,7 +123,13 @@ impl Tries {
     pub fn assert(&self, passed: &[&str], stopped: &[&str]) {
         for (names, came) in [(passed, "pass"), (stopped, "stop")] {
             for name in names {
-                assert_eq!(self.of(name), came, "{name}\n{:#?}\n{}", self.outcome.events, self.outcome.stderr);
+                assert_eq!(
+                    self.of(name),
+                    came,
+                    "{name}\n{:#?}\n{}",
+                    self.outcome.events,
+                    self.outcome.stderr
+                );
             }
         }
     }
@@ -129,7 +138,8 @@ impl Tries {
     #[track_caller]
     pub fn exe_of(&self, port: u16) -> &str {
         let event = self.outcome.events.iter().find(|event| event["dst"]["port"] == port);
-        let event = event.unwrap_or_else(|| panic!("no event of {port}: {:#?}", self.outcome.events));
+        let event =
+            event.unwrap_or_else(|| panic!("no event of {port}: {:#?}", self.outcome.events));
         event["app"]["exe"].as_str().unwrap_or_else(|| panic!("{event}"))
     }
 }

@@ -4,8 +4,13 @@
 mod harness;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../names/world.rs"]
+#[allow(dead_code, reason = "the names tests use all of it")]
+mod world;
 
 mod ending;
 mod log;
+mod nested;
 mod place;
 mod rules;
+mod unprivileged;

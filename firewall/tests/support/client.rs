@@ -5,6 +5,7 @@
 //! that a shell has tell no errno.
 
 use std::{
+    collections::BTreeMap,
     fs::{File, OpenOptions},
     io::{self, Write as _},
     net::{IpAddr, SocketAddr},
@@ -60,7 +61,7 @@ fn client_of_a_run() {
     };
     let script = script.into_string().expect("UTF-8");
     let file = OpenOptions::new().create(true).append(true).open(steps).expect("the steps");
-    let mut client = Client { file };
+    let mut client = Client { file, open: BTreeMap::new() };
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         client.step(line);
     }
@@ -69,6 +70,8 @@ fn client_of_a_run() {
 
 struct Client {
     file: File,
+    /// Sockets that later steps use.
+    open: BTreeMap<String, OwnedFd>,
 }
 
 impl Client {
@@ -197,6 +200,40 @@ impl Client {
                 let fd: RawFd = fd.parse().expect("a descriptor");
                 raw_send_to(fd, b"x", 0, Some(addr(to)))
             }
+            ["open", name, kind, to] => self.open(name, kind, None, addr(to)),
+            ["open-from", name, kind, from, to] => {
+                self.open(name, kind, Some(addr(from)), addr(to))
+            }
+            ["listen", name, at] => {
+                let listener = std::net::TcpListener::bind(addr(at))?;
+                self.open.insert((*name).to_owned(), listener.into());
+                Ok(())
+            }
+            ["take", name, listener] => {
+                // SAFETY: takes no address; the listener is open.
+                let fd = check(unsafe {
+                    libc::accept4(
+                        self.open[*listener].as_raw_fd(),
+                        std::ptr::null_mut(),
+                        std::ptr::null_mut(),
+                        libc::SOCK_CLOEXEC,
+                    )
+                })?;
+                // SAFETY: just made, and nobody else has it.
+                self.open.insert((*name).to_owned(), unsafe { OwnedFd::from_raw_fd(fd) });
+                Ok(())
+            }
+            ["close", name] => {
+                self.open.remove(*name);
+                Ok(())
+            }
+            ["say", name] => send_to(&self.open[*name], b"hello", 0, None),
+            ["say-until-ended", name] => say_until_ended(&self.open[*name]),
+            ["wait-for", path] => {
+                let there = crate::harness::wait_until(super::LIMIT, || Path::new(path).exists());
+                assert!(there, "{path} does not come");
+                Ok(())
+            }
             ["inherit", to] => self.inherit(to),
             ["pass", to] => self.pass(to),
             ["daemon", time, to] => self.daemon(millis(time), to),
@@ -238,6 +275,30 @@ impl Client {
             [word, ..] if word.starts_with("quic") => quic_client::act(words),
             other => panic!("no such step: {other:?}"),
         }
+    }
+
+    /// Connects a socket that stays open.
+    fn open(
+        &mut self,
+        name: &str,
+        kind: &str,
+        from: Option<SocketAddr>,
+        to: SocketAddr,
+    ) -> io::Result<()> {
+        let socket = match kind {
+            "tcp" => stream(to, libc::IPPROTO_TCP)?,
+            "mptcp" => stream(to, libc::IPPROTO_MPTCP)?,
+            "udp" => udp(to)?,
+            other => panic!("no such kind: {other}"),
+        };
+        if let Some(from) = from {
+            let (address, length) = sockaddr(from);
+            // SAFETY: the address is valid for its length.
+            check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) })?;
+        }
+        connect(&socket, to)?;
+        self.open.insert(name.to_owned(), socket);
+        Ok(())
     }
 
     /// A socket goes over fork and exec into another program.
@@ -515,6 +576,18 @@ fn accept(port: u16) -> io::Result<()> {
     let mut question = [0; 4];
     stream.read_exact(&mut question)?;
     stream.write_all(b"pong")
+}
+
+/// Sends until the socket is no more: that a packet is denied does not end it.
+fn say_until_ended(socket: &OwnedFd) -> io::Result<()> {
+    let end = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < end {
+        match send_to(socket, b"hello", 0, None) {
+            Err(error) if error.raw_os_error() != Some(libc::EPERM) => return Err(error),
+            _ => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+    Ok(())
 }
 
 fn flood(count: u32, to: SocketAddr) -> io::Result<()> {

@@ -234,6 +234,12 @@ impl Outcome {
         Self { steps, ..self.clone() }
     }
 
+    /// The same run with what another one of it logged.
+    #[must_use]
+    pub fn with_events(&self, log: &str) -> Self {
+        Self { events: log.lines().map(|line| parse(line)).collect(), ..self.clone() }
+    }
+
     /// The only step that begins with this.
     #[track_caller]
     pub fn step(&self, line: &str) -> &client::Step {

@@ -1,5 +1,6 @@
-//! Ending TCP sockets whose packets are denied though their `connect` was not, for the name in them
-//! for example: without it they would go on in retries until the kernel gives up, minutes later.
+//! Ending sockets that may not send though their `connect` was let through, for the name in their
+//! packets, or because it was before the firewall: without it TCP would go on in retries until the
+//! kernel gives up, minutes later.
 //!
 //! A packet that is refused unread shows no ports, so a socket is found by its cookie among all
 //! those of its network namespace, and destroyed through socket diagnostics (sock_diag(7)). A
@@ -15,8 +16,8 @@ use std::{
 };
 
 use firewall_common::{
-    event::FlowEvent,
-    flow::TCP,
+    event::{FlowEvent, OpenSocket},
+    flow::{TCP, UDP},
     verdict::{Hook, Verdict},
 };
 use nix::sched::{CloneFlags, setns};
@@ -33,6 +34,7 @@ const MAX_SEEN: usize = 4096;
 struct Doomed {
     cookie: u64,
     pid: u32,
+    protocol: u8,
 }
 
 /// Ends sockets on a thread of its own, which goes from one network namespace to the next.
@@ -56,9 +58,22 @@ impl Destroyer {
         }
         let thread = self.thread.get_or_insert_with(start);
         // One that is not taken is tried again when its next packet is denied.
-        if thread.try_send(Doomed { cookie: event.cookie, pid: event.identity.pid }).is_err() {
+        let doomed = Doomed { cookie: event.cookie, pid: event.identity.pid, protocol: TCP };
+        if thread.try_send(doomed).is_err() {
             self.seen.remove(&event.cookie);
         }
+    }
+
+    /// Has a socket ended that was open before; waits while too many others do. Returns whether that
+    /// can be done: packets of other protocols than TCP and UDP are dropped all the same.
+    pub fn end(&mut self, socket: &OpenSocket) -> bool {
+        let OpenSocket { cookie, protocol, identity, .. } = *socket;
+        matches!(protocol, TCP | UDP)
+            && self
+                .thread
+                .get_or_insert_with(start)
+                .send(Doomed { cookie, pid: identity.pid, protocol })
+                .is_ok()
     }
 }
 
@@ -75,18 +90,18 @@ fn start() -> SyncSender<Doomed> {
     let (sender, receiver) = sync_channel(MAX_WAITING);
     thread::spawn(move || {
         let own = File::open("/proc/thread-self/ns/net");
-        for Doomed { cookie, pid } in receiver {
+        for Doomed { cookie, pid, protocol } in receiver {
             // The packets are dropped in any case; this only spares the app the wait.
             let found = namespaces(pid).iter().any(|namespace| {
                 setns(namespace, CloneFlags::CLONE_NEWNET).is_ok()
-                    && destroy(cookie).unwrap_or(false)
+                    && destroy(cookie, protocol).unwrap_or(false)
             });
             if let Ok(own) = &own {
                 let _ = setns(own, CloneFlags::CLONE_NEWNET);
             }
             // Where the process is gone, ours is the best guess.
             if !found {
-                let _ = destroy(cookie);
+                let _ = destroy(cookie, protocol);
             }
         }
     });
@@ -113,7 +128,8 @@ const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
 
 /// `TCP_ESTABLISHED`, `SYN_SENT`, `SYN_RECV`, `FIN_WAIT1`, `CLOSE_WAIT`, `LAST_ACK`, `CLOSING`:
-/// those that send by themselves and are no listeners, a bit each.
+/// those that send by themselves and are no listeners, a bit each. UDP uses the first for connected
+/// sockets.
 const SENDING: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 8 | 1 << 9 | 1 << 11;
 
 const HEADER: usize = 16;
@@ -123,9 +139,9 @@ const ID: usize = 48;
 const ID_IN_MESSAGE: usize = 4;
 const ID_IN_REQUEST: usize = 8;
 
-/// Destroys the TCP socket with this cookie in the network namespace of this thread. Returns whether
-/// it was there.
-fn destroy(cookie: u64) -> io::Result<bool> {
+/// Destroys the socket with this cookie in the network namespace of this thread. Returns whether it
+/// was there.
+fn destroy(cookie: u64, protocol: u8) -> io::Result<bool> {
     let socket = socket_with(
         AddressFamily::NETLINK,
         SocketType::DGRAM,
@@ -133,8 +149,8 @@ fn destroy(cookie: u64) -> io::Result<bool> {
         Some(netlink::SOCK_DIAG),
     )?;
     for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-        if let Some(id) = find(&socket, family, cookie)? {
-            let request = request(SOCK_DESTROY, NLM_F_ACK, family, !0, &id);
+        if let Some(id) = find(&socket, family, protocol, cookie)? {
+            let request = request(SOCK_DESTROY, NLM_F_ACK, family, protocol, !0, &id);
             rustix::net::send(&socket, &request, SendFlags::empty())?;
             let mut answer = [0; 1024];
             rustix::net::recv(&socket, &mut answer, RecvFlags::empty())?;
@@ -145,8 +161,8 @@ fn destroy(cookie: u64) -> io::Result<bool> {
 }
 
 /// The kernel's identification of the socket with this cookie.
-fn find(socket: &OwnedFd, family: u8, cookie: u64) -> io::Result<Option<[u8; ID]>> {
-    let request = request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, family, SENDING, &[0; ID]);
+fn find(socket: &OwnedFd, family: u8, protocol: u8, cookie: u64) -> io::Result<Option<[u8; ID]>> {
+    let request = request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, family, protocol, SENDING, &[0; ID]);
     rustix::net::send(socket, &request, SendFlags::empty())?;
     let mut found = None;
     let mut buffer = vec![0; 32 << 10];
@@ -177,6 +193,7 @@ fn request(
     kind: u16,
     flags: u16,
     family: u8,
+    protocol: u8,
     states: u32,
     id: &[u8; ID],
 ) -> [u8; HEADER + ID_IN_REQUEST + ID] {
@@ -186,7 +203,7 @@ fn request(
     bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
     bytes[6..8].copy_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
     bytes[HEADER] = family;
-    bytes[HEADER + 1] = TCP;
+    bytes[HEADER + 1] = protocol;
     bytes[HEADER + 4..HEADER + 8].copy_from_slice(&states.to_ne_bytes());
     bytes[HEADER + ID_IN_REQUEST..].copy_from_slice(id);
     bytes
@@ -224,7 +241,7 @@ mod tests {
     #[test]
     fn messages_end_where_the_datagram_does() {
         let id = std::array::from_fn(|i| i as u8);
-        let one = request(SOCK_DESTROY, NLM_F_ACK, 2, 1, &id);
+        let one = request(SOCK_DESTROY, NLM_F_ACK, 2, TCP, 1, &id);
         let two = [one, one].concat();
         let read: Vec<_> = messages(&two).collect();
         assert_eq!(read.len(), 2);

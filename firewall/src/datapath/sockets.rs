@@ -1,0 +1,133 @@
+//! Sockets that were open before the programs were attached.
+//!
+//! The program `open_files` is run over every open file of every process. It charges each socket to
+//! the first process that has it, and says what it is. Whoever attaches has this done before, so
+//! that no packet meets a socket of nobody, and again after it, for what was opened in between.
+
+use std::{collections::HashSet, io, io::Read as _};
+
+use aya::{
+    Btf, BtfError,
+    maps::{HashMap, MapError},
+    programs::{Iter, ProgramError, links::LinkError},
+};
+use firewall_common::{
+    evaluate::{Fault, Named},
+    event::{Malformed, OpenSocket},
+    layout::Listener,
+    verdict::Verdict,
+};
+
+use super::load::{self, Loaded};
+use crate::policy::compile::Generation;
+
+const PROGRAM: &str = "open_files";
+const LISTENERS: &str = "LISTENERS";
+
+/// Why it is not known which sockets were open.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The object lacks the program or a map.
+    #[error(transparent)]
+    Missing(#[from] load::Error),
+    /// The kernel does not have it.
+    #[error("this kernel cannot be asked for open files (BPF iterator `task_file`): {0}")]
+    Iterator(#[from] ProgramError),
+    /// Its types cannot be read.
+    #[error("cannot read the kernel's type information: {0}")]
+    Btf(#[from] BtfError),
+    /// It cannot be run.
+    #[error("cannot go through the open files: {0}")]
+    Link(#[from] LinkError),
+    /// It broke off.
+    #[error("cannot read which sockets are open: {0}")]
+    Read(#[from] io::Error),
+    /// The map of listeners.
+    #[error("cannot forget listeners: {0}")]
+    Listeners(#[from] MapError),
+    /// What it said is not of this version.
+    #[error("what the kernel programs say of open sockets cannot be decoded")]
+    Malformed,
+}
+
+impl From<Malformed> for Error {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Plain(Listener);
+
+// SAFETY: a `repr(C)` structure of integers without padding.
+unsafe impl aya::Pod for Plain {}
+
+/// Charges every open socket to who has it open, and tells which there are, each once.
+pub fn adopt(loaded: &mut Loaded) -> Result<Vec<OpenSocket>, Error> {
+    load(loaded)?;
+    forget_listeners(loaded)?;
+    // The first time all listeners become known, by which the second tells who was called.
+    visit(loaded)?;
+    let bytes = visit(loaded)?;
+    let mut seen = HashSet::new();
+    let mut open = Vec::new();
+    for bytes in bytes.chunks(size_of::<OpenSocket>()) {
+        let socket = OpenSocket::try_from(bytes)?;
+        if seen.insert(socket.cookie) {
+            open.push(socket);
+        }
+    }
+    Ok(open)
+}
+
+/// Those that are connected to where they may not be, by their address alone: which names were asked
+/// for before, nobody has seen.
+pub fn denied<'a>(
+    open: &'a [OpenSocket],
+    generation: &Generation,
+) -> Result<Vec<&'a OpenSocket>, Fault> {
+    let mut denied = Vec::new();
+    for socket in open {
+        if let Some(to) = socket.destination()
+            && generation.evaluate(&to, &Named::default())?.verdict == Verdict::Deny
+        {
+            denied.push(socket);
+        }
+    }
+    Ok(denied)
+}
+
+/// Listeners of the last time may be gone.
+fn forget_listeners(loaded: &mut Loaded) -> Result<(), Error> {
+    let map = loaded.ebpf.map_mut(LISTENERS).ok_or(load::Error::Missing(LISTENERS))?;
+    let mut map = HashMap::<_, Plain, u8>::try_from(map)?;
+    let known: Vec<Plain> = map.keys().collect::<Result<_, _>>()?;
+    for listener in known {
+        map.remove(&listener)?;
+    }
+    Ok(())
+}
+
+/// Loads the program, which only those need who ask: it takes all of the kernel's types.
+pub fn load(loaded: &mut Loaded) -> Result<(), Error> {
+    let program = program(loaded)?;
+    if program.fd().is_err() {
+        program.load("task_file", &Btf::from_sys_fs()?)?;
+    }
+    Ok(())
+}
+
+fn program(loaded: &mut Loaded) -> Result<&mut Iter, Error> {
+    let program = loaded.ebpf.program_mut(PROGRAM).ok_or(load::Error::Missing(PROGRAM))?;
+    Ok(program.try_into()?)
+}
+
+/// Runs the program over all open files, and returns what it said.
+fn visit(loaded: &mut Loaded) -> Result<Vec<u8>, Error> {
+    let program = program(loaded)?;
+    let link = program.attach()?;
+    let mut bytes = Vec::new();
+    program.take_link(link)?.into_file()?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
