@@ -90,7 +90,7 @@ pub fn denied<'a>(
     let mut denied = Vec::new();
     for socket in open {
         if let Some(to) = socket.destination()
-            && generation.evaluate(&to, &Named::default())?.verdict == Verdict::Deny
+            && generation.evaluate(socket.class, &to, &Named::default())?.verdict == Verdict::Deny
         {
             denied.push(socket);
         }
