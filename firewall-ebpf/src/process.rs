@@ -46,8 +46,11 @@ fn current() -> Option<&'static Process> {
         let cgroup = unsafe { bpf_get_current_cgroup_id() };
         let user = bpf_get_current_uid_gid();
         let identity = &process.identity;
-        let same = u64::from(identity.gid) << 32 | u64::from(identity.uid) == user;
-        if same && process.execs == execs && identity.cgroup == cgroup {
+        let same = u64::from(identity.gid) << 32 | u64::from(identity.uid) == user
+            && process.execs == execs
+            && identity.cgroup == cgroup;
+        // Asked for again and again, what is in use does not make room for others.
+        if same && EXECUTABLES.get_ptr(&identity.executable).is_some() {
             return Some(process);
         }
     }

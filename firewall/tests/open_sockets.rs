@@ -26,7 +26,7 @@ use firewall::{
         sockets::{adopt, denied},
     },
     policy::{
-        Action, Destinations, Mode, Policy, Rule,
+        Action, Apps, Destinations, Mode, Policy, Rule,
         compile::{Facts, Generation, Settings, compile},
     },
 };
@@ -120,14 +120,20 @@ impl Drop for Stage {
 fn generation(networks: &[&str]) -> Generation {
     let networks = networks.iter().map(|text| text.parse().expect("a network")).collect();
     let to = Destinations { networks, ..Destinations::default() };
-    let rule =
-        Rule { name: "those".to_owned(), action: Action::Drop, to: Some(to), ports: Vec::new() };
+    let rule = Rule {
+        name: "those".to_owned(),
+        action: Action::Drop,
+        to: Some(to),
+        ports: Vec::new(),
+        apps: Apps::default(),
+    };
     let policy = Policy {
         name: "test".to_owned(),
         description: String::new(),
         mode: Mode::Enforce,
         priority: 100,
         default: None,
+        apps: Apps::default(),
         rules: vec![rule],
     };
     let facts = Facts { countries: None, asns: None, organisation: &|_| vec![] };
