@@ -114,6 +114,10 @@ pub struct OpenSocket {
     pub inbound: u8,
     /// Zero.
     pub _pad: u8,
+    /// The class of the app in the running generation, see [`crate::app`].
+    pub class: u32,
+    /// The running generation; 0 before the first.
+    pub generation: u32,
     /// Who it is charged to.
     pub identity: Identity,
 }
@@ -148,7 +152,7 @@ impl OpenSocket {
 }
 
 const _: () = {
-    assert!(size_of::<OpenSocket>() == 56 + size_of::<Identity>());
+    assert!(size_of::<OpenSocket>() == 64 + size_of::<Identity>());
     assert!(size_of::<Identity>() == 88);
     assert!(size_of::<FlowEvent>() == 168);
     assert!(core::mem::offset_of!(FlowEvent, identity) == 80);
@@ -224,6 +228,7 @@ impl TryFrom<&[u8]> for OpenSocket {
         let (local, peer) = (address(b)?, address(b)?);
         let (local_port, peer_port, protocol, state, inbound, _pad) =
             read!(*b, u16, u16, u8, u8, u8, u8);
+        let (class, generation) = read!(*b, u32, u32);
         let identity = Identity::take(b)?;
         if !b.is_empty() || inbound > 1 {
             return Err(Malformed);
@@ -239,6 +244,8 @@ impl TryFrom<&[u8]> for OpenSocket {
             state,
             inbound,
             _pad,
+            class,
+            generation,
             identity,
         })
     }

@@ -64,6 +64,17 @@ pub fn bench_new_v4(ctx: SkBuffContext) -> i32 {
     })
 }
 
+/// The same, and with every packet the class of the app is found anew.
+#[cgroup_skb(egress)]
+pub fn bench_new_app(ctx: SkBuffContext) -> i32 {
+    egress::judge(&ctx, |packet, state| {
+        state.identity.kind = app::PROCESS;
+        state.identity.executable.inode = 1;
+        state.class = 0;
+        random_v4(&mut packet.destination.address);
+    })
+}
+
 // Not inlined: the stack of its caller is small.
 #[inline(never)]
 fn random_v4(to: &mut Address) {

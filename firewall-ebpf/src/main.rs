@@ -108,6 +108,13 @@ pub fn exec_path(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// A process or thread was made.
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+pub fn fork(ctx: RawTracePointContext) -> i32 {
+    script::forked(&ctx);
+    0
+}
+
 /// Run by hand: every open file of every process.
 // aya has no macro for iterators.
 #[unsafe(no_mangle)]
@@ -115,12 +122,5 @@ pub fn exec_path(ctx: RawTracePointContext) -> i32 {
 pub fn open_files(ctx: *mut open::Visit) -> i32 {
     // SAFETY: the kernel gives a pointer to it.
     open::visit(unsafe { &*ctx });
-    0
-}
-
-/// A process or thread was made.
-#[raw_tracepoint(tracepoint = "sched_process_fork")]
-pub fn fork(ctx: RawTracePointContext) -> i32 {
-    script::forked(&ctx);
     0
 }

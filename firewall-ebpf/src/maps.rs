@@ -135,8 +135,8 @@ pub struct Walk {
     pub at: u32,
     /// The [`firewall_common::evaluate::Cell`] that has been reached.
     pub cell: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// Where the next byte was when the machine's own root was passed.
+    pub root_at: u32,
 }
 
 /// What a program needs to read a DNS message and to say what comes of it.

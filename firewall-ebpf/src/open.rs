@@ -17,9 +17,10 @@ use firewall_common::{
 };
 
 use crate::{
+    app,
     identity::member,
     maps::{LISTENERS, count},
-    names, offset, process, socket,
+    names, offset, policy, process, socket,
 };
 
 /// An open file of a process: `struct bpf_iter__task_file`.
@@ -72,6 +73,12 @@ pub fn visit(visit: &Visit) {
     }
     open.inbound = u8::from(state.flags & flags::INBOUND != 0);
     open.identity = state.identity;
+    let active = policy::active();
+    if let Some(header) = policy::header(active) {
+        app::find_class(active, header, state);
+        open.class = state.class as u32;
+        open.generation = active.generation();
+    }
     // SAFETY: the file that user space reads, and a structure without padding. What does not fit is
     // taken again: the kernel then visits the file once more.
     unsafe {

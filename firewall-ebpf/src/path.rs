@@ -70,6 +70,7 @@ fn go(index: u32, next: u64, mount: u64, step: extern "C" fn(u32, &mut u32) -> i
     scratch.walk.next = next;
     scratch.walk.mount = mount;
     scratch.walk.found = found::NOTHING;
+    scratch.walk.root_at = u32::MAX;
     scratch.path.numbered = 0;
     scratch.path.flags = 0;
     let mut index = index;
@@ -97,10 +98,14 @@ fn up(scratch: &mut Scratch) -> Option<i64> {
     if dentry == root {
         let mount = vfsmount.wrapping_sub(u64::from(offset!(mount_mnt)));
         let parent: u64 = member(mount, offset!(mount_parent))?;
+        if ROOT.get(0).is_some_and(|at| *at == root) {
+            scratch.walk.root_at = scratch.walk.at;
+        }
         if parent == mount {
             let user_ns = member(mount, offset!(mount_ns))
                 .and_then(|ns| member(ns, offset!(mount_ns_user_ns)));
-            let machines = ROOT.get(0).is_some_and(|at| *at == root);
+            // Below the root there can still be the one that the kernel began with.
+            let machines = scratch.walk.root_at == scratch.walk.at;
             if machines && !is_own(user_ns.unwrap_or_default()) {
                 scratch.path.flags = path::TRUSTED;
             }

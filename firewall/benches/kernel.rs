@@ -12,7 +12,7 @@ mod world;
 use std::{fs::File, io::Write as _, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use clap::Parser;
 use common::{Spread, milliseconds, timed};
 use firewall::{
@@ -25,7 +25,7 @@ use firewall::{
 };
 use firewall_common::{
     flow::{TCP, UDP},
-    layout::{Counter, flags},
+    layout::{Counter, FileId, PATH_BYTES, PathText, flags},
 };
 use serde_json::json;
 
@@ -123,6 +123,7 @@ fn benches(output: &mut Output) -> Result<Vec<Bench>> {
         ("1,000 rules", world::networks(1_000)),
         ("100,000 rules", world::networks(100_000)),
         ("world + 100,000", with_more),
+        (APPS, world::apps(1_000, &intel)?),
         (NAMES, world::names(&world::list(1_000_000))?),
     ];
     let settings = Settings { resolvers: vec![(RESOLVER.into(), 53)], ..Settings::default() };
@@ -156,11 +157,29 @@ fn benches(output: &mut Output) -> Result<Vec<Bench>> {
     Ok(benches)
 }
 
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Plain<T>(T);
+
+// SAFETY: `repr(C)` structures of integers without padding.
+unsafe impl aya::Pod for Plain<FileId> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Plain<PathText> {}
+
 fn in_place(generation: &Generation) -> Result<Loaded> {
     let mut loaded = load(BENCH_OBJECT, 0)?;
     apply::apply(&mut loaded.ebpf, generation)?;
     let asked = loaded.ebpf.map_mut("ASKED_NAME").context("no map of the name asked for")?;
     Array::try_from(asked)?.set(0, generation.header.name_keys.hash(NAME), 0)?;
+    let executables = loaded.ebpf.map_mut("EXECUTABLES").context("no map of executables")?;
+    let mut executables: HashMap<_, Plain<FileId>, Plain<PathText>> = executables.try_into()?;
+    let file = FileId { inode: 1, ..FileId::default() };
+    let path = world::app(500);
+    let start = PATH_BYTES - path.len();
+    let mut text = [0; PATH_BYTES];
+    text[start..].copy_from_slice(path.as_bytes());
+    let path = PathText { numbered: 0, flags: 0, start: start as u32, text };
+    executables.insert(Plain(file), Plain(path), 0)?;
     Ok(loaded)
 }
 
@@ -196,6 +215,9 @@ fn rows(benches: &[Bench]) -> Vec<Row> {
         rows.push(row(bench, "bench_new_v6", v6(protocol), REPEAT, Some(NEW)));
     }
     for (bench, Bench { name, recorded, .. }) in benches.iter().enumerate() {
+        if *name == APPS && !*recorded {
+            rows.push(row(bench, "bench_new_app", v4(TCP), REPEAT, None));
+        }
         if *recorded || !matches!(*name, "no rules" | NAMES) {
             continue;
         }
@@ -221,6 +243,8 @@ fn rows(benches: &[Bench]) -> Vec<Row> {
     rows
 }
 
+/// The generation with rules for apps.
+const APPS: &str = "1,000 apps";
 /// The generation with names.
 const NAMES: &str = "1,000,000 names";
 

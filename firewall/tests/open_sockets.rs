@@ -123,17 +123,17 @@ fn generation(networks: &[&str]) -> Generation {
     let rule = Rule {
         name: "those".to_owned(),
         action: Action::Drop,
-        apps: Apps::default(),
         to: Some(to),
         ports: Vec::new(),
+        apps: Apps::default(),
     };
     let policy = Policy {
         name: "test".to_owned(),
         description: String::new(),
         mode: Mode::Enforce,
         priority: 100,
-        apps: Apps::default(),
         default: None,
+        apps: Apps::default(),
         rules: vec![rule],
     };
     let facts = Facts { countries: None, asns: None, organisation: &|_| vec![] };
@@ -215,7 +215,7 @@ fn they_are_charged_to_who_has_them_and_end_where_they_are_denied() {
     let _attached = stage.attach(&loaded);
     assert_eq!(stage.adopt(&mut loaded), open, "nobody is charged anew");
 
-    let doomed = denied(&open, &generation, |_| 0).expect("sound tables");
+    let doomed = denied(&open, &generation).expect("sound tables");
     let found: Vec<_> = [
         (BAIDU, 80, TCP),
         (ALIDNS, 80, TCP),
@@ -342,7 +342,7 @@ fn connections_from_outside_are_told_from_own_ones() {
         assert_eq!(accepted(port).inbound, inbound, "{port}: {open:#?}");
     }
     assert_eq!(open.len(), 6, "{open:#?}");
-    let doomed = denied(&open, &generation, |_| 0).expect("sound tables");
+    let doomed = denied(&open, &generation).expect("sound tables");
     assert_eq!(doomed, [accepted(9002)], "the connection of the app's own");
     assert!(Destroyer::default().end(doomed[0]));
     stage.go_on();

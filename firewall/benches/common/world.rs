@@ -6,7 +6,10 @@ use anyhow::Result;
 use firewall::{
     intel::{Intel, country::Country},
     lists::{self, Format, Parsed},
-    policy::{Action, Apps, Destinations, List, Mode, Policy, Rule, compile::Generation},
+    policy::{
+        Action, Apps, Destinations, List, Means, Mode, Paths, Policy, Rule, Selector,
+        compile::Generation,
+    },
 };
 use firewall_common::evaluate::Cell;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -64,6 +67,33 @@ pub fn networks(rules: u32) -> Vec<Policy> {
         rule(format!("network-{number}"), to)
     });
     vec![policy("networks", 100, rules.collect())]
+}
+
+/// The world's countries, and so many rules before them, each for an app of its own.
+pub fn apps(rules: u32, intel: &Intel) -> Result<Vec<Policy>> {
+    let mut policies = world(intel)?;
+    let of_app = |number| {
+        let path = app(number);
+        let text = format!("exe:{path}");
+        let means = Means::Exe(Paths::new(vec![path]).map_err(anyhow::Error::msg)?);
+        let to = Destinations {
+            jurisdictions: Country::all().take(1).collect(),
+            ..Destinations::default()
+        };
+        let only = vec![Selector { text, means }];
+        anyhow::Ok(Rule {
+            apps: Apps { only, except: Vec::new() },
+            ..rule(format!("app-{number}"), to)
+        })
+    };
+    let rules = (0..rules).map(of_app).collect::<Result<_>>()?;
+    policies.insert(0, policy("apps", 10, rules));
+    Ok(policies)
+}
+
+/// The path of an app of [`apps`].
+pub fn app(number: u32) -> String {
+    format!("/opt/apps/{number}/bin/app-{number}")
 }
 
 fn policy(name: &str, priority: u32, rules: Vec<Rule>) -> Policy {

@@ -1,6 +1,7 @@
 //! The command line: one module for each command, and the only place that prints.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is where printing belongs")]
 
+pub mod apps;
 pub mod check;
 pub mod doctor;
 pub mod explain;
@@ -37,6 +38,8 @@ enum Command {
     Check(check::Args),
     /// Say what would happen to a connection, by which rule and on what evidence
     Explain(explain::Args),
+    /// Show the apps of a log and what they reached or tried to
+    Apps(apps::Args),
     /// Show the policies that are shipped and those of this machine
     Policy(policy::Args),
     /// Show lists of domains and networks, and fetch those that are at a URL
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => return run::run(&args),
         Command::Check(args) => check::run(args),
         Command::Explain(args) => explain::run(&args),
+        Command::Apps(args) => apps::run(&args),
         Command::Policy(args) => policy::run(args),
         Command::List(args) => list::run(args),
         Command::Import(args) => import::run(&args),

@@ -263,6 +263,8 @@ fn summarise(summary: &Summary) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{
         events::{App, Host, SCHEMA},
@@ -284,15 +286,7 @@ mod tests {
                 evidence: Vec::new(),
             },
             hook: "connect",
-            app: App {
-                name: "curl".to_owned(),
-                exe: None,
-                pid: None,
-                uid: 0,
-                user: None,
-                cgroup: None,
-                unit: None,
-            },
+            app: Arc::new(App { name: "curl".to_owned(), ..App::default() }),
             proto: "tcp".into(),
             src: None,
             dst: Endpoint { ip: [103, 235, 46, 191].into(), port: Some(443) },

@@ -13,7 +13,7 @@ use aya::{
 };
 use firewall_common::{
     evaluate::{Fault, Named},
-    event::{Identity, Malformed, OpenSocket},
+    event::{Malformed, OpenSocket},
     layout::Listener,
     verdict::Verdict,
 };
@@ -81,18 +81,16 @@ pub fn adopt(loaded: &mut Loaded) -> Result<Vec<OpenSocket>, Error> {
     Ok(open)
 }
 
-/// Those that are connected to where they may not be, by the class of their app and their address
-/// alone: which names were asked for before, nobody has seen.
+/// Those that are connected to where they may not be, by their address alone: which names were asked
+/// for before, nobody has seen.
 pub fn denied<'a>(
     open: &'a [OpenSocket],
     generation: &Generation,
-    class_of: impl Fn(&Identity) -> u32,
 ) -> Result<Vec<&'a OpenSocket>, Fault> {
     let mut denied = Vec::new();
     for socket in open {
         if let Some(to) = socket.destination()
-            && generation.evaluate(class_of(&socket.identity), &to, &Named::default())?.verdict
-                == Verdict::Deny
+            && generation.evaluate(socket.class, &to, &Named::default())?.verdict == Verdict::Deny
         {
             denied.push(socket);
         }

@@ -1,23 +1,17 @@
 //! From a kernel event to one that can be read on its own.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use firewall_common::{
-    event::{FlowEvent, Identity, app},
+    event::FlowEvent,
     flow::{Address, Destination, has_ports},
     verdict::{Confidence, Hook, Reason, Verdict, Via},
 };
 use jiff::{Timestamp, tz::TimeZone};
 use nix::time::{ClockId, clock_gettime};
 
-use super::{
-    App, Endpoint, Event, Host, SCHEMA, executables::Executables, names::Names, protocol_word,
-};
+use super::{Endpoint, Event, Host, SCHEMA, apps::Apps, names::Names, protocol_word};
 use crate::{
-    cgroup::Hierarchy,
     intel,
     policy::{
         AppFacts, Default, Mode,
@@ -28,11 +22,8 @@ use crate::{
 /// Adds names to numbers.
 pub struct Enricher<'a> {
     explainer: Explainer<'a>,
-    executables: Executables,
+    apps: Apps<'a>,
     names: Names,
-    hierarchy: &'a Hierarchy,
-    users: HashMap<u32, Option<String>>,
-    cgroups: HashMap<u64, Option<PathBuf>>,
     geo: HashMap<Address, Geo>,
     seq: u64,
 }
@@ -42,22 +33,8 @@ const MAX_GEO: usize = 4096;
 
 impl<'a> Enricher<'a> {
     /// For events of one generation.
-    pub fn new(
-        explainer: Explainer<'a>,
-        executables: Executables,
-        names: Names,
-        hierarchy: &'a Hierarchy,
-    ) -> Self {
-        Self {
-            explainer,
-            executables,
-            names,
-            hierarchy,
-            users: HashMap::new(),
-            cgroups: HashMap::new(),
-            geo: HashMap::new(),
-            seq: 0,
-        }
+    pub fn new(explainer: Explainer<'a>, apps: Apps<'a>, names: Names) -> Self {
+        Self { explainer, apps, names, geo: HashMap::new(), seq: 0 }
     }
 
     /// The events that an event of the kernel stands for: one for each policy that would have
@@ -65,7 +42,7 @@ impl<'a> Enricher<'a> {
     pub fn enrich(&mut self, event: &FlowEvent) -> Result<Vec<Event>, intel::Error> {
         let time = wall_clock(event.time);
         let hook = Hook::from_wire(event.hook).unwrap_or(Hook::Packet);
-        let app = self.app(&event.identity);
+        let app = self.apps.app(&event.identity);
         // Where the resolver is says nothing of what is asked for.
         let geo = if hook == Hook::Dns { Geo::default() } else { self.geo(event.dst)? };
         let mut names = if event.name == 0 { Vec::new() } else { self.names.find(event.name) };
@@ -89,7 +66,7 @@ impl<'a> Enricher<'a> {
                     time: time.clone(),
                     finding,
                     hook: hook.word(),
-                    app: app.clone(),
+                    app: Arc::clone(&app),
                     proto: protocol_word(event.protocol),
                     src: (event.src != Address::default())
                         .then(|| endpoint(event.src, event.src_port)),
@@ -108,6 +85,11 @@ impl<'a> Enricher<'a> {
     /// How often a name was not known any more when its event was read.
     pub const fn missed_names(&self) -> u64 {
         self.names.missed
+    }
+
+    /// Files about apps that could not be read or understood.
+    pub const fn unreadable(&self) -> u64 {
+        self.apps.unreadable()
     }
 
     fn findings(
@@ -171,51 +153,6 @@ impl<'a> Enricher<'a> {
         self.geo.insert(address, geo.clone());
         Ok(geo)
     }
-
-    fn app(&mut self, identity: &Identity) -> App {
-        let exe = self.executables.path(identity.executable, identity.pid);
-        let comm = identity.comm.split(|byte| *byte == 0).next().unwrap_or_default();
-        let name = match (identity.kind, &exe) {
-            (app::KERNEL, _) => "kernel".to_owned(),
-            (0, _) => "unknown".to_owned(),
-            (_, Some(exe)) => {
-                exe.file_name().unwrap_or(exe.as_os_str()).to_string_lossy().into_owned()
-            }
-            (_, None) => String::from_utf8_lossy(comm).into_owned(),
-        };
-        let cgroup = self.cgroup(identity.cgroup);
-        App {
-            name,
-            exe: exe.map(|exe| exe.to_string_lossy().into_owned()),
-            pid: (identity.pid != 0).then_some(identity.pid),
-            uid: identity.uid,
-            user: self.user(identity.uid),
-            unit: cgroup.as_deref().and_then(unit),
-            cgroup: cgroup.map(|path| path.to_string_lossy().into_owned()),
-        }
-    }
-
-    fn user(&mut self, uid: u32) -> Option<String> {
-        self.users
-            .entry(uid)
-            .or_insert_with(|| {
-                let user = nix::unistd::User::from_uid(uid.into()).ok().flatten();
-                user.map(|user| user.name)
-            })
-            .clone()
-    }
-
-    fn cgroup(&mut self, id: u64) -> Option<PathBuf> {
-        if id == 0 {
-            return None;
-        }
-        if !self.cgroups.contains_key(&id) {
-            self.cgroups
-                .extend(self.hierarchy.paths().into_iter().map(|(id, path)| (id, Some(path))));
-        }
-        // One that is gone already is not looked for again.
-        self.cgroups.entry(id).or_insert(None).clone()
-    }
 }
 
 /// What the destination of an event is known by: a name, and behind it what it is an alias of.
@@ -228,16 +165,6 @@ fn host(event: &FlowEvent, names: Vec<String>) -> Option<Host> {
         encrypted_hello: event.encrypted_hello != 0,
         chain: names.collect(),
     })
-}
-
-/// The systemd unit that a cgroup belongs to.
-fn unit(cgroup: &Path) -> Option<String> {
-    cgroup
-        .components()
-        .rev()
-        .filter_map(|component| component.as_os_str().to_str())
-        .find(|name| name.ends_with(".service") || name.ends_with(".scope"))
-        .map(str::to_owned)
 }
 
 /// The time of day at a reading of the boot-time clock, by what the clocks show now.

@@ -1,11 +1,15 @@
+use std::path::Path;
+
 use firewall_common::{
     evaluate::Outcome,
+    event::{Identity, app},
     flow::{TCP, UDP},
 };
 
 use super::*;
 use crate::{
-    events::names::tests::text,
+    cgroup::Hierarchy,
+    events::{names::tests::text, paths::Paths},
     intel::Intel,
     policy::{
         self,
@@ -69,7 +73,11 @@ impl World {
             _ => None,
         });
         let explainer = Explainer { generation: &self.generation, intel: &self.intel };
-        Enricher::new(explainer, Executables(Box::new(|_| None)), names, &self.hierarchy)
+        let (executables, scripts, cgroups) =
+            (Paths::of(|_| None), Paths::of(|_| None), Paths::of(|_| None));
+        let root = Path::new("/nowhere");
+        let apps = Apps::of(executables, scripts, cgroups, &self.hierarchy, root);
+        Enricher::new(explainer, apps, names)
     }
 
     fn flow(&self, names: &[&str]) -> Outcome {
@@ -138,7 +146,7 @@ fn a_question_has_a_name_and_no_place() {
     {"schema":1,"seq":1,"time":"T","verdict":"deny","mode":"enforce",
       "reason":"rule","action":"drop","policy":"names","rule":"those",
       "evidence":["domain:hm.baidu.com"],
-      "hook":"dns","app":{"name":"curl","pid":7,"uid":4000000000},
+      "hook":"dns","app":{"name":"curl","pid":7,"uid":4000000000,"gid":0},
       "proto":"udp","dst":{"ip":"8.8.8.8","port":53},
       "host":{"name":"hm.baidu.com","via":"dns","confidence":"confirmed"},
       "count":1,"bytes_out":0,"bytes_in":0}
@@ -157,7 +165,7 @@ fn an_alias_stands_behind_the_name_that_was_asked_for() {
     {"schema":1,"seq":1,"time":"T","verdict":"deny","mode":"enforce",
       "reason":"rule","action":"drop","policy":"names","rule":"those",
       "evidence":["domain:=hm.e.shifen.com"],
-      "hook":"connect","app":{"name":"curl","pid":7,"uid":4000000000},
+      "hook":"connect","app":{"name":"curl","pid":7,"uid":4000000000,"gid":0},
       "proto":"tcp","dst":{"ip":"192.0.2.7","port":443},
       "host":{"name":"stats.example","via":"dns","confidence":"unique","chain":["hm.e.shifen.com"]},
       "count":1,"bytes_out":0,"bytes_in":0}
@@ -174,7 +182,7 @@ fn a_hello_with_another_inside_shows_the_outer_name() {
     {"schema":1,"seq":1,"time":"T","verdict":"deny","mode":"enforce",
       "reason":"rule","action":"drop","policy":"names","rule":"those",
       "evidence":["domain:hm.baidu.com","domain:=hm.e.shifen.com"],
-      "hook":"tls","app":{"name":"curl","pid":7,"uid":4000000000},
+      "hook":"tls","app":{"name":"curl","pid":7,"uid":4000000000,"gid":0},
       "proto":"tcp","dst":{"ip":"192.0.2.7","port":443},
       "host":{"name":"hm.baidu.com","via":"tls","confidence":"confirmed","encrypted_hello":true,"chain":["hm.e.shifen.com"]},
       "count":1,"bytes_out":0,"bytes_in":0}
@@ -198,27 +206,27 @@ fn names_that_differ_are_the_reason() {
     {"schema":1,"seq":1,"time":"T","verdict":"deny","mode":"enforce",
       "reason":"ambiguous","action":"drop","policy":"names","rule":"those",
       "evidence":["domain:hm.baidu.com","domain:=hm.e.shifen.com"],
-      "hook":"packet","app":{"name":"curl","pid":7,"uid":4000000000},
+      "hook":"packet","app":{"name":"curl","pid":7,"uid":4000000000,"gid":0},
       "proto":"tcp","dst":{"ip":"192.0.2.7","port":443},
       "host":{"name":"hm.baidu.com","via":"dns","confidence":"ambiguous","chain":["hm.e.shifen.com"]},
       "count":1,"bytes_out":0,"bytes_in":0}
     {"schema":1,"seq":2,"time":"T","verdict":"audit","mode":"enforce",
       "reason":"ambiguous","action":"drop","policy":"names","rule":"those",
       "evidence":["domain:hm.baidu.com","domain:=hm.e.shifen.com"],
-      "hook":"packet","app":{"name":"curl","pid":7,"uid":4000000000},
+      "hook":"packet","app":{"name":"curl","pid":7,"uid":4000000000,"gid":0},
       "proto":"tcp","dst":{"ip":"192.0.2.7","port":443},
       "host":{"name":"hm.baidu.com","via":"dns","confidence":"ambiguous","chain":["hm.e.shifen.com"]},
       "count":1,"bytes_out":0,"bytes_in":0}
     {"schema":1,"seq":3,"time":"T","verdict":"allow","mode":"enforce",
       "reason":"ambiguous","action":"drop","policy":"names","rule":"those",
       "evidence":["domain:hm.baidu.com","domain:=hm.e.shifen.com"],
-      "hook":"packet","app":{"name":"curl","pid":7,"uid":4000000000},
+      "hook":"packet","app":{"name":"curl","pid":7,"uid":4000000000,"gid":0},
       "proto":"tcp","dst":{"ip":"192.0.2.7","port":443},
       "host":{"name":"hm.baidu.com","via":"dns","confidence":"ambiguous","chain":["hm.e.shifen.com"]},
       "count":1,"bytes_out":0,"bytes_in":0}
     {"schema":1,"seq":4,"time":"T","verdict":"deny","mode":"enforce",
       "reason":"ambiguous",
-      "hook":"packet","app":{"name":"curl","pid":7,"uid":4000000000},
+      "hook":"packet","app":{"name":"curl","pid":7,"uid":4000000000,"gid":0},
       "proto":"tcp","dst":{"ip":"192.0.2.7","port":443},
       "host":{"name":"shop.example","via":"dns","confidence":"ambiguous"},
       "count":1,"bytes_out":0,"bytes_in":0}
@@ -257,7 +265,7 @@ fn a_question_that_nobody_can_read_has_no_name() {
     insta::assert_snapshot!(lines(&mut world.enricher(), &broken), @r#"
     {"schema":1,"seq":1,"time":"T","verdict":"deny","mode":"enforce",
       "reason":"parse-error",
-      "hook":"dns","app":{"name":"curl","pid":7,"uid":4000000000},
+      "hook":"dns","app":{"name":"curl","pid":7,"uid":4000000000,"gid":0},
       "proto":"udp","dst":{"ip":"8.8.8.8","port":53},
       "count":1,"bytes_out":0,"bytes_in":0}
     "#);

@@ -4,20 +4,27 @@
 //! ring buffer ─ reader ─▶ FlowEvent ─ coalesce ─ enrich ─▶ Event (JSON) ─▶ log, terminal
 //! ```
 
+pub mod apps;
 pub mod coalesce;
 pub mod enrich;
-pub mod executables;
+pub mod filter;
 pub mod held;
 pub mod messages;
 pub mod names;
+pub mod paths;
 pub mod reader;
+pub mod record;
+pub mod seen;
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use firewall_common::flow;
-use serde::Serialize;
+use serde::{Deserialize, Serialize, Serializer};
 
-use crate::policy::explain::{Finding, Geo};
+use crate::{
+    apps::{cgroup::Container, packages::Package},
+    policy::explain::{Finding, Geo},
+};
 
 /// Version of the event format.
 pub const SCHEMA: u32 = 1;
@@ -37,7 +44,8 @@ pub struct Event {
     /// Where it was decided.
     pub hook: &'static str,
     /// Who.
-    pub app: App,
+    #[serde(serialize_with = "shared")]
+    pub app: Arc<App>,
     /// Name of the protocol, or its number.
     pub proto: Cow<'static, str>,
     /// Where from; absent where no packet has shown it.
@@ -59,28 +67,60 @@ pub struct Event {
     pub bytes_in: u64,
 }
 
+fn shared<S: Serializer>(app: &Arc<App>, to: S) -> Result<S::Ok, S::Error> {
+    app.serialize(to)
+}
+
 /// Who a flow is charged to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct App {
     /// File name of the executable, or what else is known; `kernel` and `unknown` are special.
     pub name: String,
     /// The executable, links resolved.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exe: Option<String>,
+    /// The script that it runs, by its arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
+    /// The package that the path of the executable belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<Package>,
     /// Process number.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// What it was started from, its parent first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<String>,
     /// User number.
     pub uid: u32,
     /// User name.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// Group number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gid: Option<u32>,
     /// Path of the cgroup in its hierarchy.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<String>,
     /// systemd's name for the cgroup.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
+    /// ID of the Flatpak app.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flatpak: Option<String>,
+    /// Name of the snap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snap: Option<String>,
+    /// The container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
+}
+
+impl App {
+    /// Whether it is the kernel, and not a process of that name.
+    pub fn is_kernel(&self) -> bool {
+        self.name == "kernel" && self.exe.is_none() && self.pid.is_none()
+    }
 }
 
 /// One end of a flow.

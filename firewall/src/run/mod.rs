@@ -42,9 +42,9 @@ use crate::{
     },
     events::{
         Event, Lost, SCHEMA,
+        apps::Apps,
         coalesce::Coalescer,
         enrich::{Enricher, nanoseconds},
-        executables::Executables,
         held::Initials,
         messages::Messages,
         names::Names,
@@ -249,9 +249,9 @@ impl Place {
         quic.teller.is_here()?;
         let counters = Counters::new(&mut loaded.ebpf)?;
         let explainer = Explainer { generation: &plan.generation, intel: plan.intel };
-        let executables = Executables::new(&mut loaded.ebpf)?;
+        let apps = Apps::new(&mut loaded.ebpf, hierarchy)?;
         let names = Names::new(&mut loaded.ebpf)?;
-        let enricher = Enricher::new(explainer, executables, names, hierarchy);
+        let enricher = Enricher::new(explainer, apps, names);
         let mut recorder = Recorder {
             reader,
             enricher,
@@ -465,6 +465,12 @@ impl Recorder<'_> {
             tell(Notice::Say(format!(
                 "names had made room for others before they were read, the verdicts stood all the \
                  same: {missed} times"
+            )));
+        }
+        let unreadable = self.enricher.unreadable();
+        if unreadable > 0 {
+            tell(Notice::Say(format!(
+                "files about containers and packages that could not be read: {unreadable}"
             )));
         }
         self.summary.lost = counters.sum(Counter::LostEvents)? + self.reader.malformed;

@@ -8,4 +8,5 @@ mod support;
 mod identity;
 mod places;
 mod selectors;
+mod storm;
 mod world;

@@ -24,7 +24,7 @@ fn units_and_cgroups() {
     let policy = world.policy(
         "allow",
         &[
-            ("unit", "drop", apps(&["unit:test-a.*"])),
+            ("unit", "drop", apps(&["unit:test-a*"])),
             ("group", "drop", apps(&["cgroup:/**/test-?.scope"])),
         ],
     );
@@ -46,6 +46,7 @@ fn a_process_that_is_moved_while_it_is_connected() {
         return;
     }
     let world = World::new();
+    let _host = world.net.listen_udp(&["[::]:1001"]);
     let policy = world.policy("allow", &[("unit", "drop", apps(&["unit:test-a.service"]))]);
     let mut script = CGROUPS.to_owned();
     script += &format!("exec 3<>/dev/udp/{FREE}/1001\n");

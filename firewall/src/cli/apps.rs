@@ -1,0 +1,270 @@
+//! `firewall apps`: the apps seen and what they reached. Needs no privileges and no daemon.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read as _, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use super::USAGE;
+use crate::{
+    apps::digest::Digests,
+    events::{
+        filter::Filter,
+        record::{self, Line, Unread},
+        seen::{Destination, Flows, Seen, Summary},
+    },
+    policy::{self, diagnostic::printable, source::Disk},
+};
+
+/// Shows the apps of a log and what they reached or tried to.
+///
+/// Reads what `firewall run --log FILE` writes. What is counted are verdicts: a flow that a policy
+/// observes has more than one.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Logs; `-` or none is standard input
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Only apps that this selects, as in policies: `exe:/usr/bin/curl`, `unit:*.service`, `user:ada`.
+    /// Several select what one of them does
+    #[arg(long, value_name = "SEL")]
+    app: Vec<String>,
+    /// Print a JSON object a line for each app
+    #[arg(long)]
+    json: bool,
+    /// Add the SHA-256 digest of each executable, as it is now
+    #[arg(long)]
+    sha256: bool,
+}
+
+/// Bytes of a line. Those that events have are shorter.
+const MAX_LINE: u64 = 1 << 20;
+/// Destinations that are shown to people.
+const SHOWN: usize = 3;
+
+/// Runs `firewall apps`.
+///
+/// # Errors
+/// When a file cannot be read, or standard output cannot be written to.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let mut selectors = Vec::new();
+    let mut wrong = false;
+    for text in &args.app {
+        match policy::parse_selector(text, &Disk) {
+            Ok(selector) => selectors.push(selector),
+            Err(error) => {
+                eprintln!("error: --app: {}\n\nhint: {}", error.message, error.hint);
+                wrong = true;
+            }
+        }
+    }
+    if wrong {
+        return Ok(ExitCode::from(USAGE));
+    }
+    let mut log = Log { filter: Filter::new(selectors), seen: Seen::default(), lost: 0 };
+    let input = [PathBuf::from("-")];
+    for path in if args.files.is_empty() { &input[..] } else { &args.files } {
+        let unread = match path.as_os_str() == "-" {
+            true => log.read(io::stdin().lock()),
+            false => File::open(path).and_then(|file| log.read(BufReader::new(file))),
+        };
+        match unread {
+            Ok(unread) => unread.tell(path),
+            Err(error) => {
+                eprintln!("error: cannot read {}: {error}", name(path));
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+    }
+    let Log { seen, lost, .. } = log;
+    if lost > 0 {
+        eprintln!("note: {lost} events were lost before they were written");
+    }
+    if seen.beyond > 0 {
+        eprintln!("note: {} verdicts are of apps beyond those that fit", seen.beyond);
+    }
+    let mut all = seen.summaries();
+    if args.sha256 {
+        let mut digests = Digests::default();
+        for summary in &mut all {
+            // What was in a container is not to be found by its path.
+            let here = summary.app.exe.as_ref().filter(|_| summary.app.container.is_none());
+            let Some(exe) = here else { continue };
+            match digests.of(Path::new(exe)) {
+                Ok(digest) => summary.sha256 = Some(digest),
+                Err(error) => eprintln!("note: no digest of {}: {error}", printable(exe)),
+            }
+        }
+    }
+    let mut out = io::stdout().lock();
+    if args.json {
+        for summary in &all {
+            writeln!(out, "{}", serde_json::to_string(summary)?)?;
+        }
+    } else if all.is_empty() {
+        eprintln!(
+            "note: no verdict of any app{}",
+            if args.app.is_empty() { "" } else { " asked for" }
+        );
+    } else {
+        out.write_all(table(&all).as_bytes())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Log {
+    filter: Filter,
+    seen: Seen,
+    lost: u64,
+}
+
+/// Lines of one file that were not understood, and the first of each.
+#[derive(Debug, Default)]
+struct Unreadable {
+    broken: (u64, Option<(u64, String)>),
+    unknown: (u64, Option<(u64, String)>),
+}
+
+impl Log {
+    fn read(&mut self, mut input: impl BufRead) -> io::Result<Unreadable> {
+        let mut unread = Unreadable::default();
+        let mut line = Vec::new();
+        for number in 1.. {
+            line.clear();
+            if input.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
+                break;
+            }
+            if line.len() as u64 == MAX_LINE && line.last() != Some(&b'\n') {
+                skip_line(&mut input)?;
+                unread.add(number, Unread::Broken(format!("longer than {MAX_LINE} bytes")));
+                continue;
+            }
+            match record::read(line.trim_ascii()) {
+                Ok(Line::Verdict(record)) if self.filter.passes(&record.app) => {
+                    self.seen.add(*record)
+                }
+                Ok(Line::Verdict(_)) => {}
+                Ok(Line::Lost(count)) => self.lost = self.lost.saturating_add(count),
+                Err(why) => unread.add(number, why),
+            }
+        }
+        Ok(unread)
+    }
+}
+
+fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
+    loop {
+        let buffer = input.fill_buf()?;
+        let (used, done) = match buffer.iter().position(|byte| *byte == b'\n') {
+            Some(at) => (at + 1, true),
+            None => (buffer.len(), buffer.is_empty()),
+        };
+        input.consume(used);
+        if done {
+            return Ok(());
+        }
+    }
+}
+
+impl Unreadable {
+    fn add(&mut self, line: u64, why: Unread) {
+        let (times, first) = match why {
+            Unread::Broken(_) => &mut self.broken,
+            Unread::Unknown(_) => &mut self.unknown,
+        };
+        *times += 1;
+        first.get_or_insert((line, why.to_string()));
+    }
+
+    fn tell(&self, path: &Path) {
+        let kinds = [(&self.broken, "cannot be read"), (&self.unknown, "are of another kind")];
+        for ((times, first), what) in kinds {
+            if let Some((line, why)) = first {
+                let why = printable(why);
+                eprintln!("note: {}:{line}: {why}; lines that {what}: {times}", name(path));
+            }
+        }
+    }
+}
+
+fn name(path: &Path) -> String {
+    match path.as_os_str() == "-" {
+        true => "standard input".to_owned(),
+        false => printable(&path.display().to_string()),
+    }
+}
+
+/// For people.
+fn table(all: &[Summary]) -> String {
+    let user = |summary: &Summary| {
+        let app = &summary.app;
+        printable(&app.user.clone().unwrap_or_else(|| app.uid.to_string()))
+    };
+    let width = all.iter().map(|one| user(one).chars().count()).max().unwrap_or(0).max(4);
+    let mut text = format!(
+        "{:>8} {:>8} {:>8}  {:width$}  {:19}  APP\n",
+        "DENIED", "AUDITED", "ALLOWED", "USER", "LAST SEEN (UTC)"
+    );
+    for summary in all {
+        let Flows { deny, audit, allow } = summary.flows;
+        let last = summary.last.strftime("%Y-%m-%d %H:%M:%S");
+        let app = describe(summary);
+        text +=
+            &format!("{deny:>8} {audit:>8} {allow:>8}  {:width$}  {last}  {app}\n", user(summary));
+        let mut more = summary.more_destinations;
+        for (number, to) in summary.destinations.iter().enumerate() {
+            match number < SHOWN {
+                true => text += &format!("{:26}  {}\n", "", destination(to)),
+                false => more += 1,
+            }
+        }
+        if more > 0 {
+            text += &format!("{:26}  and {more} more\n", "");
+        }
+        if let Some(digest) = &summary.sha256 {
+            text += &format!("{:26}  sha256 {digest}\n", "");
+        }
+    }
+    text
+}
+
+/// An app in a line.
+fn describe(summary: &Summary) -> String {
+    let app = &summary.app;
+    let mut text = printable(app.exe.as_ref().unwrap_or(&app.name));
+    if let Some(script) = &app.script {
+        text += &format!(" {}", printable(script));
+    }
+    let container = app.container.as_ref().and_then(|one| one.name.as_ref().or(one.id.as_ref()));
+    let facts = [
+        ("unit", app.unit.as_ref()),
+        ("flatpak", app.flatpak.as_ref()),
+        ("snap", app.snap.as_ref()),
+        ("container", container),
+    ];
+    for (kind, value) in facts {
+        if let Some(value) = value {
+            text += &format!(" {kind}:{}", printable(value));
+        }
+    }
+    text
+}
+
+fn destination(to: &Destination) -> String {
+    let owner = to.organisation.as_ref().or(to.as_name.as_ref());
+    let facts: Vec<String> = to.country.iter().chain(owner).map(|fact| printable(fact)).collect();
+    let mut text = printable(&to.host);
+    if !facts.is_empty() {
+        text += &format!(" ({})", facts.join(", "));
+    }
+    let Flows { deny, audit, allow } = to.flows;
+    let flows = [(deny, "denied"), (audit, "audited"), (allow, "allowed")];
+    let flows: Vec<String> = flows
+        .into_iter()
+        .filter(|(times, _)| *times > 0)
+        .map(|(times, what)| format!("{times} {what}"))
+        .collect();
+    format!("{text}: {}", flows.join(", "))
+}
