@@ -81,8 +81,8 @@ pub fn adopt(loaded: &mut Loaded) -> Result<Vec<OpenSocket>, Error> {
     Ok(open)
 }
 
-/// Those that are connected to where they may not be, by their address alone: which names were asked
-/// for before, nobody has seen.
+/// Those that are connected to where they may not be, by the class of their app and their address
+/// alone: which names were asked for before, nobody has seen.
 pub fn denied<'a>(
     open: &'a [OpenSocket],
     generation: &Generation,
