@@ -123,17 +123,17 @@ fn generation(networks: &[&str]) -> Generation {
     let rule = Rule {
         name: "those".to_owned(),
         action: Action::Drop,
+        apps: Apps::default(),
         to: Some(to),
         ports: Vec::new(),
-        apps: Apps::default(),
     };
     let policy = Policy {
         name: "test".to_owned(),
         description: String::new(),
         mode: Mode::Enforce,
         priority: 100,
-        default: None,
         apps: Apps::default(),
+        default: None,
         rules: vec![rule],
     };
     let facts = Facts { countries: None, asns: None, organisation: &|_| vec![] };
