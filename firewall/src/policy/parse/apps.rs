@@ -155,7 +155,7 @@ pub(crate) fn selector(text: &str, files: &dyn Files) -> Result<Selector, Compla
         "group" => of(Means::Group(number(text, value, "group", files.group(value))?)),
         _ => {
             let components = match kind {
-                "unit" => vec![unit(text, value)?],
+                "unit" => unit(text, value)?,
                 "flatpak" => flatpak(text, value)?,
                 "snap" => vec![snap(text, value)?],
                 _ => container(text, value)?,
@@ -302,25 +302,23 @@ fn number(
 /// Units that are cgroups (systemd.unit(5)).
 const UNITS: [&str; 6] = [".service", ".scope", ".slice", ".socket", ".mount", ".swap"];
 
-fn unit(text: &str, value: &str) -> Result<String, Complaint> {
+fn unit(text: &str, value: &str) -> Result<Vec<String>, Complaint> {
     if value.contains('/') {
         let hint =
             format!("a unit is a name: for a path, write {}", quoted(&format!("cgroup:{value}")));
         return complaint(not_an_app(text), hint);
     }
     if UNITS.iter().any(|suffix| value.ends_with(suffix)) {
-        return Ok(value.to_owned());
+        return Ok(vec![value.to_owned()]);
     }
-    let hint = match value.ends_with('*') || value.starts_with("app-") {
-        true => format!(
-            "a unit's name ends in its type: did you mean {}?",
-            quoted(&format!("{text}.scope"))
-        ),
-        false => format!(
-            "a unit's name ends in its type: did you mean {}?",
-            quoted(&format!("{text}.service"))
-        ),
-    };
+    if value.ends_with('*') {
+        return Ok(UNITS.map(|suffix| format!("{value}{suffix}")).into());
+    }
+    let suffix = if value.starts_with("app-") { ".scope" } else { ".service" };
+    let hint = format!(
+        "a unit's name ends in its type: did you mean {}?",
+        quoted(&format!("{text}{suffix}"))
+    );
     complaint(not_an_app(text), hint)
 }
 

@@ -349,7 +349,7 @@ fn selectors_that_are_none() {
         ("exe:/usr/**x", "`**` is any folders"),
         ("cgroup:system.slice", "`cgroup:**/system.slice`"),
         ("unit:docker", "`unit:docker.service`"),
-        ("unit:app-*", "`unit:app-*.scope`"),
+        ("unit:app-x", "`unit:app-x.scope`"),
         ("unit:/system.slice/a.service", "`cgroup:/system.slice/a.service`"),
         ("docker.service", "`unit:docker.service`"),
         ("flatpak:firefox", "flatpak list"),
