@@ -189,16 +189,12 @@ mod tests {
             format!("{user}/flatpak-org.mozilla.firefox-123.scope/x"),
             format!("{user}/snap.firefox.firefox-1b2c.scope"),
             "/system.slice/snap.lxd.daemon.service".to_owned(),
-            r"/machine.slice/machine-my\x2dbox.scope/x".to_owned(),
-            "/machine.slice/systemd-nspawn@web.service".to_owned(),
-            "/lxc/web".to_owned(),
-            "/lxc.payload.web/x".to_owned(),
         ]);
     }
 
     #[test]
-    #[ignore = "the automaton of `container:ID` grows too large"]
-    fn ids_of_containers_are_selectors() {
+    #[ignore = "the automata of `container:` take seconds each, and those of an ID grow too large"]
+    fn containers_are_selectors() {
         let id = "0123456789abcdef".repeat(4);
         check(&[
             format!("/system.slice/docker-{id}.scope"),
@@ -206,6 +202,10 @@ mod tests {
             format!("/machine.slice/libpod-{id}.scope/container"),
             format!("/machine.slice/libpod-payload-{id}.scope"),
             format!("/kubepods.slice/cri-containerd-{id}.scope"),
+            r"/machine.slice/machine-my\x2dbox.scope/x".to_owned(),
+            "/machine.slice/systemd-nspawn@web.service".to_owned(),
+            "/lxc/web".to_owned(),
+            "/lxc.payload.web/x".to_owned(),
         ]);
     }
 }
