@@ -65,7 +65,7 @@ pub static QUESTIONS: Array<Question> = Array::with_max_entries(MAX_PENDING, 0);
 #[map]
 pub static ANSWERS: LruHashMap<AnswerKey, Answers> = LruHashMap::with_max_entries(MAX_ANSWERS, 0);
 
-/// Bits by a hash of app and address: 0 where [`ANSWERS`] never had an entry. Of most addresses no
+/// Bits by a hash of the address: 0 where [`ANSWERS`] never had an entry. Of most addresses no
 /// name is known, and this says so without the wait for the memory of so large a map.
 #[map]
 pub static KNOWN: Array<u64> = Array::with_max_entries(MAX_ANSWERS / 8, 0);

@@ -83,26 +83,25 @@ pub fn of(app: u64, address: Address, generation: u32) -> Option<&'static Answer
     (answers.generation == generation).then_some(answers)
 }
 
-/// Whether [`of`] can have an answer.
+/// Whether [`of`] can have an answer, whichever the app.
 #[inline(always)]
-pub fn any(app: u64, address: Address) -> bool {
-    let (word, bit) = place(app, address);
+pub fn any(address: Address) -> bool {
+    let (word, bit) = place(address);
     KNOWN.get(word).is_some_and(|bits| bits & bit != 0)
 }
 
-/// Where [`KNOWN`] has the bit of an entry. The app is a secret hash, so nobody can aim at a place.
+/// Where [`KNOWN`] has the bit of an address: by a secret hash, so nobody can aim at a place.
 #[inline(always)]
-fn place(app: u64, address: Address) -> (u32, u64) {
-    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    let hash = (app ^ address.high).wrapping_mul(FACTOR);
-    let hash = (hash ^ hash >> 32 ^ address.low).wrapping_mul(FACTOR);
+fn place(address: Address) -> (u32, u64) {
+    let hash = (address.high ^ maps::seed(0)).wrapping_mul(maps::seed(1) | 1);
+    let hash = (hash ^ hash >> 32 ^ address.low).wrapping_mul(maps::seed(2) | 1);
     ((hash >> 32) as u32 % (MAX_ANSWERS / 8), 1 << (hash >> 58))
 }
 
 /// Notes that there is an entry for a key from now on.
 #[inline(always)]
 pub fn note(key: &AnswerKey) {
-    let (word, bit) = place(key.app, key.address);
+    let (word, bit) = place(key.address);
     if let Some(to) = KNOWN.get_ptr_mut(word) {
         // SAFETY: the pointer is valid and aligned. In one step, so that no bit is lost to another
         // CPU; `core` has none for this target.

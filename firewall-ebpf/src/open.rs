@@ -60,25 +60,43 @@ pub fn visit(visit: &Visit) {
     if sk.is_null() {
         return;
     }
-    let Some((mut open, family)) = describe(sk) else { return };
+    let Some(netns) = netns(sk) else { return };
     let Some(state) = socket::state(sk) else {
         count(Counter::NoState);
         return;
     };
     if state.identity.kind == 0 {
-        take_in(state, open.netns, visit.task);
+        take_in(state, netns, visit.task);
     }
+    let active = policy::active();
+    if let Some(header) = policy::header(active) {
+        app::find_class(active, header, state);
+    }
+    tell(visit, sk, state, active.generation());
+}
+
+/// The network namespace of a socket; `None` if it reaches no other hosts.
+#[inline(always)]
+fn netns(sk: *mut c_void) -> Option<u64> {
+    let family: u16 = member(sk as u64, offset!(sock_family))?;
+    match family {
+        AF_INET | AF_INET6 => member(member(sk as u64, offset!(sock_net))?, offset!(net_cookie)),
+        _ => None,
+    }
+}
+
+/// Tells of a socket.
+// Not inlined: the stack that it takes is none of the others'.
+#[inline(never)]
+fn tell(visit: &Visit, sk: *mut c_void, state: &mut SocketState, generation: u32) {
+    let Some((mut open, family)) = describe(sk) else { return };
     if is_inbound(state, &open, family) {
         state.flags |= flags::INBOUND;
     }
     open.inbound = u8::from(state.flags & flags::INBOUND != 0);
     open.identity = state.identity;
-    let active = policy::active();
-    if let Some(header) = policy::header(active) {
-        app::find_class(active, header, state);
-        open.class = state.class as u32;
-        open.generation = active.generation();
-    }
+    open.class = state.class as u32;
+    open.generation = generation;
     // SAFETY: the file that user space reads, and a structure without padding. What does not fit is
     // taken again: the kernel then visits the file once more.
     unsafe {
@@ -106,7 +124,7 @@ fn describe(sk: *mut c_void) -> Option<(OpenSocket, u32)> {
     let open = OpenSocket {
         // SAFETY: the helper takes a socket that the verifier knows.
         cookie: unsafe { bpf_get_socket_cookie(sk) },
-        netns: member(member(at, offset!(sock_net))?, offset!(net_cookie))?,
+        netns: netns(sk)?,
         local,
         peer,
         local_port: member(at, offset!(sock_port))?,
@@ -119,7 +137,8 @@ fn describe(sk: *mut c_void) -> Option<(OpenSocket, u32)> {
 }
 
 /// Charges a socket that is charged to nobody yet.
-#[inline(always)]
+// Not inlined: as above.
+#[inline(never)]
 fn take_in(state: &mut SocketState, netns: u64, task: *const c_void) {
     // What the verifier knows as a pointer is no argument of a function: memory makes a number of it.
     state.socket = task as u64;

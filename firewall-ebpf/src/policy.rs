@@ -311,7 +311,7 @@ extern "C" fn weigh_address(active: u64, who: u64, high: u64, low: u64, asked: u
 #[inline(never)]
 extern "C" fn knows(generation: u32, app: u64, high: u64, low: u64) -> u64 {
     let address = Address { high, low };
-    if !names::any(app, address) && !names::any(names::ANYBODY, address) {
+    if !names::any(address) {
         return names::NOBODY;
     }
     match names::of(app, address, generation) {

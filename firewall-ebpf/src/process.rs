@@ -46,12 +46,15 @@ fn current() -> Option<&'static Process> {
         let cgroup = unsafe { bpf_get_current_cgroup_id() };
         let user = bpf_get_current_uid_gid();
         let identity = &process.identity;
-        let same = u64::from(identity.gid) << 32 | u64::from(identity.uid) == user;
-        if same && process.execs == execs && identity.cgroup == cgroup {
+        let same = u64::from(identity.gid) << 32 | u64::from(identity.uid) == user
+            && process.execs == execs
+            && identity.cgroup == cgroup;
+        // Asked for again and again, what is in use does not make room for others.
+        if same && EXECUTABLES.get_ptr(&identity.executable).is_some() {
             return Some(process);
         }
     }
-    if look_at(task) == 0 { None } else { get(&key).map(|process| &*process) }
+    if look_at_current() == 0 { None } else { get(&key).map(|process| &*process) }
 }
 
 /// What is kept of a process.
@@ -61,28 +64,35 @@ pub fn get(key: &ProcessKey) -> Option<&'static mut Process> {
     PROCESSES.get_ptr_mut(key).map(|process| unsafe { &mut *process })
 }
 
-/// Charges a socket to a process that need not be current.
+/// Charges a socket to a process that need not be current. That is not kept: which script it runs is
+/// only to be found out when it is.
 #[inline(always)]
 pub fn charge(state: &mut SocketState, task: u64) -> Option<()> {
-    let (key, _) = identity::process(task)?;
-    if look_at(task) == 0 {
+    let Some(taken) = scratch::take() else {
+        count(Counter::NoScratch);
         return None;
+    };
+    let found = identify(taken.index, task);
+    if found.is_some()
+        && let Some(scratch) = scratch::get(taken.index)
+    {
+        scratch::copy(&mut state.identity, &scratch.process.identity);
+        state.class = 0;
     }
-    let process = get(&key)?;
-    state.class = process.class;
-    state.identity = process.identity;
-    Some(())
+    scratch::give_back(taken);
+    found
 }
 
-/// Finds out all of a process, and keeps it: 0 if it is no process.
+/// Finds out all of the current process, and keeps it: 0 if it is no process.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn look_at(task: u64) -> u32 {
+extern "C" fn look_at_current() -> u32 {
     let Some(taken) = scratch::take() else {
         count(Counter::NoScratch);
         return 0;
     };
-    let found = keep(taken.index, task).is_some();
+    // SAFETY: the helper has no preconditions.
+    let found = keep(taken.index, unsafe { bpf_get_current_task() }).is_some();
     scratch::give_back(taken);
     u32::from(found)
 }
@@ -90,30 +100,33 @@ extern "C" fn look_at(task: u64) -> u32 {
 #[inline(always)]
 fn keep(index: u32, task: u64) -> Option<()> {
     let (key, execs) = identity::process(task)?;
+    identify(index, task)?;
+    if SCRIPTS.get_ptr(&key).is_none() {
+        script::keep(index);
+    }
+    let scratch = scratch::get(index)?;
+    scratch.process.execs = execs;
+    scratch.process.class = 0;
+    if PROCESSES.insert(&key, &scratch.process, 0).is_err() {
+        count(Counter::NoPath);
+    }
+    Some(())
+}
+
+/// Finds out who a process is, in scratch memory, and keeps the paths of its executable and cgroup.
+#[inline(always)]
+fn identify(index: u32, task: u64) -> Option<()> {
     let scratch = scratch::get(index)?;
     identity::of_task(task, &mut scratch.process.identity)?;
-    // SAFETY: the helper has no preconditions.
-    let is_current = task == unsafe { bpf_get_current_task() };
-    // What only the process itself can be asked, its arguments, is asked when it comes.
-    scratch.process.execs = if is_current { execs } else { u64::MAX };
-    scratch.process.class = 0;
     let identity = &scratch.process.identity;
     if EXECUTABLES.get_ptr(&identity.executable).is_none() {
         keep_executable(index, task);
     }
-    if is_current && SCRIPTS.get_ptr(&key).is_none() {
-        script::keep(index);
-    }
-    let scratch = scratch::get(index)?;
-    let identity = &scratch.process.identity;
     if CGROUPS.get_ptr(&identity.cgroup).is_none()
         && let Some(node) = identity::cgroup_node(task)
         && path_of_cgroup(index, node) != 0
         && CGROUPS.insert(&identity.cgroup, &scratch.path, 0).is_err()
     {
-        count(Counter::NoPath);
-    }
-    if PROCESSES.insert(&key, &scratch.process, 0).is_err() {
         count(Counter::NoPath);
     }
     Some(())

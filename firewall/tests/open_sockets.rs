@@ -26,7 +26,7 @@ use firewall::{
         sockets::{adopt, denied},
     },
     policy::{
-        Action, Destinations, Mode, Policy, Rule,
+        Action, Apps, Destinations, Mode, Policy, Rule,
         compile::{Facts, Generation, Settings, compile},
     },
 };
@@ -120,13 +120,19 @@ impl Drop for Stage {
 fn generation(networks: &[&str]) -> Generation {
     let networks = networks.iter().map(|text| text.parse().expect("a network")).collect();
     let to = Destinations { networks, ..Destinations::default() };
-    let rule =
-        Rule { name: "those".to_owned(), action: Action::Drop, to: Some(to), ports: Vec::new() };
+    let rule = Rule {
+        name: "those".to_owned(),
+        action: Action::Drop,
+        apps: Apps::default(),
+        to: Some(to),
+        ports: Vec::new(),
+    };
     let policy = Policy {
         name: "test".to_owned(),
         description: String::new(),
         mode: Mode::Enforce,
         priority: 100,
+        apps: Apps::default(),
         default: None,
         rules: vec![rule],
     };
@@ -176,6 +182,8 @@ fn they_are_charged_to_who_has_them_and_end_where_they_are_denied() {
         format!("open f tcp {FREE}:80"),
         format!("open g tcp [{AMAZON}]:80"),
         format!("open h udp {FREE}:81"),
+        // It has them too, and a higher number.
+        "fork".to_owned(),
         stage.wait(),
         "say-until-ended a".to_owned(),
         "say-until-ended b".to_owned(),
@@ -187,7 +195,7 @@ fn they_are_charged_to_who_has_them_and_end_where_they_are_denied() {
         "say h".to_owned(),
     ];
     let pid = stage.start(&lines);
-    stage.wait_for(8);
+    stage.wait_for(9);
     let generation = generation(&["110.242.68.0/24", "2400:3200::/32"]);
     let events_map = loaded.ebpf.take_map("EVENTS").expect("the events");
     let mut ring = RingBuf::try_from(events_map).expect("a ring buffer");

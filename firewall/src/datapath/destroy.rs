@@ -234,7 +234,7 @@ mod tests {
         let of_tcp = |hook: &&Hook| doomed(**hook, Verdict::Deny, TCP);
         let ended: Vec<&str> = Hook::ALL.iter().filter(of_tcp).map(|hook| hook.word()).collect();
         assert_eq!(ended, ["packet", "dns", "tls", "http"]);
-        assert!(!doomed(Hook::Dns, Verdict::Deny, firewall_common::flow::UDP));
+        assert!(!doomed(Hook::Dns, Verdict::Deny, UDP));
         assert!(!doomed(Hook::Tls, Verdict::Audit, TCP));
     }
 

@@ -6,7 +6,7 @@ use crate::{
     world::{World, apps, attempt, by, exe, reach},
 };
 
-/// Seconds of the flood of processes.
+/// Processes of the flood.
 const PROCESSES: usize = 1000;
 
 #[test]

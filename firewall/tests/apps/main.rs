@@ -9,4 +9,5 @@ mod facts;
 mod identity;
 mod places;
 mod selectors;
+mod storm;
 mod world;

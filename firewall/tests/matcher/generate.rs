@@ -363,19 +363,21 @@ const CGROUPS: [&str; 14] = [
     "/m.slice/libpod-0123456789ab.scope/container",
 ];
 
-fn selectors(most: usize) -> impl Strategy<Value = Vec<Selector>> {
+/// The selectors of a case: few, as each that is independent doubles the app classes.
+fn selectors() -> impl Strategy<Value = Vec<Selector>> {
     let selector = select(&SELECTORS[..]).prop_map(|text| {
         let selector = policy::parse_selector(text, &Disk).unwrap();
         assert_eq!(selector.text, text);
         selector
     });
-    prop::collection::vec(selector, 0..=most)
+    prop::collection::vec(selector, 1..=4)
 }
 
-fn apps() -> impl Strategy<Value = Apps> {
+fn apps(selectors: Vec<Selector>) -> impl Strategy<Value = Apps> {
+    let some = move |most| prop::collection::vec(select(selectors.clone()), 0..=most);
     prop_oneof![
         2 => Just(Apps::default()),
-        1 => (selectors(3), selectors(1)).prop_map(|(only, except)| Apps { only, except }),
+        1 => (some(3), some(1)).prop_map(|(only, except)| Apps { only, except }),
     ]
 }
 
@@ -390,14 +392,14 @@ fn app() -> impl Strategy<Value = AppFacts> {
     )
 }
 
-fn rule(lists: Vec<Arc<List>>) -> impl Strategy<Value = Rule> {
+fn rule(lists: Vec<Arc<List>>, selectors: Vec<Selector>) -> impl Strategy<Value = Rule> {
     let to = (destinations(lists.clone()), option::weighted(0.4, destinations(lists)))
         .prop_map(|(to, except)| Destinations { except: except.map(Box::new), ..to });
     (
         select(&[Action::Allow, Action::Log, Action::Drop, Action::Drop][..]),
         option::weighted(0.85, to),
         prop_oneof![Just(vec![]), prop::collection::vec(ports(), 1..=3)],
-        apps(),
+        apps(selectors),
     )
         .prop_map(|(action, to, ports, apps)| Rule {
             name: String::new(),
@@ -408,13 +410,13 @@ fn rule(lists: Vec<Arc<List>>) -> impl Strategy<Value = Rule> {
         })
 }
 
-fn policy(lists: Vec<Arc<List>>) -> impl Strategy<Value = Policy> {
+fn policy(lists: Vec<Arc<List>>, selectors: Vec<Selector>) -> impl Strategy<Value = Policy> {
     (
         select(&[Mode::Enforce, Mode::Enforce, Mode::Observe][..]),
         0..=2u32,
         option::weighted(0.3, drop_or_allow()),
-        prop_oneof![2 => Just(Apps::default()), 1 => apps()],
-        prop::collection::vec(rule(lists), 0..=4),
+        prop_oneof![2 => Just(Apps::default()), 1 => apps(selectors.clone())],
+        prop::collection::vec(rule(lists, selectors), 0..=4),
     )
         .prop_map(|(mode, priority, default, apps, mut rules)| {
             for (place, rule) in rules.iter_mut().enumerate() {
@@ -436,14 +438,16 @@ fn drop_or_allow() -> impl Strategy<Value = Default> {
     select(&[Default::Allow, Default::Drop][..])
 }
 
-fn policies(lists: Vec<Arc<List>>) -> impl Strategy<Value = Vec<Policy>> {
+fn policies(lists: Vec<Arc<List>>, selectors: Vec<Selector>) -> impl Strategy<Value = Vec<Policy>> {
     let names = Just(["a", "b", "c", "ab"]).prop_shuffle();
-    (prop::collection::vec(policy(lists), 0..=4), names).prop_map(|(mut policies, names)| {
-        for (policy, name) in policies.iter_mut().zip(names) {
-            policy.name = name.to_owned();
-        }
-        policies
-    })
+    (prop::collection::vec(policy(lists, selectors), 0..=4), names).prop_map(
+        |(mut policies, names)| {
+            for (policy, name) in policies.iter_mut().zip(names) {
+                policy.name = name.to_owned();
+            }
+            policies
+        },
+    )
 }
 
 /// Cuts the address space and gives each piece a value or none.
@@ -618,7 +622,8 @@ impl Boundaries {
 
 /// A random case that asks for `targets` destinations.
 pub fn case(targets: usize) -> impl Strategy<Value = Case> {
-    let policies = prop::collection::vec(list(), 1..=3).prop_flat_map(policies);
+    let policies = (prop::collection::vec(list(), 1..=3), selectors())
+        .prop_flat_map(|(lists, selectors)| policies(lists, selectors));
     (
         policies,
         table(countries()),

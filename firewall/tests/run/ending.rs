@@ -57,37 +57,6 @@ fn the_exit_status_is_that_of_the_command_or_says_whose_fault_it_was() {
 }
 
 #[test]
-fn without_privileges_it_says_how_to_get_them() {
-    if !require_kernel() {
-        return;
-    }
-    // A copy that anyone may run: the target directory may be closed to others.
-    let directory = tempfile::tempdir().expect("a directory");
-    let copy = directory.path().join("firewall");
-    std::fs::copy(FIREWALL, &copy).expect("a copy");
-    for path in [directory.path(), &copy] {
-        use std::os::unix::fs::PermissionsExt as _;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("modes");
-    }
-    let output = Command::new(&copy)
-        .args(["run", "--policy", "baidu", "--", "true"])
-        .uid(65534)
-        .gid(65534)
-        .output()
-        .expect("the firewall");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(125), "{said}");
-    assert!(said.contains("only root") && said.contains("sudo firewall run --as-me"), "{said}");
-    // What needs no privileges works without.
-    let output = Command::new(&copy)
-        .args(["explain", "--policy", "cn-jurisdiction", BAIDU])
-        .uid(65534)
-        .output()
-        .expect("the firewall");
-    assert!(output.status.success() && output.stdout.starts_with(b"deny "), "{output:?}");
-}
-
-#[test]
 fn signals_are_passed_on() {
     if !require_kernel() {
         return;

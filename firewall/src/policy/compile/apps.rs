@@ -403,3 +403,134 @@ impl<'a> Held<'a> {
         holding
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use firewall_common::app::Kind;
+
+    use super::*;
+    use crate::policy::{
+        self, Destinations, Mode, Rule,
+        compile::{Facts, Generation, Settings, compile},
+        source::Disk,
+    };
+
+    fn only(texts: &[&str]) -> Apps {
+        let of = |text: &&str| policy::parse_selector(text, &Disk).unwrap();
+        Apps { only: texts.iter().map(of).collect(), except: Vec::new() }
+    }
+
+    fn rule(action: Action, apps: Apps) -> Rule {
+        let to = Some(Destinations {
+            networks: vec!["192.0.2.0/24".parse().unwrap()],
+            ..Destinations::default()
+        });
+        Rule { name: "r".to_owned(), action, to, ports: Vec::new(), apps }
+    }
+
+    fn generation(rules: Vec<Rule>) -> Result<Generation, Error> {
+        let policy = Policy {
+            name: "p".to_owned(),
+            description: String::new(),
+            mode: Mode::Enforce,
+            priority: 100,
+            default: None,
+            apps: Apps::default(),
+            rules,
+        };
+        let facts = Facts { countries: None, asns: None, organisation: &|_| vec![] };
+        compile(vec![policy], facts, Settings::default())
+    }
+
+    fn class(generation: &Generation, kind: Kind, exe: &str) -> u32 {
+        generation.class_of_app(&AppFacts { kind, exe: exe.into(), ..AppFacts::default() })
+    }
+
+    /// Paths as they are on a machine: many in few folders.
+    fn path(number: u32) -> String {
+        let mixed = number.wrapping_mul(2_654_435_761);
+        match number % 4 {
+            0 => format!("/usr/bin/tool-{mixed:x}"),
+            1 => format!("/usr/lib/app-{number}/helper"),
+            2 => format!("/opt/vendor{}/bin/app{mixed:x}", number % 50),
+            _ => format!("/home/ada/.local/share/thing/{mixed:x}/run"),
+        }
+    }
+
+    fn selectors(count: u32) -> Vec<String> {
+        (0..count).map(|number| format!("exe:{}", path(number))).collect()
+    }
+
+    #[test]
+    fn without_selectors_nothing_is_looked_up() {
+        let all = [Apps::default(), only(&["*"]), only(&["exe:/a", "*"])];
+        let all = generation(all.map(|apps| rule(Action::Drop, apps)).into()).unwrap();
+        assert_eq!(all.header.apps.classes, 1);
+        assert_eq!(class(&all, Kind::Trusted, "/a"), 0);
+    }
+
+    #[test]
+    fn a_thousand_selectors_of_one_rule_are_two_classes() {
+        let texts = selectors(1000);
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let start = Instant::now();
+        let generation = generation(vec![rule(Action::Allow, only(&texts))]).unwrap();
+        eprintln!("one rule: {:?}, {} blocks", start.elapsed(), generation.blocks.len());
+        assert_eq!(generation.header.apps.classes, 2);
+        assert!(generation.blocks.len() < 1000, "{}", generation.blocks.len());
+        for number in 0..1000 {
+            assert_eq!(class(&generation, Kind::Trusted, &path(number)), 1);
+            // The word of one that could have made it up does not let it pass.
+            assert_eq!(class(&generation, Kind::Untrusted, &path(number)), 0);
+        }
+        assert_eq!(class(&generation, Kind::Trusted, &path(1000)), 0);
+    }
+
+    #[test]
+    fn a_thousand_rules_for_an_app_each_are_a_class_each() {
+        let rules = selectors(1000).iter().map(|one| rule(Action::Drop, only(&[one]))).collect();
+        let start = Instant::now();
+        let generation = generation(rules).unwrap();
+        eprintln!("1,000 rules: {:?}, {} blocks", start.elapsed(), generation.blocks.len());
+        assert_eq!(generation.header.apps.classes, 1001);
+        assert!(generation.blocks.len() < 4000, "{}", generation.blocks.len());
+        assert_eq!(generation.unreachable, []);
+        let of = |number| class(&generation, Kind::Untrusted, &path(number));
+        let classes: std::collections::BTreeSet<u32> = (0..1000).map(of).collect();
+        assert_eq!(classes.len(), 1000);
+        assert!(!classes.contains(&0));
+    }
+
+    #[test]
+    fn what_is_too_complex_is_an_error_and_no_end_of_memory() {
+        let start = Instant::now();
+        let one = format!("exe:/x/*a{}", "?".repeat(30));
+        let error = generation(vec![rule(Action::Drop, only(&[&one]))]).unwrap_err();
+        eprintln!("refused in {:?}", start.elapsed());
+        assert_eq!(error, Error::TooComplex { globs: 1 });
+        // So are facets that do not fit together: each user with each group.
+        let numbers = |kind: &str, skip: u32| -> Vec<Rule> {
+            let of = |n: u32| rule(Action::Drop, only(&[&format!("{kind}:{}", n * skip)]));
+            (0..3000).map(of).collect()
+        };
+        let error = generation([numbers("user", 1), numbers("group", 2)].concat()).unwrap_err();
+        assert!(matches!(error, Error::TooLarge { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_rule_for_some_apps_hides_none_for_others() {
+        let rules = vec![
+            rule(Action::Allow, only(&["exe:/a"])),
+            rule(Action::Drop, only(&["exe:/a"])),
+            rule(Action::Drop, only(&["exe:/b"])),
+            rule(Action::Drop, Apps::default()),
+            rule(Action::Drop, only(&["user:0"])),
+        ];
+        let generation = generation(rules).unwrap();
+        // The second is hidden for those whose path is trusted, and reached by the others.
+        let rules: Vec<usize> = generation.unreachable.iter().map(|one| one.rule).collect();
+        assert_eq!(rules, [4]);
+    }
+}

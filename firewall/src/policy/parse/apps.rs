@@ -50,6 +50,9 @@ impl Walker<'_> {
     /// Reports a rule that holds for no app of its policy.
     pub(super) fn empty_apps(&mut self, fields: &Fields<'_>, of: &Apps, rule: &Apps) {
         let except = fields.field("except-apps");
+        if rule.except.iter().any(|one| one.means == Means::Every) {
+            return;
+        }
         let every = |field: &Field<'_>| field.value.span();
         let taken = |one: &Selector| {
             rule.except.iter().chain(&of.except).any(|except| one.is_within(except))

@@ -110,7 +110,7 @@ impl Walker<'_> {
         if to.is_none() && ports.is_none() && apps.is_every() {
             self.missing(
                 span,
-                "the rule is empty: it has neither `to` nor `ports` nor particular `apps`",
+                "the rule is empty: it has neither `to` nor `ports`",
                 "for every destination, write `to = { networks = [\"0.0.0.0/0\", \"::/0\"] }`",
             );
         }

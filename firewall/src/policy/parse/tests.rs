@@ -1,7 +1,7 @@
 mod mistakes;
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -11,7 +11,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::intel::country::Country;
 use crate::policy::source::Origin;
-use crate::policy::{Action, Default, Destinations, Domain, ListSource, Ports, Rule, SHIPPED};
+use crate::policy::{
+    Action, AppFacts, Apps, Default, Destinations, Domain, ListSource, Means, Paths, Ports, Rule,
+    SHIPPED, Selector,
+};
 use crate::remote::{Attempts, Failure, Head, Kept, KeptCopy, Reason, Remote, Validators};
 use mistakes::{with_rule, with_to};
 
@@ -37,6 +40,30 @@ impl Files for Shelf {
             Some("broken.lsrules") => Ok(b"{\n  \"rules\": [\n}".to_vec()),
             _ => Err("No such file or directory (os error 2)".to_owned()),
         }
+    }
+
+    /// `/bin` and `/alias` are links.
+    fn real(&self, path: &Path) -> PathBuf {
+        let text = path.to_str().unwrap();
+        let real = match text.split_at_checked(4) {
+            Some(("/bin", rest)) if rest.is_empty() || rest.starts_with('/') => {
+                format!("/usr/bin{rest}")
+            }
+            _ => text.replace("/alias", "/st*r"),
+        };
+        real.into()
+    }
+
+    fn user(&self, name: &str) -> Result<Option<u32>, String> {
+        match name {
+            "ada" => Ok(Some(1000)),
+            "broken" => Err("no answer".to_owned()),
+            _ => Ok(None),
+        }
+    }
+
+    fn group(&self, name: &str) -> Result<Option<u32>, String> {
+        Ok((name == "staff").then_some(50))
     }
 
     /// Copies of the age in days that the path of the URL tells.
@@ -137,6 +164,7 @@ fn a_sound_policy_becomes_its_model() {
         mode: Mode::Observe,
         priority: 7,
         default: Some(Default::Drop),
+        apps: every(),
         rules: vec![
             Rule {
                 name: "a".into(),
@@ -149,16 +177,108 @@ fn a_sound_policy_becomes_its_model() {
                     ports(1, 0..=65535),
                     ports(47, 0..=65535),
                 ],
+                apps: every(),
             },
             Rule {
                 name: "b".into(),
                 action: Action::Drop,
                 to: None,
                 ports: vec![ports(58, 0..=65535), ports(136, 1..=1), ports(132, 2..=2)],
+                apps: Apps::default(),
             },
         ],
     };
     assert_eq!(policies, [wanted]);
+}
+
+/// `apps = ["*"]`
+fn every() -> Apps {
+    let every = Selector { text: "*".to_owned(), means: Means::Every };
+    Apps { only: vec![every], except: Vec::new() }
+}
+
+#[test]
+fn selectors_become_their_models() {
+    let paths =
+        |globs: &[&str]| Paths::new(globs.iter().map(|glob| (*glob).to_owned()).collect()).unwrap();
+    let of = |text: &str| apps::selector(text, &Shelf).unwrap();
+    for (text, shown, means) in [
+        ("exe:/bin/curl", "exe:/usr/bin/curl", Means::Exe(paths(&["/usr/bin/curl"]))),
+        ("exe:/bin/cu*", "exe:/usr/bin/cu*", Means::Exe(paths(&["/usr/bin/cu*"]))),
+        ("exe:/binary/x", "exe:/binary/x", Means::Exe(paths(&["/binary/x"]))),
+        ("exe:/alias/?", "exe:/st[*]r/?", Means::Exe(paths(&["/st[*]r/?"]))),
+        ("script:**/x.py", "script:**/x.py", Means::Script(paths(&["**/x.py"]))),
+        ("cgroup:/a.slice", "cgroup:/a.slice", Means::Cgroup(paths(&["/a.slice", "/a.slice/**"]))),
+        (
+            r"unit:app-a\x2db-*.scope",
+            r"unit:app-a\x2db-*.scope",
+            Means::Cgroup(paths(&[r"**/app-a\x2db-*.scope", r"**/app-a\x2db-*.scope/**"])),
+        ),
+        ("user:ada", "user:ada", Means::User(1000)),
+        ("user:7", "user:7", Means::User(7)),
+        ("group:staff", "group:staff", Means::Group(50)),
+    ] {
+        assert_eq!(of(text), Selector { text: shown.to_owned(), means }, "{text}");
+    }
+}
+
+/// By paths as the engines and systemd make them.
+#[test]
+fn cgroups_of_apps_are_found() {
+    let id = "0123456789abcdef".repeat(4);
+    let user = "/user.slice/user-1000.slice/user@1000.service/app.slice";
+    let short = &id[..12];
+    let other = "ffffffffffff";
+    for (selector, yes, no) in [
+        (
+            "flatpak:org.a.b-c".to_owned(),
+            format!(r"{user}/app-flatpak-org.a.b\x2dc-4242.scope"),
+            format!("{user}/app-flatpak-org.a.b-4242.scope"),
+        ),
+        (
+            "flatpak:org.a.b".to_owned(),
+            format!("{user}/app-flatpak-org.a.b-4242.scope/x"),
+            format!("{user}/app-flatpak-org.a.bc-4242.scope"),
+        ),
+        (
+            "snap:firefox".to_owned(),
+            format!("{user}/snap.firefox.firefox-6f1a.scope"),
+            format!("{user}/snap.firefox-esr.firefox-6f1a.scope"),
+        ),
+        (
+            format!("container:{short}"),
+            format!("/system.slice/docker-{id}.scope"),
+            format!("/system.slice/docker-{other}{id}.scope"),
+        ),
+        (
+            format!("container:{id}"),
+            format!("/machine.slice/libpod-{id}.scope/container"),
+            format!("/machine.slice/libpod-conmon-{id}.scope"),
+        ),
+        (
+            "container:*".to_owned(),
+            format!("/kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope"),
+            "/system.slice/docker.service".to_owned(),
+        ),
+        (format!("container:{id}"), format!("/docker/{id}"), format!("/docker/x{id}")),
+        ("container:web-1".to_owned(), "/lxc.payload.web-1/init.scope".to_owned(), "/web-1".into()),
+        (
+            "container:web-1".to_owned(),
+            r"/machine.slice/machine-web\x2d1.scope".to_owned(),
+            r"/machine.slice/machine-web\x2d12.scope".to_owned(),
+        ),
+        (
+            "unit:docker.service".to_owned(),
+            "/system.slice/docker.service".to_owned(),
+            "/system.slice/docker.service.d".to_owned(),
+        ),
+        ("cgroup:/a/*".to_owned(), "/a/b/c".to_owned(), "/a".to_owned()),
+    ] {
+        let selector = apps::selector(&selector, &Shelf).unwrap();
+        let of = |cgroup: String| AppFacts { cgroup: cgroup.into(), ..AppFacts::default() };
+        assert!(selector.selects(&of(yes.clone())), "{selector} {yes}");
+        assert!(!selector.selects(&of(no.clone())), "{selector} {no}");
+    }
 }
 
 #[test]

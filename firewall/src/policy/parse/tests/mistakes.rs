@@ -30,7 +30,6 @@ fn assert_first(text: &str, underlined: &str, message: &str, hint: &str) {
 #[test]
 fn mistakes_in_a_policy() {
     let lists_of = |lines: &str| with_policy(&format!("[list.l]\n{lines}"));
-    let not_yet = "this version cannot enforce";
     let cases: &[(&str, &str, &str, &str)] = &[
         ("mode = \"observ\"", "\"observ\"", "there is no mode `observ`", "`observe`"),
         ("mode = 1", "1", "`mode` is a string, not an integer", "mode = \"enforce\""),
@@ -43,14 +42,6 @@ fn mistakes_in_a_policy() {
         ("apps = [\"/bin/x\"]", "\"/bin/x\"", "`/bin/x` is not an app", "`exe:/bin/x`"),
         ("apps = [\"uint:a\"]", "\"uint:a\"", "`uint:a` is not an app", "`unit:a`"),
         ("apps = [\"user:\"]", "\"user:\"", "`user:` is not an app", "needs a value"),
-        ("apps = [\"kernel\"]", "apps", &format!("{not_yet} `apps` yet"), "leave it out"),
-        ("apps = [\"*\", \"unit:a*\"]", "apps", &format!("{not_yet} `apps` yet"), "leave it out"),
-        (
-            "except-apps = [\"exe:/bin/x\"]",
-            "except-apps",
-            &format!("{not_yet} `except-apps` yet"),
-            "leave it out",
-        ),
         (
             "except-apps = [\"*\"]",
             "[\"*\"]",
@@ -345,4 +336,135 @@ fn mistakes_in_destinations() {
     for (to, underlined, message, hint) in cases {
         assert_first(&with_to(to), underlined, message, hint);
     }
+}
+
+#[test]
+fn selectors_that_are_none() {
+    let cases: &[(&str, &str)] = &[
+        ("exe:*/curl", "`exe:**/x`"),
+        ("exe:usr/bin/curl", "whole path"),
+        ("exe:/usr/bin/", "`exe:/usr/bin/**`"),
+        ("exe:/usr//bin/x", "`//`"),
+        ("exe:/usr/../bin/x", "`..`"),
+        ("exe:/usr/**x", "`**` is any folders"),
+        ("cgroup:system.slice", "`cgroup:**/system.slice`"),
+        ("unit:docker", "`unit:docker.service`"),
+        ("unit:app-*", "`unit:app-*.scope`"),
+        ("unit:/system.slice/a.service", "`cgroup:/system.slice/a.service`"),
+        ("docker.service", "`unit:docker.service`"),
+        ("flatpak:firefox", "flatpak list"),
+        ("snap:Firefox", "snap list"),
+        ("container:abc", "12 to 64 digits"),
+        ("container:a/b", "docker ps"),
+        ("docker:0123456789ab", "`container:0123456789ab`"),
+        ("uid:0", "`user:0`"),
+        ("firefox", "an app is `*`"),
+        ("exe:", "needs a value"),
+    ];
+    for (selector, hint) in cases {
+        let text = with_rule(&format!("apps = ['{selector}']"));
+        assert_first(&text, &format!("'{selector}'"), &format!("`{selector}` is not an app"), hint);
+    }
+    let others: &[(&str, &str, &str)] = &[
+        ("exe:/x/[a", "`exe:/x/[a` is not a glob: unclosed character class; missing ']'", "`[*]`"),
+        ("cgroup:/", "`cgroup:/` is every app", "`*`"),
+        ("user:nobody-here", "this machine knows no user `nobody-here`", "getent passwd"),
+        ("group:nobody-here", "this machine knows no group `nobody-here`", "getent group"),
+        ("user:broken", "the user `broken` cannot be looked up: no answer", "`user:1000`"),
+        ("user:4294967295", "`user:4294967295` is past the last number of a user", "4294967294"),
+    ];
+    for (selector, message, hint) in others {
+        let text = with_rule(&format!("apps = ['{selector}']"));
+        assert_first(&text, &format!("'{selector}'"), message, hint);
+    }
+}
+
+#[test]
+fn apps_of_which_none_is_left() {
+    let of_policy = |policy: &str, rule: &str| {
+        with_rule(rule).replace("name = \"p\"\n", &format!("name = \"p\"\n{policy}\n"))
+    };
+    let apart = "no app of the policy is one of the rule's";
+    let all = "`except-apps` takes out all of `apps`: nothing is left";
+    for (policy, rule) in [
+        ("exe:/a", "exe:/b"),
+        ("exe:/a", "exe:/b/*"),
+        ("kernel", "user:0"),
+        ("unknown", "exe:/a"),
+        ("user:0", "user:1"),
+        ("cgroup:/a", "cgroup:/ab"),
+        ("kernel", "unknown"),
+    ] {
+        for (policy, rule) in [(policy, rule), (rule, policy)] {
+            let text = of_policy(&format!("apps = ['{policy}']"), &format!("apps = ['{rule}']"));
+            assert_first(&text, &format!("['{rule}']"), apart, "both");
+        }
+    }
+    let excepted = "apps = ['exe:/a', 'user:0']\nexcept-apps = ['exe:/*', 'user:0']";
+    assert_first(&with_rule(excepted), "['exe:/a', 'user:0']", all, "leave one");
+    let text = of_policy(excepted, "ports = [\"tcp\"]");
+    assert_first(&text, "['exe:/*', 'user:0']", all, "leave one");
+    let text = of_policy("apps = ['exe:/a']", "except-apps = ['exe:/**']");
+    let message = "`except-apps` takes out all apps of the policy: nothing is left";
+    assert_first(&text, "['exe:/**']", message, "policy's `apps`");
+    // What could be is no mistake.
+    for (policy, rule) in [
+        ("exe:/a", "exe:/*"),
+        ("exe:/a", "user:0"),
+        ("unit:a.service", "unit:b.service"),
+        ("cgroup:/a", "cgroup:/a/b"),
+        ("unknown", "user:0"),
+        ("*", "kernel"),
+        ("exe:/x/*", "exe:/y/*"),
+    ] {
+        for (policy, rule) in [(policy, rule), (rule, policy)] {
+            let text = of_policy(&format!("apps = ['{policy}']"), &format!("apps = ['{rule}']"));
+            let (_, diagnostics) = check(&text);
+            assert_eq!(diagnostics.render(false), "", "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_script_lets_nothing_pass() {
+    let forged = |so: &str| format!("`script:/s.py` can be forged, so {so}");
+    for (action, key, so) in [
+        ("allow", "apps", "it never supports an `allow`"),
+        ("log", "apps", "it never supports a `log`, which lets pass"),
+        ("drop", "except-apps", "it takes nothing out of a `drop`"),
+    ] {
+        let text = with_rule(&format!("{key} = ['exe:/a', 'script:/s.py']"))
+            .replace("\"drop\"", &format!("\"{action}\""));
+        assert_first(&text, "'script:/s.py'", &forged(so), "`exe:`");
+    }
+    let policy = |head: &str, action: &str| {
+        format!(
+            "[policy]\nname = \"p\"\n{head}\n[[rule]]\nname = \"d\"\naction = \"drop\"\n\
+             ports = [\"tcp\"]\n[[rule]]\nname = \"r\"\naction = \"{action}\"\nports = [\"udp\"]\n"
+        )
+    };
+    for (head, action, so) in [
+        ("apps = ['script:/s.py']", "allow", "it cannot let pass, and rule `r` says `allow`"),
+        ("apps = ['script:/s.py']", "log", "it cannot let pass, and rule `r` says `log`"),
+        (
+            "default = \"allow\"\napps = ['script:/s.py']",
+            "drop",
+            "it cannot let pass, and its `default` is `allow`",
+        ),
+        (
+            "except-apps = ['script:/s.py']",
+            "allow",
+            "it takes nothing out of what drops, and rule `d` says `drop`",
+        ),
+    ] {
+        let message = forged(so);
+        assert_first(&policy(head, action), "['script:/s.py']", &message, "policy of its own");
+    }
+    for (head, action) in
+        [("default = \"drop\"\napps = ['script:/s.py']", "drop"), ("default = \"allow\"", "allow")]
+    {
+        assert_eq!(check(&policy(head, action)).1.render(false), "");
+    }
+    let text = with_rule("except-apps = ['script:/s.py']").replace("\"drop\"", "\"allow\"");
+    assert_eq!(check(&text).1.render(false), "");
 }
