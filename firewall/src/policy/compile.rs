@@ -138,15 +138,12 @@ pub enum Error {
         /// How many there may be.
         limit: usize,
     },
-    /// One automaton for so many paths takes too much room.
+    /// An automaton for all the paths that selectors name takes too much room.
     #[error(
-        "the paths that {globs} selectors of apps name are too complex together\n\n\
+        "the paths that selectors of apps name are too complex together\n\n\
          hint: `*` and `**` in front of other text cost most: write out what comes first in a path"
     )]
-    TooComplex {
-        /// How many.
-        globs: usize,
-    },
+    TooComplex,
     /// The tries or decisions do not fit the kernel's tables.
     #[error("the policies compile to {what}, more than the {limit} that fit")]
     TooLarge {

@@ -15,7 +15,7 @@ pub use denied::{DeniedNames, denied_names};
 pub use domains::{Domain, DomainSet, Scope};
 pub use model::*;
 pub use parse::SpecError;
-pub use selector::{AppFacts, Apps, Means, Paths, Selector};
+pub use selector::{AppFacts, Apps, Means, Paths, Selector, Whole};
 pub use shipped::SHIPPED;
 
 use crate::intel::organisations::Organisations;

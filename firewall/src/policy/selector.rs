@@ -65,35 +65,67 @@ pub enum Means {
 /// Paths by globs: `*` and `?` stay in a component, `**` goes over any number of them. There is no
 /// escape: a star as such is `[*]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Paths(Vec<String>);
+pub struct Paths {
+    globs: Vec<String>,
+    whole: Whole,
+}
+
+/// How a glob stands for paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Whole {
+    /// It matches the whole path.
+    Path,
+    /// It matches a folder, of which all that is below is meant too.
+    Below,
+    /// It matches the name of a unit, of which all that is below is meant too: below slices and users'
+    /// service managers. What a unit makes in itself is its own, and no unit to us.
+    Unit,
+}
+
+/// What is above a unit; `firewall run` makes cgroups too.
+const ABOVE: &str = r"(?:/(?:[^/]*\.slice|user@[^/]*\.service|firewall-run-[^/]*))*/";
 
 impl Paths {
     /// The paths that any of `globs` matches.
     ///
     /// # Errors
     /// What is wrong with one of them, in words of the library.
-    pub fn new(globs: Vec<String>) -> Result<Self, String> {
+    pub fn new(globs: Vec<String>, whole: Whole) -> Result<Self, String> {
         for glob in &globs {
             build(glob).map_err(|error| error.kind().to_string())?;
         }
-        Ok(Self(globs))
+        Ok(Self { globs, whole })
     }
 
-    /// The globs.
-    pub fn globs(&self) -> &[String] {
-        &self.0
+    /// A regular expression for them, from the first byte to the last.
+    pub(super) fn regex(&self) -> String {
+        let bodies: Vec<String> = self.globs.iter().filter_map(|glob| regex(glob)).collect();
+        let bodies = bodies.join("|");
+        match self.whole {
+            Whole::Path => bodies,
+            Whole::Below => format!("(?:{bodies})(?:/.*)?"),
+            Whole::Unit => format!("{ABOVE}(?:{bodies})(?:/.*)?"),
+        }
+    }
+
+    /// A path that is meant, if no globs were written.
+    fn sample(&self) -> Option<String> {
+        // A star that is there stands for what a service manager puts in.
+        let first = self.globs.first()?.replace('*', "0");
+        Some(if self.whole == Whole::Unit { format!("/{first}") } else { first })
     }
 
     /// Whether one of them matches a path.
     pub fn matches(&self, path: &[u8]) -> bool {
-        let Some((dfa, start)) = dfa(self.0.iter().map(String::as_str)) else { return false };
+        let Some((dfa, start)) = dfa(&[self.regex()]) else { return false };
         let end = path.iter().fold(start, |state, byte| dfa.next_state(state, *byte));
         dfa.is_match_state(dfa.next_eoi_state(end))
     }
 
     /// The one path that is meant, if no glob is in it.
     pub fn literal(&self) -> Option<&str> {
-        self.0.first().filter(|first| !is_glob(first)).map(String::as_str)
+        let first = self.globs.first().filter(|_| self.whole != Whole::Unit);
+        first.filter(|first| !is_glob(first)).map(String::as_str)
     }
 }
 
@@ -113,14 +145,18 @@ fn build(glob: &str) -> Result<globset::Glob, globset::Error> {
 /// Bytes of an automaton, and half of those to make it.
 const MAX_BYTES: usize = 1 << 26;
 
-/// An automaton for paths, of which a match says which of `globs` match all of it, and its start;
-/// `None` if it would be too large.
-pub(super) fn dfa<'g>(
-    globs: impl Iterator<Item = &'g str>,
-) -> Option<(dense::DFA<Vec<u32>>, StateID)> {
+/// The regular expression of a glob, without what ties it to the ends.
+fn regex(glob: &str) -> Option<String> {
+    let built = build(glob).ok()?;
+    let body = built.regex().strip_prefix("(?-u)^")?.strip_suffix('$')?;
     // What is not in a class can still be a `/` for the library.
-    let regex = |glob| Some(build(glob).ok()?.regex().replace("[^", "[^/"));
-    let regexes: Vec<String> = globs.map(regex).collect::<Option<_>>()?;
+    Some(body.replace("[^", "[^/"))
+}
+
+/// An automaton for paths, of which a match says which of `regexes` match all of it, and its start;
+/// `None` if it would be too large.
+pub(super) fn dfa(regexes: &[String]) -> Option<(dense::DFA<Vec<u32>>, StateID)> {
+    let regexes: Vec<String> = regexes.iter().map(|one| format!("^(?:{one})$")).collect();
     let config = dense::Config::new()
         .match_kind(MatchKind::All)
         .start_kind(StartKind::Anchored)
@@ -177,9 +213,9 @@ impl AppFacts {
         let mut facts = Self::default();
         let nobody = Self::default();
         for Selector { text, means } in selectors {
-            let path = |paths: &Paths| match (is_glob(text), paths.globs().first()) {
-                (false, Some(glob)) => Ok(glob.replacen("**/", "/", 1).replace('*', "0").into()),
-                _ => {
+            let path = |paths: &Paths| match paths.sample().filter(|_| !is_glob(text)) {
+                Some(path) => Ok(path.into()),
+                None => {
                     Err(format!("`{text}` is a glob, and one app is judged\n\nhint: write it out"))
                 }
             };

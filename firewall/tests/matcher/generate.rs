@@ -346,7 +346,7 @@ const EXECUTABLES: [&str; 14] = [
 
 const SCRIPTS: [&str; 5] = ["", "/x/s.py", "/x/s.pyc", "/x/.py", "/s.py/a"];
 
-const CGROUPS: [&str; 14] = [
+const CGROUPS: [&str; 16] = [
     "",
     "/",
     "/s.slice",
@@ -354,6 +354,8 @@ const CGROUPS: [&str; 14] = [
     "/s.slice/a",
     "/s.slice/a.service",
     "/a.service/b",
+    "/x.service/a.service",
+    "/s.slice/user@1.service/a.service",
     "/u.slice/a/b",
     "/u.slice/app-b-1.scope",
     "/u.slice/app-flatpak-org.x.a\\x2db-77.scope",

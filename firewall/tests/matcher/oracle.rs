@@ -339,8 +339,22 @@ fn is_selected(selector: &str, app: &AppFacts, more: bool) -> bool {
         return matches!(kind, "*" | "kernel");
     }
     let value = value.as_bytes();
-    let cgroup = || app.cgroup.split(|byte| *byte == b'/');
-    let units = |glob: String| cgroup().any(|unit| fits(glob.as_bytes(), unit));
+    // Below slices and users' managers; what a unit makes in itself is no unit.
+    let units = |glob: String| {
+        let Some(mut rest) = app.cgroup.strip_prefix(b"/") else { return false };
+        loop {
+            let ends = (1..=rest.len()).filter(|end| rest.get(*end).is_none_or(|b| *b == b'/'));
+            if ends.into_iter().any(|end| fits(glob.as_bytes(), &rest[..end])) {
+                return true;
+            }
+            let len = rest.iter().position(|b| *b == b'/').unwrap_or(rest.len());
+            let name = &rest[..len];
+            if !name.ends_with(b".slice") && !fits(b"user@*.service", name) || len == rest.len() {
+                return false;
+            }
+            rest = &rest[len + 1..];
+        }
+    };
     let text = String::from_utf8_lossy(value);
     match kind {
         "*" => true,
@@ -359,12 +373,7 @@ fn is_selected(selector: &str, app: &AppFacts, more: bool) -> bool {
         "unit" => units(text.into_owned()),
         "flatpak" => units(format!("app-flatpak-{}-*.scope", text.replace('-', "\\x2d"))),
         "snap" => units(format!("snap.{text}.*")),
-        "container" => {
-            units(format!("libpod-{text}*.scope"))
-                || cgroup().zip(cgroup().skip(1)).any(|(engine, id)| {
-                    engine == b"docker" && fits(format!("{text}*").as_bytes(), id)
-                })
-        }
+        "container" => units(format!("libpod-{text}*.scope")) || units(format!("docker/{text}*")),
         "user" => app.uid == Some(text.parse().unwrap()),
         "group" => app.gid == Some(text.parse().unwrap()),
         _ => panic!("{selector}"),

@@ -26,20 +26,19 @@ struct States {
 }
 
 /// Adds an automaton for paths to `forest` and returns where it starts. `number` says what a path is
-/// by the globs that match it, which ascend.
+/// by the regular expressions that match all of it, which ascend.
 pub fn insert(
     forest: &mut Forest,
-    globs: &[&str],
+    regexes: &[String],
     number: impl FnMut(&[usize]) -> u32,
 ) -> Result<Cell, Error> {
-    let states = States::of(globs, number)?;
+    let states = States::of(regexes, number)?;
     Ok(states.lay_out(forest))
 }
 
 impl States {
-    fn of(globs: &[&str], mut number: impl FnMut(&[usize]) -> u32) -> Result<Self, Error> {
-        let too_complex = Error::TooComplex { globs: globs.len() };
-        let (dfa, start) = selector::dfa(globs.iter().copied()).ok_or(too_complex)?;
+    fn of(regexes: &[String], mut number: impl FnMut(&[usize]) -> u32) -> Result<Self, Error> {
+        let (dfa, start) = selector::dfa(regexes).ok_or(Error::TooComplex)?;
         let mut order = vec![start];
         let mut places: HashMap<StateID, u32> = HashMap::from([(start, 0)]);
         let mut states = Self { ends: Vec::new(), runs: Vec::new() };

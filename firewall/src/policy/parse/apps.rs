@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::super::diagnostic::{Severity, quoted};
 use super::super::model::{Action, Default, Policy, Rule};
-use super::super::selector::{Apps, META, Means, Paths, Selector, is_glob, selects_every};
+use super::super::selector::{Apps, META, Means, Paths, Selector, Whole, is_glob, selects_every};
 use super::super::source::Files;
 use super::nearest;
 use super::values::{Complaint, complaint, decimal};
@@ -140,7 +140,7 @@ pub(crate) fn selector(text: &str, files: &dyn Files) -> Result<Selector, Compla
     match kind {
         "exe" | "script" => {
             let glob = real(checked_path(text, kind, value)?, files);
-            let paths = paths(text, vec![glob.clone()])?;
+            let paths = paths(text, vec![glob.clone()], Whole::Path)?;
             let means = if kind == "exe" { Means::Exe(paths) } else { Means::Script(paths) };
             Ok(Selector { text: format!("{kind}:{glob}"), means })
         }
@@ -149,19 +149,18 @@ pub(crate) fn selector(text: &str, files: &dyn Files) -> Result<Selector, Compla
         }
         "cgroup" => {
             let path = checked_path(text, kind, value)?;
-            of(Means::Cgroup(paths(text, vec![path.to_owned(), format!("{path}/**")])?))
+            of(Means::Cgroup(paths(text, vec![path.to_owned()], Whole::Below)?))
         }
         "user" => of(Means::User(number(text, value, "user", files.user(value))?)),
         "group" => of(Means::Group(number(text, value, "group", files.group(value))?)),
         _ => {
-            let components = match kind {
+            let names = match kind {
                 "unit" => unit(text, value)?,
                 "flatpak" => flatpak(text, value)?,
                 "snap" => vec![snap(text, value)?],
-                _ => container(text, value)?,
+                _ => return of(Means::Cgroup(container(text, value)?)),
             };
-            let below = |one: &String| [format!("**/{one}"), format!("**/{one}/**")];
-            of(Means::Cgroup(paths(text, components.iter().flat_map(below).collect())?))
+            of(Means::Cgroup(paths(text, names, Whole::Unit)?))
         }
     }
 }
@@ -238,8 +237,8 @@ fn checked_path<'v>(text: &str, kind: &str, value: &'v str) -> Result<&'v str, C
     Ok(value)
 }
 
-fn paths(text: &str, globs: Vec<String>) -> Result<Paths, Complaint> {
-    Paths::new(globs).or_else(|why| {
+fn paths(text: &str, globs: Vec<String>, whole: Whole) -> Result<Paths, Complaint> {
+    Paths::new(globs, whole).or_else(|why| {
         complaint(
             format!("{} is not a glob: {why}", quoted(text)),
             "`*`, `?`, `[a-z]` and `{a,b}` have a meaning; as themselves they stand in brackets: `[*]`",
@@ -346,8 +345,8 @@ fn snap(text: &str, name: &str) -> Result<String, Complaint> {
 /// Digits of a container's ID that tell it from others for certain.
 const SHORT_ID: usize = 12;
 
-/// The cgroups of a container by its ID, of a machine or an LXC container by its name.
-fn container(text: &str, value: &str) -> Result<Vec<String>, Complaint> {
+/// The scopes and services of a container by its ID, of a machine or an LXC container by its name.
+fn container(text: &str, value: &str) -> Result<Paths, Complaint> {
     let hex = value.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if value != "*" && hex && (value.len() < SHORT_ID || value.len() > 64) {
         let hint = "write 12 to 64 digits of the ID, or the name of a machine or an LXC container";
@@ -358,23 +357,23 @@ fn container(text: &str, value: &str) -> Result<Vec<String>, Complaint> {
         let hint = "write an ID, as `docker ps` shows it, a name of a machine, or `*`";
         return complaint(not_an_app(text), hint);
     }
-    let mut forms = Vec::new();
+    let mut names = Vec::new();
     if hex || value == "*" {
         let rest = if value == "*" || value.len() == 64 { "" } else { "*" };
         let id = format!("{value}{rest}");
         for engine in ["docker", "libpod", "libpod-payload", "cri-containerd", "crio", "nerdctl"] {
-            forms.push(format!("{engine}-{id}.scope"));
+            names.push(format!("{engine}-{id}.scope"));
         }
         // Where the engine makes its cgroups itself.
-        forms.extend(["libpod-", "crio-", "docker/"].map(|before| format!("{before}{id}")));
+        names.extend(["docker/", "libpod_parent/libpod-"].map(|before| format!("{before}{id}")));
     }
     if !hex || value == "*" {
         let escaped = value.replace('-', "\\x2d");
-        forms.push(format!("machine-{escaped}.scope"));
-        forms.push(format!("systemd-nspawn@{escaped}.service"));
-        forms.extend(
+        names.push(format!("machine-{escaped}.scope"));
+        names.push(format!("systemd-nspawn@{escaped}.service"));
+        names.extend(
             ["lxc/", "lxc.payload/", "lxc.payload."].map(|before| format!("{before}{value}")),
         );
     }
-    Ok(forms)
+    paths(text, names, Whole::Unit)
 }

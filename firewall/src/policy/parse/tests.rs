@@ -199,20 +199,19 @@ fn every() -> Apps {
 
 #[test]
 fn selectors_become_their_models() {
-    let paths =
-        |globs: &[&str]| Paths::new(globs.iter().map(|glob| (*glob).to_owned()).collect()).unwrap();
+    let paths = |glob: &str, whole| Paths::new(vec![glob.to_owned()], whole).unwrap();
     let of = |text: &str| apps::selector(text, &Shelf).unwrap();
     for (text, shown, means) in [
-        ("exe:/bin/curl", "exe:/usr/bin/curl", Means::Exe(paths(&["/usr/bin/curl"]))),
-        ("exe:/bin/cu*", "exe:/usr/bin/cu*", Means::Exe(paths(&["/usr/bin/cu*"]))),
-        ("exe:/binary/x", "exe:/binary/x", Means::Exe(paths(&["/binary/x"]))),
-        ("exe:/alias/?", "exe:/st[*]r/?", Means::Exe(paths(&["/st[*]r/?"]))),
-        ("script:**/x.py", "script:**/x.py", Means::Script(paths(&["**/x.py"]))),
-        ("cgroup:/a.slice", "cgroup:/a.slice", Means::Cgroup(paths(&["/a.slice", "/a.slice/**"]))),
+        ("exe:/bin/curl", "exe:/usr/bin/curl", Means::Exe(paths("/usr/bin/curl", Whole::Path))),
+        ("exe:/bin/cu*", "exe:/usr/bin/cu*", Means::Exe(paths("/usr/bin/cu*", Whole::Path))),
+        ("exe:/binary/x", "exe:/binary/x", Means::Exe(paths("/binary/x", Whole::Path))),
+        ("exe:/alias/?", "exe:/st[*]r/?", Means::Exe(paths("/st[*]r/?", Whole::Path))),
+        ("script:**/x.py", "script:**/x.py", Means::Script(paths("**/x.py", Whole::Path))),
+        ("cgroup:/a.slice", "cgroup:/a.slice", Means::Cgroup(paths("/a.slice", Whole::Below))),
         (
             r"unit:app-a\x2db-*.scope",
             r"unit:app-a\x2db-*.scope",
-            Means::Cgroup(paths(&[r"**/app-a\x2db-*.scope", r"**/app-a\x2db-*.scope/**"])),
+            Means::Cgroup(paths(r"app-a\x2db-*.scope", Whole::Unit)),
         ),
         ("user:ada", "user:ada", Means::User(1000)),
         ("user:7", "user:7", Means::User(7)),
@@ -271,6 +270,16 @@ fn cgroups_of_apps_are_found() {
             "unit:docker.service".to_owned(),
             "/system.slice/docker.service".to_owned(),
             "/system.slice/docker.service.d".to_owned(),
+        ),
+        (
+            "unit:user@1000.service".to_owned(),
+            format!("{user}/app-x-1.scope"),
+            "/system.slice/x.service/user@1000.service".to_owned(),
+        ),
+        (
+            "unit:system.slice".to_owned(),
+            "/system.slice/x.service/y".to_owned(),
+            "/docker/0123/system.slice".to_owned(),
         ),
         ("cgroup:/a/*".to_owned(), "/a/b/c".to_owned(), "/a".to_owned()),
     ] {
