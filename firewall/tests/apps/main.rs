@@ -5,6 +5,7 @@ mod harness;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod agent;
 mod identity;
 mod places;
 mod selectors;
