@@ -7,7 +7,7 @@ use firewall::{
     intel::{Intel, country::Country},
     lists::{self, Format, Parsed},
     policy::{
-        Action, Apps, Destinations, List, Means, Mode, Paths, Policy, Rule, Selector,
+        Action, Apps, Destinations, List, Means, Mode, Paths, Policy, Rule, Selector, Whole,
         compile::Generation,
     },
 };
@@ -75,7 +75,7 @@ pub fn apps(rules: u32, intel: &Intel) -> Result<Vec<Policy>> {
     let of_app = |number| {
         let path = app(number);
         let text = format!("exe:{path}");
-        let means = Means::Exe(Paths::new(vec![path]).map_err(anyhow::Error::msg)?);
+        let means = Means::Exe(Paths::new(vec![path], Whole::Path).map_err(anyhow::Error::msg)?);
         let to = Destinations {
             jurisdictions: Country::all().take(1).collect(),
             ..Destinations::default()

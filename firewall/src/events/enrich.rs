@@ -10,7 +10,9 @@ use firewall_common::{
 use jiff::{Timestamp, tz::TimeZone};
 use nix::time::{ClockId, clock_gettime};
 
-use super::{Endpoint, Event, Host, SCHEMA, apps::Apps, names::Names, protocol_word};
+use super::{
+    App, Endpoint, Event, Host, SCHEMA, apps::Apps, filter::facts, names::Names, protocol_word,
+};
 use crate::{
     intel,
     policy::{
@@ -50,7 +52,7 @@ impl<'a> Enricher<'a> {
             // What the name is an alias of is not known yet, whatever an answer said before.
             names.truncate(1);
         }
-        let findings = self.findings(event, hook, &names)?;
+        let findings = self.findings(event, hook, &names, &app)?;
         let host = host(event, names);
         let endpoint = |address: Address, port: u16| Endpoint {
             ip: address.into(),
@@ -97,6 +99,7 @@ impl<'a> Enricher<'a> {
         event: &FlowEvent,
         hook: Hook,
         names: &[String],
+        app: &App,
     ) -> Result<Vec<Finding>, intel::Error> {
         let destination = Destination {
             address: event.dst,
@@ -109,7 +112,10 @@ impl<'a> Enricher<'a> {
         let mut findings = Vec::new();
         let mut denied = None;
         if let Some(decision) = self.explainer.generation.decision(event.decision) {
-            findings = self.explainer.findings(decision, to, names, &AppFacts::default())?;
+            // Where no rule names an app, none of it is evidence.
+            let asks = self.explainer.generation.header.apps.classes > 1;
+            let app = if asks { facts(app) } else { AppFacts::default() };
+            findings = self.explainer.findings(decision, to, names, &app)?;
             if reason.is_none() {
                 return Ok(findings);
             }

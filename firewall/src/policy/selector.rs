@@ -1,6 +1,10 @@
 //! Which apps a policy or a rule holds for.
 
-use std::fmt;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    sync::{Arc, OnceLock},
+};
 
 use firewall_common::app::Kind;
 use globset::GlobBuilder;
@@ -68,6 +72,33 @@ pub enum Means {
 pub struct Paths {
     globs: Vec<String>,
     whole: Whole,
+    matcher: Matcher,
+}
+
+/// An automaton for one selector, made when it is first asked.
+#[derive(Clone, Default)]
+struct Matcher(Arc<OnceLock<Option<Machine>>>);
+
+/// An automaton and its start.
+type Machine = (dense::DFA<Vec<u32>>, StateID);
+
+/// It says nothing that the globs do not say.
+impl PartialEq for Matcher {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Matcher {}
+
+impl Hash for Matcher {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+impl fmt::Debug for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Matcher")
+    }
 }
 
 /// How a glob stands for paths.
@@ -94,7 +125,7 @@ impl Paths {
         for glob in &globs {
             build(glob).map_err(|error| error.kind().to_string())?;
         }
-        Ok(Self { globs, whole })
+        Ok(Self { globs, whole, matcher: Matcher::default() })
     }
 
     /// A regular expression for them, from the first byte to the last.
@@ -117,8 +148,15 @@ impl Paths {
 
     /// Whether one of them matches a path.
     pub fn matches(&self, path: &[u8]) -> bool {
-        let Some((dfa, start)) = dfa(&[self.regex()]) else { return false };
-        let end = path.iter().fold(start, |state, byte| dfa.next_state(state, *byte));
+        if self.whole == Whole::Path
+            && let Some(literal) = self.literal()
+        {
+            return path == literal.as_bytes();
+        }
+        let Some((dfa, start)) = self.matcher.0.get_or_init(|| dfa(&[self.regex()])) else {
+            return false;
+        };
+        let end = path.iter().fold(*start, |state, byte| dfa.next_state(state, *byte));
         dfa.is_match_state(dfa.next_eoi_state(end))
     }
 
@@ -155,7 +193,7 @@ fn regex(glob: &str) -> Option<String> {
 
 /// An automaton for paths, of which a match says which of `regexes` match all of it, and its start;
 /// `None` if it would be too large.
-pub(super) fn dfa(regexes: &[String]) -> Option<(dense::DFA<Vec<u32>>, StateID)> {
+pub(super) fn dfa(regexes: &[String]) -> Option<Machine> {
     let regexes: Vec<String> = regexes.iter().map(|one| format!("^(?:{one})$")).collect();
     let config = dense::Config::new()
         .match_kind(MatchKind::All)

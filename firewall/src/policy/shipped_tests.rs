@@ -1,8 +1,15 @@
 use std::collections::BTreeSet;
 
+use firewall_common::evaluate::Outcome;
+use firewall_common::flow::{Address, Destination, TCP};
+use firewall_common::verdict::Verdict;
+
 use crate::intel::organisations::Organisations;
-use crate::policy::source::{Disk, Source};
-use crate::policy::{Action, Destinations, Domain, Policy, Rule, Scope, load};
+use crate::policy::compile::{Facts, Generation, Ground, Settings, compile};
+use crate::policy::source::{Content, Disk, Source};
+use crate::policy::{
+    Action, AppFacts, Default, Destinations, Domain, Policy, Rule, Scope, load, parse_selector,
+};
 
 fn policy(name: &str) -> Policy {
     let source = Source::shipped(name).unwrap();
@@ -172,6 +179,32 @@ const DENIED: &[(&str, &str, &[&str])] = &[
         ],
     ),
     ("deepseek-telemetry", "own-trackers", &["hif-leim.deepseek.com", "hif-dliq.deepseek.com"]),
+    ("firefox-telemetry", "telemetry", &["incoming.telemetry.mozilla.org", "coverage.mozilla.org"]),
+    (
+        "firefox-telemetry",
+        "aggregates",
+        &[
+            "~api.divviup.org",
+            "dap.services.mozilla.com",
+            "mozilla-ohttp-dap.mozilla.fastly-edge.com",
+        ],
+    ),
+    ("firefox-telemetry", "new-tab-relay", &["mozilla-ohttp.fastly-edge.com"]),
+    ("firefox-telemetry", "studies", &["normandy.cdn.mozilla.net"]),
+    ("firefox-telemetry", "crashes", &["crash-reports.mozilla.com"]),
+    ("vscode-telemetry", "telemetry", &["mobile.events.data.microsoft.com"]),
+    ("vscode-telemetry", "crashes", &["rink.hockeyapp.net"]),
+    ("vscode-telemetry", "experiments", &["default.exp-tas.com"]),
+    (
+        "vscode-telemetry",
+        "extensions",
+        &[
+            "dc.services.visualstudio.com",
+            "~in.applicationinsights.azure.com",
+            "copilot-telemetry.githubusercontent.com",
+            "collector.github.com",
+        ],
+    ),
 ];
 
 /// By policy: what no rule of it may match.
@@ -228,6 +261,35 @@ const UNTOUCHED: &[(&str, &[&str])] = &[
             "apmplus.volces.com",
             "apm.volccdn.com",
             "ark.cn-beijing.volces.com",
+        ],
+    ),
+    (
+        "firefox-telemetry",
+        &[
+            "www.mozilla.org",
+            "aus5.mozilla.org",
+            "addons.mozilla.org",
+            "versioncheck.addons.mozilla.org",
+            "firefox.settings.services.mozilla.com",
+            "accounts.firefox.com",
+            "token.services.mozilla.com",
+            "safebrowsing.googleapis.com",
+            "detectportal.firefox.com",
+        ],
+    ),
+    (
+        "vscode-telemetry",
+        &[
+            "update.code.visualstudio.com",
+            "marketplace.visualstudio.com",
+            "ms-python.gallery.vsassets.io",
+            "ms-python.gallerycdn.vsassets.io",
+            "main.vscode-cdn.net",
+            "vscode.download.prss.microsoft.com",
+            "vscode-sync.trafficmanager.net",
+            "api.github.com",
+            "api.individual.githubcopilot.com",
+            "raw.githubusercontent.com",
         ],
     ),
     (
@@ -451,6 +513,162 @@ const ENCRYPTED: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// What a policy lets its apps reach by name, and drops the rest: by policy, rule and ports.
+const ALLOWED: &[(&str, &str, &[u16], &[&str])] = &[
+    ("python-packages", "pypi", &[443], &["pypi.org", "files.pythonhosted.org"]),
+    (
+        "coding-agent",
+        "claude-code",
+        &[443],
+        &["api.anthropic.com", "claude.ai", "platform.claude.com", "downloads.claude.ai"],
+    ),
+    ("coding-agent", "codex", &[443], &["api.openai.com", "chatgpt.com", "auth.openai.com"]),
+    ("coding-agent", "opencode", &[443], &["opencode.ai", "models.dev"]),
+    (
+        "coding-agent",
+        "git-hosts",
+        &[22, 443],
+        &[
+            "github.com",
+            "api.github.com",
+            "codeload.github.com",
+            "lfs.github.com",
+            "raw.githubusercontent.com",
+            "objects.githubusercontent.com",
+            "gitlab.com",
+        ],
+    ),
+    ("coding-agent", "npm", &[443], &["registry.npmjs.org", "registry.yarnpkg.com"]),
+    ("coding-agent", "pypi", &[443], &["pypi.org", "files.pythonhosted.org"]),
+    ("coding-agent", "crates", &[443], &["crates.io", "index.crates.io", "static.crates.io"]),
+    ("coding-agent", "go", &[443], &["proxy.golang.org", "sum.golang.org"]),
+];
+
+/// By policy: apps that it holds for, and apps that it says nothing of. Each is what is known of one, with
+/// spaces between.
+const APPS: &[(&str, &[&str], &[&str])] = &[
+    (
+        "firefox-telemetry",
+        &[
+            "exe:/usr/lib/firefox/firefox",
+            "exe:/usr/lib/firefox/pingsender",
+            "exe:/usr/lib/firefox-esr/firefox-esr",
+            "exe:/usr/lib/firefox-esr/crashreporter",
+            "exe:/usr/lib64/firefox/firefox",
+            "exe:/opt/firefox/firefox",
+            "exe:/app/lib/firefox/firefox \
+             cgroup:/user.slice/user@1000.service/app.slice/app-flatpak-org.mozilla.firefox-42.scope",
+            "exe:/snap/firefox/1/usr/lib/firefox/firefox \
+             cgroup:/user.slice/user@1000.service/app.slice/snap.firefox.firefox-42.scope",
+        ],
+        &[
+            "exe:/usr/bin/curl",
+            "exe:/usr/lib/firefoxes/firefox",
+            "exe:/usr/lib/thunderbird/thunderbird",
+            "exe:/home/ada/firefox/firefox",
+            "cgroup:/user.slice/user@1000.service/app.slice/app-flatpak-org.mozilla.vpn-42.scope",
+        ],
+    ),
+    (
+        "vscode-telemetry",
+        &[
+            "exe:/usr/share/code/code",
+            "exe:/usr/share/code/chrome_crashpad_handler",
+            "exe:/usr/share/code/resources/app/node_modules/x/tool",
+            "exe:/usr/share/code-insiders/code-insiders",
+            "exe:/opt/visual-studio-code/code",
+            "exe:/home/ada/.vscode/extensions/ms.x-1/bin/server",
+            "exe:/home/ada/.vscode-insiders/extensions/ms.x-1/bin/server",
+            "cgroup:/user.slice/user@1000.service/app.slice/app-flatpak-com.visualstudio.code-42.scope",
+            "cgroup:/user.slice/user@1000.service/app.slice/snap.code.code-42.scope",
+            "cgroup:/user.slice/user@1000.service/app.slice/snap.code-insiders.code-42.scope",
+        ],
+        &[
+            "exe:/usr/bin/git",
+            "exe:/usr/share/codium/codium",
+            "exe:/home/ada/.vscode/code",
+            "cgroup:/user.slice/user@1000.service/app.slice/snap.codeblocks.codeblocks-42.scope",
+        ],
+    ),
+    (
+        "python-packages",
+        &[
+            "exe:/usr/bin/python3.13",
+            "exe:/usr/local/bin/python3.14 user:1000",
+            "exe:/home/ada/.local/share/uv/python/cpython-3.14.0-linux-x86_64-gnu/bin/python3.14",
+            "exe:/home/ada/.pyenv/versions/3.14.0/bin/python3.14",
+        ],
+        &[
+            "exe:/usr/bin/python3.13 user:0",
+            "exe:/usr/bin/python2.7",
+            "exe:/usr/bin/curl user:1000",
+            "exe:/home/ada/.local/bin/uv",
+        ],
+    ),
+    (
+        "coding-agent",
+        &[
+            "exe:/usr/bin/node cgroup:/system.slice/coding-agent.scope/firewall-run-1-1",
+            "exe:/home/ada/.local/bin/claude \
+             cgroup:/user.slice/user@1000.service/app.slice/coding-agent-2.scope",
+            "exe:/usr/bin/curl cgroup:/system.slice/coding-agent.service",
+        ],
+        &[
+            "exe:/usr/bin/node",
+            "exe:/home/ada/.local/bin/claude",
+            "exe:/usr/bin/curl cgroup:/firewall-run-1-1",
+            "cgroup:/system.slice/my-coding-agent.scope",
+        ],
+    ),
+];
+
+/// A policy compiled alone.
+fn compiled(policy: Policy) -> Generation {
+    let facts = Facts { countries: None, asns: None, organisation: &|_| Vec::new() };
+    compile(vec![policy], facts, Settings::default()).unwrap()
+}
+
+/// Of what is said of an app.
+fn app(selectors: &str) -> AppFacts {
+    let parse = |text| parse_selector(text, &Disk).unwrap();
+    AppFacts::of(&selectors.split_whitespace().map(parse).collect::<Vec<_>>()).unwrap()
+}
+
+/// What happens by the only policy: whether it passes, and by which rule; `default` for the policy's, and
+/// nothing if the policy says nothing.
+fn said(generation: &Generation, outcome: Outcome) -> (bool, Option<&str>) {
+    let decision = generation.decision(outcome.decision).unwrap();
+    let by = match generation.rule(decision.ground) {
+        Some((_, rule)) => Some(rule.name.as_str()),
+        None => matches!(decision.ground, Ground::PolicyDefault { .. }).then_some("default"),
+    };
+    (decision.verdict == Verdict::Allow, by)
+}
+
+/// What a question gets.
+fn question<'g>(generation: &'g Generation, app: &AppFacts, name: &str) -> (bool, Option<&'g str>) {
+    let class = generation.class_of_app(app);
+    said(generation, generation.question(class, name).unwrap())
+}
+
+/// What a connection gets to an address that a name led to, where a resolver is trusted or not.
+fn connection<'g>(
+    generation: &'g Generation,
+    app: &AppFacts,
+    address: [u8; 4],
+    port: u16,
+    name: Option<(&str, bool)>,
+) -> (bool, Option<&'g str>) {
+    let address = Address::v4(u32::from_be_bytes(address));
+    let to = Destination { address, port, protocol: TCP, port_hidden: 0 };
+    let class = generation.class_of_app(app);
+    said(generation, generation.evaluate(class, &to, &generation.named_by(name)).unwrap())
+}
+
+/// Somebody's address, and this machine's.
+const SOMEWHERE: [u8; 4] = [212, 27, 48, 10];
+const HERE: [u8; 4] = [127, 0, 0, 1];
+
 /// Hosts of one service mostly share their last two labels.
 fn service(host: &str) -> &str {
     host.rmatch_indices('.').nth(1).map_or(host, |(dot, _)| &host[dot + 1..])
@@ -483,22 +701,108 @@ fn what_they_are_for_is_denied_and_no_more() {
             let found = decides(&policy, &evil).map(|rule| &rule.name);
             assert_eq!(found, None, "{name}: {evil}");
         }
-        // The table has each entry of each rule: nothing is shipped that no test names.
-        let named: BTreeSet<&str> = (DENIED.iter())
-            .filter(|(policy, ..)| policy == name)
-            .flat_map(|(_, _, denied)| denied.iter().copied())
-            .collect();
-        let written: BTreeSet<String> = (entries(&policy).into_iter())
-            .map(|entry| match entry.scope {
-                Scope::Exact => entry.name,
-                Scope::Tree => format!("~{}", entry.name),
-                Scope::Below => entry.to_string(),
-            })
-            .collect();
-        assert!(
-            named.iter().copied().eq(written.iter().map(String::as_str)),
-            "{name}: {written:?}"
-        );
+        assert_complete(&policy, DENIED.iter().map(|(policy, _, denied)| (*policy, *denied)));
+    }
+}
+
+/// A table has each entry of each rule: nothing is shipped that no test names.
+fn assert_complete<'t>(policy: &Policy, table: impl Iterator<Item = (&'t str, &'t [&'t str])>) {
+    let of_policy = table.filter(|(name, _)| *name == policy.name);
+    let named: BTreeSet<&str> = of_policy.flat_map(|(_, names)| names.iter().copied()).collect();
+    let written: BTreeSet<String> = (entries(policy).into_iter())
+        .map(|entry| match entry.scope {
+            Scope::Exact => entry.name,
+            Scope::Tree => format!("~{}", entry.name),
+            Scope::Below => entry.to_string(),
+        })
+        .collect();
+    let name = &policy.name;
+    assert!(named.iter().copied().eq(written.iter().map(String::as_str)), "{name}: {written:?}");
+}
+
+#[test]
+fn what_its_apps_report_is_denied_to_them_alone() {
+    for (name, held, others) in APPS {
+        let generation = compiled(policy(name));
+        let denied = DENIED.iter().filter(|(policy, ..)| policy == name);
+        for (_, rule, names) in denied {
+            for name in names.iter().map(|name| name.trim_start_matches('~')) {
+                let known = Some((name, true));
+                for held in held.iter().map(|held| app(held)) {
+                    let drop = (false, Some(*rule));
+                    assert_eq!(question(&generation, &held, name), drop, "{name} {held:?}");
+                    let connection = connection(&generation, &held, SOMEWHERE, 443, known);
+                    assert_eq!(connection, drop, "{name} {held:?}");
+                }
+                for other in others.iter().map(|other| app(other)) {
+                    let nothing = (true, None);
+                    assert_eq!(question(&generation, &other, name), nothing, "{name} {other:?}");
+                    let connection = connection(&generation, &other, SOMEWHERE, 443, known);
+                    assert_eq!(connection, nothing, "{name} {other:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_apps_are_held_to_is_what_they_reach() {
+    for (name, rule, ports, names) in ALLOWED {
+        let (_, held, others) = APPS.iter().find(|(policy, ..)| policy == name).unwrap();
+        let policy = policy(name);
+        assert_eq!(policy.default, Some(Default::Drop), "{name}");
+        assert_complete(&policy, ALLOWED.iter().map(|(policy, _, _, names)| (*policy, *names)));
+        let generation = compiled(policy);
+        let dropped = (false, Some("default"));
+        for held in held.iter().map(|held| app(held)) {
+            let to = |address, port, known: Option<(&str, bool)>| {
+                connection(&generation, &held, address, port, known)
+            };
+            for name in *names {
+                assert_eq!(question(&generation, &held, name), (true, Some(*rule)), "{name}");
+                for port in *ports {
+                    let reached = to(SOMEWHERE, *port, Some((name, true)));
+                    assert_eq!(reached, (true, Some(*rule)), "{name} {held:?}");
+                    // An answer that nobody trusts, a name below, and one that only looks alike.
+                    for (name, trusted) in [
+                        ((*name).to_owned(), false),
+                        (format!("a.{name}"), true),
+                        (format!("evil{name}"), true),
+                    ] {
+                        let reached = to(SOMEWHERE, *port, Some((&name, trusted)));
+                        assert_eq!(reached, dropped, "{name} {held:?}");
+                    }
+                }
+                assert_eq!(to(SOMEWHERE, 80, Some((name, true))), dropped, "{name} {held:?}");
+            }
+            assert_eq!(to(HERE, 11434, None), (true, Some("loopback")), "{held:?}");
+            assert_eq!(to(SOMEWHERE, 443, None), dropped, "{held:?}");
+            assert_eq!(to(SOMEWHERE, 443, Some(("ab.chatgpt.com", true))), dropped, "{held:?}");
+        }
+        for other in others.iter().map(|other| app(other)) {
+            let reached = connection(&generation, &other, SOMEWHERE, 443, None);
+            assert_eq!(reached, (true, None), "{name} {other:?}");
+            assert_eq!(question(&generation, &other, names[0]), (true, None), "{name} {other:?}");
+        }
+    }
+}
+
+/// As the policy says of itself.
+#[test]
+fn without_its_apps_coding_agent_holds_for_all() {
+    let mut source = Source::shipped("coding-agent").unwrap();
+    let Content::Text(text) = &source.content else { panic!("no text") };
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("apps = ")).collect();
+    assert_eq!(lines.len() + 1, text.lines().count());
+    source.content = Content::Text(lines.join("\n").into());
+    let (mut policies, findings) = load(&[source], &Organisations::embedded().unwrap(), &Disk);
+    assert_eq!(findings.render(false), "");
+    let generation = compiled(policies.pop().unwrap());
+    let known = Some(("github.com", true));
+    for anyone in ["exe:/usr/bin/curl", "user:1000"].map(app) {
+        let to = |port, known| connection(&generation, &anyone, SOMEWHERE, port, known);
+        assert_eq!(to(443, known), (true, Some("git-hosts")));
+        assert_eq!(to(443, None), (false, Some("default")));
     }
 }
 
@@ -567,13 +871,16 @@ fn no_entry_says_what_another_of_its_policy_says() {
 
 #[test]
 fn the_loopback_is_allowed_first() {
-    for name in DENIED.iter().map(|(name, ..)| *name).chain(["web-analytics", "encrypted-dns"]) {
+    let dropping = DENIED.iter().map(|(name, ..)| *name).chain(["web-analytics", "encrypted-dns"]);
+    let allowing = ALLOWED.iter().map(|(name, ..)| *name);
+    for name in dropping.clone().chain(allowing) {
         let policy = policy(name);
         let first = &policy.rules[0];
         let networks: Vec<String> =
             first.to.iter().flat_map(|to| &to.networks).map(ToString::to_string).collect();
         assert_eq!(first.action, Action::Allow, "{name}");
         assert_eq!(networks, ["127.0.0.0/8", "::1/128"], "{name}");
-        assert!(policy.default.is_none() && policy.priority == 100, "{name}");
+        assert_eq!(policy.priority, 100, "{name}");
+        assert!(policy.default.is_none() || dropping.clone().all(|one| one != name), "{name}");
     }
 }

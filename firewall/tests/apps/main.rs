@@ -5,6 +5,7 @@ mod harness;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod agent;
 mod facts;
 mod identity;
 mod places;

@@ -49,7 +49,11 @@ fn an_executable_however_it_was_started() {
     assert_eq!(tries.exe_of(1001), one.to_string());
     assert_eq!(tries.exe_of(1003), one.to_string());
     let event = tries.outcome.denied(FREE, 1001, "udp");
-    assert_eq!(event["evidence"][0], format!("net:{FREE}/32"), "{event}");
+    assert_eq!(
+        event["evidence"],
+        serde_json::json!([format!("net:{FREE}/32"), format!("app:exe:{one}")]),
+        "{event}"
+    );
 }
 
 #[test]

@@ -29,10 +29,15 @@ pub struct Tries {
 
 impl World {
     pub fn new() -> Self {
+        Self::with(&[FREE])
+    }
+
+    /// With a host that has all these addresses.
+    pub fn with(addresses: &[&str]) -> Self {
         let place = tempfile::tempdir().expect("a directory");
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755))
             .expect("our directory");
-        Self { net: Net::new(&[FREE]), place }
+        Self { net: Net::new(addresses), place }
     }
 
     /// The path of something in the place.
