@@ -28,8 +28,8 @@ pub struct Identity {
     pub comm: [u8; 16],
     /// Of [`identity`].
     pub flags: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// How often the process has executed a file: with each it can be another app.
+    pub execs: u32,
 }
 
 /// Bits of [`Identity::flags`].
@@ -213,9 +213,9 @@ impl Identity {
         let (inode, device, pad, dentry, mount) = read!(*b, u64, u32, u32, u64, u64);
         let (cgroup, started, pid, uid, gid, kind) = read!(*b, u64, u64, u32, u32, u32, u32);
         let comm = take(b)?;
-        let (flags, _pad) = read!(*b, u32, u32);
+        let (flags, execs) = read!(*b, u32, u32);
         let executable = FileId { inode, device, _pad: pad, dentry, mount };
-        Ok(Self { executable, cgroup, started, pid, uid, gid, kind, comm, flags, _pad })
+        Ok(Self { executable, cgroup, started, pid, uid, gid, kind, comm, flags, execs })
     }
 }
 

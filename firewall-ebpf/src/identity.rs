@@ -66,7 +66,7 @@ fn file_id(file: u64) -> Option<FileId> {
 #[inline(always)]
 pub fn of_task(task: u64, to: &mut Identity) -> Option<u64> {
     let file = executable(task)?;
-    let (ProcessKey { pid, started, .. }, _) = process(task)?;
+    let (ProcessKey { pid, started, .. }, execs) = process(task)?;
     let cred = member(task, offset!(task_cred))?;
     to.executable = file_id(file).unwrap_or_default();
     to.cgroup = member(cgroup_node(task)?, offset!(node_id))?;
@@ -78,6 +78,6 @@ pub fn of_task(task: u64, to: &mut Identity) -> Option<u64> {
     to.comm = member(task, offset!(task_comm))?;
     let own = is_own(member(cred, offset!(cred_user_ns))?);
     to.flags = if own { identity::OWN_NAMESPACE } else { 0 };
-    to._pad = 0;
+    to.execs = execs as u32;
     Some(file)
 }
