@@ -119,8 +119,7 @@ pub fn fork(ctx: RawTracePointContext) -> i32 {
 // aya has no macro for iterators.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
-pub fn open_files(ctx: *mut open::Visit) -> i32 {
-    // SAFETY: the kernel gives a pointer to it.
-    open::visit(unsafe { &*ctx });
+pub fn open_files(ctx: &open::Visit) -> i32 {
+    open::visit(ctx);
     0
 }
