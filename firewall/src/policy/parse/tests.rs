@@ -13,7 +13,7 @@ use crate::intel::country::Country;
 use crate::policy::source::Origin;
 use crate::policy::{
     Action, AppFacts, Apps, Default, Destinations, Domain, ListSource, Means, Paths, Ports, Rule,
-    SHIPPED, Selector,
+    SHIPPED, Selector, Whole,
 };
 use crate::remote::{Attempts, Failure, Head, Kept, KeptCopy, Reason, Remote, Validators};
 use mistakes::{with_rule, with_to};
