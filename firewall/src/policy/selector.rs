@@ -25,6 +25,11 @@ pub struct Apps {
 }
 
 impl Apps {
+    /// Whether `*` is written.
+    pub(super) fn names_every(&self) -> bool {
+        self.only.iter().any(|selector| selector.means == Means::Every)
+    }
+
     /// Whether every app is meant.
     pub fn is_every(&self) -> bool {
         self.except.is_empty() && selects_every(&self.only)

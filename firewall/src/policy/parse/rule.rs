@@ -107,7 +107,10 @@ impl Walker<'_> {
         if let Some(policy) = policy {
             self.empty_apps(&fields, &policy.apps, &apps);
         }
-        if to.is_none() && ports.is_none() && apps.is_every() {
+        // What is wrong with selectors was said of them.
+        let particular = fields.field("except-apps").is_some()
+            || (fields.field("apps").is_some() && !apps.names_every());
+        if to.is_none() && ports.is_none() && !particular {
             self.missing(
                 span,
                 "the rule is empty: it has neither `to` nor `ports`",

@@ -418,7 +418,8 @@ fn apps_of_which_none_is_left() {
         ("exe:/x/*", "exe:/y/*"),
     ] {
         for (policy, rule) in [(policy, rule), (rule, policy)] {
-            let text = of_policy(&format!("apps = ['{policy}']"), &format!("apps = ['{rule}']"));
+            let rule = format!("apps = ['{rule}']\nports = [\"tcp\"]");
+            let text = of_policy(&format!("apps = ['{policy}']"), &rule);
             let (_, diagnostics) = check(&text);
             assert_eq!(diagnostics.render(false), "", "{text}");
         }
