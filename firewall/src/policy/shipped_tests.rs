@@ -755,7 +755,9 @@ fn what_apps_are_held_to_is_what_they_reach() {
         let generation = compiled(policy);
         let dropped = (false, Some("default"));
         for held in held.iter().map(|held| app(held)) {
-            let to = |address, port, known| connection(&generation, &held, address, port, known);
+            let to = |address, port, known: Option<(&str, bool)>| {
+                connection(&generation, &held, address, port, known)
+            };
             for name in *names {
                 assert_eq!(question(&generation, &held, name), (true, Some(*rule)), "{name}");
                 for port in *ports {
