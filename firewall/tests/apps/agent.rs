@@ -1,5 +1,7 @@
 //! The shipped policy `coding-agent`, with a name server and units.
 
+use serde_json::Value;
+
 use crate::{
     harness::{Kind, Resolver, Zone, require_names},
     support::{BAIDU, BAIDU_HK, FIREWALL, FREE, Run},
@@ -53,8 +55,16 @@ fn a_coding_agent_reaches_its_service_and_nothing_else() {
         &["outside", "service", "tool-to-git-host"],
         &["by-address", "service-at-another-port", "elsewhere", "tool-elsewhere", "child"],
     );
+    // What is asked for goes out, and is recorded.
+    let asked = tries.outcome.events.iter().find(|event| {
+        event["hook"] == "dns" && event["host"]["name"] == "collector.example" && in_unit(event)
+    });
+    assert_eq!(asked.map(|event| &event["verdict"]), Some(&"allow".into()));
     let event = tries.outcome.denied(BAIDU_HK, 443, "tcp");
     assert_eq!((&event["policy"], &event["reason"]), (&"coding-agent".into(), &"default".into()));
-    let cgroup = event["app"]["cgroup"].as_str();
-    assert!(cgroup.is_some_and(|path| path.ends_with("/coding-agent.scope")), "{event}");
+    assert!(in_unit(event), "{event}");
+}
+
+fn in_unit(event: &Value) -> bool {
+    event["app"]["cgroup"].as_str().is_some_and(|path| path.ends_with("/coding-agent.scope"))
 }
