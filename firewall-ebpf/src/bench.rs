@@ -12,8 +12,9 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use firewall_common::{
-    event::app,
+    event::{Identity, app},
     flow::Address,
+    layout::SocketState,
     name::Text,
     parse::{Bytes as _, dns::HEADER, ip, payload::Payload},
     verdict::Verdict,
@@ -79,6 +80,25 @@ pub fn bench_new_app(ctx: SkBuffContext) -> i32 {
 #[inline(never)]
 fn random_v4(to: &mut Address) {
     *to = Address::v4(random());
+}
+
+/// Who sends the packets of [`sent_by`].
+#[map]
+static SENDER: Array<Identity> = Array::with_max_entries(1, 0);
+
+/// As attached, for packets of who stands in a map, and a class of the app that is found anew.
+#[cgroup_skb(egress)]
+pub fn sent_by(ctx: SkBuffContext) -> i32 {
+    egress::judge(&ctx, |_, state| set_sender(state))
+}
+
+// Not inlined: the stack of its caller is small.
+#[inline(never)]
+fn set_sender(state: &mut SocketState) {
+    if let Some(sender) = SENDER.get(0) {
+        scratch::copy(&mut state.identity, sender);
+        state.class = 0;
+    }
 }
 
 /// A new flow with every packet, to a random IPv6 address in 2000::/6, where the world's are.

@@ -3,18 +3,20 @@
 
 use std::{cell::RefCell, net::IpAddr};
 
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{Array, HashMap, MapData, RingBuf};
 use firewall::{
-    datapath::{OBJECT, apply::apply, load::Loaded, sys::test_run},
+    datapath::{BENCH_OBJECT, OBJECT, apply::apply, load::Loaded, sys::test_run},
     policy::{
-        Default,
+        AppFacts, Default,
         compile::{Generation, Settings},
     },
 };
 use firewall_common::{
+    app::Kind,
     evaluate::{Fault, Named, Outcome},
-    event::FlowEvent,
+    event::{FlowEvent, Identity, app as kind},
     flow::{TCP, UDP},
+    layout::{FileId, PATH_BYTES, PathText, ProcessKey, path},
     parse::ip,
     verdict::{Hook, Reason, Verdict},
 };
@@ -35,16 +37,16 @@ struct Kernel {
 
 impl Kernel {
     /// `None`, with the reason told, where the kernel refuses.
-    fn load() -> Option<Self> {
-        let mut loaded = loaded(OBJECT, "parity of kernel and user space")?;
+    fn load(object: &[u8]) -> Option<Self> {
+        let mut loaded = loaded(object, "parity of kernel and user space")?;
         let events = loaded.ebpf.take_map("EVENTS").unwrap();
         Some(Self { loaded, events: RingBuf::try_from(events).unwrap() })
     }
 
     /// Sends `frame` `times` times over a socket of its own: whether it passed the last time, and
     /// what was told.
-    fn send(&mut self, frame: &[u8], times: u32) -> (bool, Vec<FlowEvent>) {
-        let program = self.loaded.program("egress").unwrap();
+    fn send(&mut self, program: &'static str, frame: &[u8], times: u32) -> (bool, Vec<FlowEvent>) {
+        let program = self.loaded.program(program).unwrap();
         let passed = match test_run(program, frame, times).unwrap().returned {
             0 => false,
             1 => true,
@@ -62,7 +64,12 @@ const EXTENSIONS: [u8; 8] = [0, 43, 44, 51, 60, 135, 139, 140];
 
 /// What user space says of a packet: the verdict, the reason where no decision says it, and the
 /// number of the decision.
-fn judged(generation: &Generation, packet: &ip::Packet, error: Option<ip::Error>) -> Judged {
+fn judged(
+    generation: &Generation,
+    app: u32,
+    packet: &ip::Packet,
+    error: Option<ip::Error>,
+) -> Judged {
     let to = &packet.destination;
     let names = generation.header.name_lines != 0;
     let outcome = match error {
@@ -71,7 +78,7 @@ fn judged(generation: &Generation, packet: &ip::Packet, error: Option<ip::Error>
         None if names && to.port_hidden != 0 && matches!(to.protocol, TCP | UDP) => {
             Err(Fault::PortHidden)
         }
-        None => generation.evaluate(0, to, &Named::default()),
+        None => generation.evaluate(app, to, &Named::default()),
     };
     // No payload is no question.
     let asks = names && to.protocol == UDP && to.port == 53;
@@ -117,7 +124,7 @@ fn waits_for_payload(
 
 #[test]
 fn the_kernel_says_what_user_space_says() {
-    let Some(kernel) = Kernel::load() else { return };
+    let Some(kernel) = Kernel::load(OBJECT) else { return };
     let kernel = RefCell::new(kernel);
     let dresses = prop::collection::vec(dress(), 64);
     check(64, &(generate::case(64), dresses), |(case, dresses)| {
@@ -136,7 +143,7 @@ fn the_kernel_says_what_user_space_says() {
                     prop_assert_eq!(packet.plain != 0, plain);
                 }
             }
-            let want = judged(&generation, &packet, error);
+            let want = judged(&generation, 0, &packet, error);
             let recorded = want.verdict != Verdict::Allow || generation.settings.record_allow;
             let waits =
                 want.verdict.passes() && waits_for_payload(&generation, &packet, error, recorded);
@@ -144,7 +151,7 @@ fn the_kernel_says_what_user_space_says() {
             // The second time and the third, a plain packet is let through or dropped by what is
             // kept with the socket.
             for times in [1, 3] {
-                let (passed, events) = kernel.send(&frame, times);
+                let (passed, events) = kernel.send("egress", &frame, times);
                 prop_assert_eq!(passed, want.verdict.passes(), "{:?} {:?}", target, dress);
                 prop_assert_eq!(
                     events.len(),
@@ -182,6 +189,87 @@ fn the_kernel_says_what_user_space_says() {
     });
 }
 
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Plain<T>(T);
+
+// SAFETY: `repr(C)` structures of integers without padding.
+unsafe impl aya::Pod for Plain<Identity> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Plain<FileId> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Plain<ProcessKey> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Plain<PathText> {}
+
+/// Has the kernel know an app, as number `number` of all.
+fn introduce(kernel: &mut Kernel, number: u32, app: &AppFacts) {
+    // Numbers that no selector names.
+    const NOBODY: u32 = 4_000_000_001;
+    let executable = FileId { inode: number.into(), ..FileId::default() };
+    let process = ProcessKey { pid: number, _pad: 0, started: number.into() };
+    let identity = Identity {
+        executable,
+        cgroup: number.into(),
+        started: process.started,
+        pid: process.pid,
+        uid: app.uid.unwrap_or(NOBODY),
+        gid: app.gid.unwrap_or(NOBODY),
+        kind: match app.kind {
+            Kind::Trusted | Kind::Untrusted => kind::PROCESS,
+            Kind::Kernel => kind::KERNEL,
+            Kind::Unknown => 0,
+        },
+        ..Identity::default()
+    };
+    let flags = if app.kind == Kind::Trusted { path::TRUSTED } else { 0 };
+    keep(kernel, "EXECUTABLES", executable, &app.exe, flags);
+    keep(kernel, "SCRIPTS", process, &app.script, 0);
+    keep(kernel, "CGROUPS", u64::from(number), &app.cgroup, 0);
+    let map = kernel.loaded.ebpf.map_mut("SENDER").unwrap();
+    Array::<_, Plain<Identity>>::try_from(map).unwrap().set(0, Plain(identity), 0).unwrap();
+}
+
+fn keep<K: Copy>(kernel: &mut Kernel, map: &str, key: K, path: &[u8], flags: u32)
+where
+    Plain<K>: aya::Pod,
+{
+    let start = PATH_BYTES - path.len();
+    let mut text = [0; PATH_BYTES];
+    text[start..].copy_from_slice(path);
+    let path = Plain(PathText { numbered: 0, flags, start: start as u32, text });
+    let map = kernel.loaded.ebpf.map_mut(map).unwrap();
+    let mut map = HashMap::<_, Plain<K>, Plain<PathText>>::try_from(map).unwrap();
+    map.insert(Plain(key), path, 0).unwrap();
+}
+
+// SAFETY: a plain integer.
+unsafe impl aya::Pod for Plain<u64> {}
+
+#[test]
+fn the_kernel_tells_apps_apart_as_user_space_does() {
+    let Some(kernel) = Kernel::load(BENCH_OBJECT) else { return };
+    let kernel = RefCell::new(kernel);
+    check(48, &generate::case(64), |case| {
+        let kernel = &mut *kernel.borrow_mut();
+        let generation = case.compile();
+        apply(&mut kernel.loaded.ebpf, &generation).unwrap();
+        for (number, (target, app)) in (1..).zip(case.targets.iter().zip(&case.apps)) {
+            introduce(kernel, number, app);
+            let (frame, _) = frame(*target, &Dress::Plain);
+            let (packet, error) = ip::parse(&frame[14..]);
+            let class = generation.class_of_app(app);
+            let want = judged(&generation, class, &packet, error);
+            let (passed, events) = kernel.send("sent_by", &frame, 1);
+            prop_assert_eq!(passed, want.verdict.passes(), "{:?} {:?}", target, app);
+            for event in events {
+                prop_assert_eq!(event.decision, want.decision, "{:?} {:?}", target, app);
+            }
+        }
+        Ok(())
+    });
+}
+
 fn everything_passes(unparsable: Default) -> Generation {
     use firewall::policy::compile::{Facts, compile};
     let settings = Settings { unparsable, ..Settings::default() };
@@ -195,7 +283,7 @@ fn target(ip: &str) -> Target {
 
 #[test]
 fn a_packet_that_hides_where_it_goes_is_judged_by_the_setting() {
-    let Some(mut kernel) = Kernel::load() else { return };
+    let Some(mut kernel) = Kernel::load(OBJECT) else { return };
     let (v4, v6) = (target("198.51.100.1"), target("2001:db8::2"));
     let routes = [Extra::First, Extra::Second, Extra::Third, Extra::Fourth].map(Dress::SourceRoute);
     let dresses = routes.into_iter().chain((0..4).map(Dress::Cut));
@@ -214,7 +302,7 @@ fn a_packet_that_hides_where_it_goes_is_judged_by_the_setting() {
         let generation = everything_passes(unparsable);
         let number = apply(&mut kernel.loaded.ebpf, &generation).unwrap();
         for frame in &frames {
-            let (passed, events) = kernel.send(frame, 2);
+            let (passed, events) = kernel.send("egress", frame, 2);
             assert_eq!(passed, verdict.passes(), "{frame:02x?}");
             let [event] = events[..] else { panic!("{events:?} of {frame:02x?}") };
             assert_eq!(event.verdict, verdict as u8, "{frame:02x?}");
@@ -223,7 +311,7 @@ fn a_packet_that_hides_where_it_goes_is_judged_by_the_setting() {
         }
         // The same way without a disguise is open.
         for target in [v4, v6].map(|target| Target { protocol: UDP, ..target }) {
-            let (passed, events) = kernel.send(&frame(target, &Dress::Plain).0, 2);
+            let (passed, events) = kernel.send("egress", &frame(target, &Dress::Plain).0, 2);
             assert!(passed);
             assert_eq!(events[0].verdict, Verdict::Allow as u8);
             assert_eq!(events[0].src_port, SOURCE_PORT);
@@ -233,10 +321,10 @@ fn a_packet_that_hides_where_it_goes_is_judged_by_the_setting() {
 
 #[test]
 fn nothing_passes_before_the_first_generation() {
-    let Some(mut kernel) = Kernel::load() else { return };
+    let Some(mut kernel) = Kernel::load(OBJECT) else { return };
     for target in [target("198.51.100.1"), target("2001:db8::2"), target("127.0.0.1")] {
         for dress in [Dress::Plain, Dress::FirstFragment, Dress::SourceRoute(Extra::First)] {
-            let (passed, events) = kernel.send(&frame(target, &dress).0, 2);
+            let (passed, events) = kernel.send("egress", &frame(target, &dress).0, 2);
             assert!(!passed, "{target:?} {dress:?}");
             let [event] = events[..] else { panic!("{events:?}") };
             assert_eq!(event.verdict, Verdict::Deny as u8);
@@ -245,5 +333,5 @@ fn nothing_passes_before_the_first_generation() {
         }
     }
     apply(&mut kernel.loaded.ebpf, &everything_passes(Default::Drop)).unwrap();
-    assert!(kernel.send(&frame(target("198.51.100.1"), &Dress::Plain).0, 1).0);
+    assert!(kernel.send("egress", &frame(target("198.51.100.1"), &Dress::Plain).0, 1).0);
 }
