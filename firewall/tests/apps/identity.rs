@@ -60,9 +60,15 @@ fn a_connected_socket_stays_charged_to_who_connected_it() {
     let script = attempt(
         "inherited",
         format!("{one} -c 'exec 3<>/dev/udp/{FREE}/1001 && exec {two} -c \"echo x >&3\"'"),
-    ) + &by("two", &two, 1002);
+    ) + &by("two", &two, 1002)
+        + &attempt(
+            "executed",
+            format!("{one} -c '{} && exec {two} -c \"{}\"'", reach(1003), reach(1004)),
+        );
     let tries = world.run(&policy, &script);
-    tries.assert(&["inherited"], &["two"]);
+    tries.assert(&["inherited"], &["two", "executed"]);
+    assert_eq!(tries.exe_of(1003), one.to_string());
+    assert_eq!(tries.exe_of(1004), two.to_string());
     assert_eq!(tries.exe_of(1001), one.to_string());
     assert_eq!(tries.exe_of(1002), two.to_string());
 }

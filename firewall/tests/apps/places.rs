@@ -73,6 +73,14 @@ fn the_same_inode_number_in_two_subvolumes() {
     let mut tries = by("a", format!("{mount}/a/sh"), 1001);
     tries += &by("b", format!("{mount}/b/sh"), 1002);
     tries += &by("a-again", format!("{mount}/a/sh"), 1003);
+    // Of two that run at a time, each stays what it is.
+    tries += &format!(
+        "{mount}/b/sh -c \"while [ ! -e {place}/mark ]; do sleep 0.05; done; {} && echo b-later=pass || echo b-later=stop\" &\n\
+         sleep 0.2\n{}touch {place}/mark\nwait\n",
+        reach(1004),
+        by("a-meanwhile", format!("{mount}/a/sh"), 1005),
+        place = world.path("").display(),
+    );
     // In mounts of root's own, which are gone with the shell.
     let script = format!(
         "exec unshare -m /bin/bash -c '\n\
@@ -85,7 +93,8 @@ fn the_same_inode_number_in_two_subvolumes() {
     let inodes: Vec<&str> =
         tries.outcome.stdout.lines().filter(|line| line.starts_with("inode=")).collect();
     assert!(inodes.len() == 2 && inodes[0] == inodes[1], "{inodes:?}");
-    tries.assert(&["b"], &["a", "a-again"]);
+    tries.assert(&["b", "b-later"], &["a", "a-again", "a-meanwhile"]);
+    assert_eq!(tries.exe_of(1004), format!("{mount}/b/sh"));
     assert_eq!(tries.exe_of(1001), format!("{mount}/a/sh"));
 }
 

@@ -134,8 +134,11 @@ fn scripts() {
              $to->send('x') or exit 1;\n"
         ),
     );
+    let plain = world.shell("plain").display().to_string();
+    let starts =
+        world.file("starts.sh", &format!("#!/bin/bash\nexec {plain} -c '{}'\n", reach(1005)));
     let selectors: Vec<String> =
-        [&tool, &named].iter().map(|path| format!("script:{}", path.display())).collect();
+        [&tool, &named, &starts].iter().map(|path| format!("script:{}", path.display())).collect();
     let policy = world.policy("allow", &[("scripts", "drop", apps(&selectors))]);
     let place = world.path("");
     let place = place.display();
@@ -145,12 +148,13 @@ fn scripts() {
     script += &attempt("relative", format!("sh -c 'cd {place} && /bin/bash ./tool.sh'"));
     script += &attempt("other", &other);
     script += &by("interpreter", "/bin/bash", 1004);
-    // What a script starts is another program.
+    // What a script starts is another program, also in its own process.
+    script += &attempt("started", starts.display());
     script += &attempt("argument", format!("/bin/bash {other} {tool}"));
     script += &attempt("renamed-and-forked", format!("perl {}", world.path("named.pl").display()));
     let tries = world.run(&policy, &script);
     tries.assert(
-        &["other", "interpreter", "argument"],
+        &["other", "interpreter", "started", "argument"],
         &["itself", "by-interpreter", "relative", "renamed-and-forked"],
     );
 }
