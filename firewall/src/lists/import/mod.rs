@@ -165,14 +165,20 @@ impl Draft {
             let ports: Vec<_> = ports.iter().map(|ports| quoted(ports)).collect();
             text += &format!("ports  = [{}]\n", ports.join(", "));
         }
-        if apps.is_empty() {
+        let quoted: Vec<_> = apps.iter().map(|app| quoted(app)).collect();
+        if !apps.is_empty() {
+            text += &format!("apps   = [{}]\n", quoted.join(", "));
+        }
+        if apps.is_empty() || matches!(&apps[..], [app] if is_selector(app)) {
             self.count += 1;
             self.rules += &format!("\n{text}");
             return;
         }
-        let apps: Vec<_> = apps.iter().map(|app| quoted(app)).collect();
-        text += &format!("apps   = [{}]\n", apps.join(", "));
-        self.rules += "\n# Not enforced: this version has no rules per app.\n";
+        let why = match apps.len() {
+            1 => "this is no path or user as policies have them",
+            _ => "a rule holds for apps that any of these selects, and all were asked for",
+        };
+        self.rules += &format!("\n# Not enforced: {why}.\n");
         for line in text.lines() {
             // A value with a line break must not end the comment.
             self.rules += &format!("# {}\n", printable(line));
@@ -184,6 +190,23 @@ impl Draft {
         let Self { head, rules, list, count, left_out, .. } = self;
         let policy = if count == 0 { String::new() } else { format!("{head}{rules}{list}") };
         Imported { policy, rules: count, report, left_out }
+    }
+}
+
+/// Whether a policy can have an app of this form: a whole path, or a user.
+fn is_selector(app: &str) -> bool {
+    let plain = |text: &str| {
+        !text.contains(['*', '?', '[', ']', '{', '}']) && !text.contains(char::is_control)
+    };
+    match app.split_once(':') {
+        Some(("exe", path)) => path.starts_with('/') && !path.ends_with('/') && plain(path),
+        Some(("user", user)) => {
+            !user.is_empty()
+                && user
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        }
+        _ => false,
     }
 }
 

@@ -71,6 +71,9 @@ fn rules_of_opensnitch() {
         {"type":"simple","operand":"dest.host","data":"api.example"},
         {"type":"regexp","operand":"dest.port","data":"^(80|443)$"},
         {"type":"simple","operand":"protocol","data":"tcp"}]}}"#;
+    let one = r#"{"name":"one-app","action":"deny","enabled":true,"operator":{"type":"list","operand":"list","list":[
+        {"type":"simple","operand":"process.path","data":"/usr/bin/curl"},
+        {"type":"simple","operand":"dest.host","data":"x.example"}]}}"#;
     let app = r#"{"name":"app","action":"deny","operator":{"type":"list","operand":"list","list":[
         {"type":"simple","operand":"process.path","data":"/usr/bin/curl\nx = 1"},
         {"type":"simple","operand":"user.id","data":"1000"},
@@ -94,6 +97,7 @@ fn rules_of_opensnitch() {
         r#"{"name":"lists","action":"deny","operator":{"type":"lists","operand":"lists.domains","data":"/etc/x"}}"#.to_owned(),
         both.to_owned(),
         app.to_owned(),
+        one.to_owned(),
         two.to_owned(),
         "{".to_owned(),
     ]
