@@ -1,9 +1,7 @@
 //! The shipped policy `coding-agent`, with a name server and units.
 
-use serde_json::Value;
-
 use crate::{
-    harness::{Kind, Resolver, Zone, require_names},
+    harness::{Cgroup, Kind, Resolver, Zone, require_names},
     support::{BAIDU, BAIDU_HK, FIREWALL, FREE, Run},
     world::{Tries, World, attempt},
 };
@@ -30,41 +28,44 @@ fn a_coding_agent_reaches_its_service_and_nothing_else() {
     let (agent, tool) = (world.shell("agent"), world.shell("tool"));
     let (agent, tool) = (agent.display().to_string(), tool.display().to_string());
 
-    let mut script = "mount=$(awk '$0 ~ / - cgroup2 / { print $5; exit }' /proc/self/mountinfo)\n\
-         own=$mount$(sed -n 's/^0:://p' /proc/self/cgroup)\n\
-         mkdir $own/coding-agent.scope\n"
-        .to_owned();
-    script += &reach("outside", &agent, "collector.example", 443);
-    script += "echo $BASHPID >$own/coding-agent.scope/cgroup.procs\n";
-    // Nobody of the unit asked for the name yet.
-    script += &reach("by-address", &agent, FREE, 443);
+    // As `systemd-run --scope --unit=coding-agent firewall run …` makes it.
+    let slice = Cgroup::slice();
+    let unit = slice.child("coding-agent.scope");
+    let run = |unit: Option<&Cgroup>, script: &str| {
+        let mut firewall = world.net.client_command(FIREWALL);
+        resolver.enter(&mut firewall);
+        if let Some(unit) = unit {
+            unit.enter(&mut firewall);
+        }
+        let run = Run::of(firewall, &["--policy", "coding-agent"]);
+        let outcome = run.program(&["/bin/bash", "-c", script]);
+        outcome.assert_status(0);
+        Tries { outcome }
+    };
+    run(None, &reach("outside", &agent, "collector.example", 443)).assert(&["outside"], &[]);
+
+    // Nobody asked for the name yet.
+    let mut script = reach("by-address", &agent, FREE, 443);
     script += &reach("service", &agent, "api.anthropic.com", 443);
     script += &reach("service-at-another-port", &agent, "api.anthropic.com", 80);
     script += &reach("elsewhere", &agent, "collector.example", 443);
     script += &reach("tool-to-git-host", &tool, "github.com", 22);
     script += &reach("tool-elsewhere", &tool, "collector.example", 443);
     script += &attempt("child", format!("{agent} -c '{tool} -c \": </dev/tcp/{BAIDU_HK}/443\"'"));
-
-    let mut firewall = world.net.client_command(FIREWALL);
-    resolver.enter(&mut firewall);
-    let outcome =
-        Run::of(firewall, &["--policy", "coding-agent"]).program(&["/bin/bash", "-c", &script]);
-    outcome.assert_status(0);
-    let tries = Tries { outcome };
+    let tries = run(Some(&unit), &script);
     tries.assert(
-        &["outside", "service", "tool-to-git-host"],
+        &["service", "tool-to-git-host"],
         &["by-address", "service-at-another-port", "elsewhere", "tool-elsewhere", "child"],
     );
     // What is asked for goes out, and is recorded.
-    let asked = tries.outcome.events.iter().find(|event| {
-        event["hook"] == "dns" && event["host"]["name"] == "collector.example" && in_unit(event)
-    });
+    let asked = tries
+        .outcome
+        .events
+        .iter()
+        .find(|event| event["hook"] == "dns" && event["host"]["name"] == "collector.example");
     assert_eq!(asked.map(|event| &event["verdict"]), Some(&"allow".into()));
     let event = tries.outcome.denied(BAIDU_HK, 443, "tcp");
     assert_eq!((&event["policy"], &event["reason"]), (&"coding-agent".into(), &"default".into()));
-    assert!(in_unit(event), "{event}");
-}
-
-fn in_unit(event: &Value) -> bool {
-    event["app"]["cgroup"].as_str().is_some_and(|path| path.ends_with("/coding-agent.scope"))
+    let cgroup = event["app"]["cgroup"].as_str();
+    assert!(cgroup.is_some_and(|path| path.contains(".slice/coding-agent.scope/")), "{event}");
 }

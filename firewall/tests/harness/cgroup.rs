@@ -20,7 +20,23 @@ impl Cgroup {
         static STALE: Once = Once::new();
         let parent = own_directory().expect("a cgroup2 mount in /proc/self/mountinfo");
         STALE.call_once(|| remove_stale(&parent));
-        let path = parent.join(super::unique_name());
+        Self::at(parent.join(super::unique_name()))
+    }
+
+    /// Makes a slice as systemd does, at the top of the hierarchy: there what is in it can be a unit.
+    pub fn slice() -> Self {
+        static STALE: Once = Once::new();
+        let (top, _) = mount().expect("a cgroup2 mount in /proc/self/mountinfo");
+        STALE.call_once(|| remove_stale(&top));
+        Self::at(top.join(format!("{}.slice", super::unique_name())))
+    }
+
+    /// Makes one below it.
+    pub fn child(&self, name: &str) -> Self {
+        Self::at(self.path.join(name))
+    }
+
+    fn at(path: PathBuf) -> Self {
         std::fs::create_dir(&path)
             .unwrap_or_else(|error| panic!("{}: {error} (needs root)", path.display()));
         Self { path }
