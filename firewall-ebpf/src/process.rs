@@ -8,7 +8,7 @@ use aya_ebpf::helpers::{
     generated::{bpf_get_current_cgroup_id, bpf_get_current_task},
 };
 use firewall_common::{
-    event::app,
+    event::{Identity, app},
     layout::{Counter, Process, ProcessKey, SocketState},
 };
 
@@ -22,7 +22,13 @@ use crate::{
 /// Charges a socket to who is current.
 #[inline(always)]
 pub fn charge_current(state: &mut SocketState) {
-    let Some(process) = current() else {
+    // SAFETY: the helper has no preconditions.
+    let task = unsafe { bpf_get_current_task() };
+    let Some((key, execs)) = identity::process(task) else { return };
+    if is(&state.identity, &key, execs) {
+        return;
+    }
+    let Some(process) = current(&key, execs) else {
         // A thread without memory of its own is the kernel's. Where it works for an app that is
         // known, as when MPTCP joins a subflow, the app stays charged.
         if state.identity.kind == 0 {
@@ -35,26 +41,30 @@ pub fn charge_current(state: &mut SocketState) {
     state.identity.comm = bpf_get_current_comm().unwrap_or_default();
 }
 
+/// Whether an identity is that of the current process as it is now.
+#[inline(always)]
+fn is(identity: &Identity, key: &ProcessKey, execs: u64) -> bool {
+    let user = u64::from(identity.gid) << 32 | u64::from(identity.uid);
+    identity.kind == app::PROCESS
+        && identity.pid == key.pid
+        && identity.started == key.started
+        && identity.execs == execs as u32
+        && user == bpf_get_current_uid_gid()
+        // SAFETY: the helper has no preconditions.
+        && identity.cgroup == unsafe { bpf_get_current_cgroup_id() }
+}
+
 /// What is known of the current process; `None` of a thread of the kernel.
 #[inline(always)]
-fn current() -> Option<&'static Process> {
-    // SAFETY: the helper has no preconditions.
-    let task = unsafe { bpf_get_current_task() };
-    let (key, execs) = identity::process(task)?;
-    if let Some(process) = get(&key) {
-        // SAFETY: the helper has no preconditions.
-        let cgroup = unsafe { bpf_get_current_cgroup_id() };
-        let user = bpf_get_current_uid_gid();
-        let identity = &process.identity;
-        let same = u64::from(identity.gid) << 32 | u64::from(identity.uid) == user
-            && process.execs == execs
-            && identity.cgroup == cgroup;
+fn current(key: &ProcessKey, execs: u64) -> Option<&'static Process> {
+    if let Some(process) = get(key)
+        && is(&process.identity, key, execs)
         // Asked for again and again, what is in use does not make room for others.
-        if same && EXECUTABLES.get_ptr(&identity.executable).is_some() {
-            return Some(process);
-        }
+        && EXECUTABLES.get_ptr(&process.identity.executable).is_some()
+    {
+        return Some(process);
     }
-    if look_at_current() == 0 { None } else { get(&key).map(|process| &*process) }
+    if look_at_current() == 0 { None } else { get(key).map(|process| &*process) }
 }
 
 /// What is kept of a process.
