@@ -620,6 +620,8 @@ pub struct Offsets {
     pub mount_ns_user_ns: u32,
     /// `file.f_inode`
     pub file_inode: u32,
+    /// `file.f_flags`
+    pub file_flags: u32,
     /// `file.f_path` + `path.dentry`
     pub file_dentry: u32,
     /// `file.f_path` + `path.mnt`
@@ -704,6 +706,7 @@ impl Offsets {
         mount_ns: 0,
         mount_ns_user_ns: 0,
         file_inode: 0,
+        file_flags: 0,
         file_dentry: 0,
         file_mnt: 0,
         inode_ino: 0,
@@ -826,7 +829,7 @@ const _: () = {
     assert!(core::mem::offset_of!(SocketState, identity) == 128);
     assert!(size_of::<PathText>() == 16 + PATH_BYTES);
     assert!(size_of::<ProcessKey>() == 16);
-    assert!(size_of::<Offsets>() == 4 * 53);
+    assert!(size_of::<Offsets>() == 4 * 54);
     assert!(size_of::<Process>() == 16 + size_of::<Identity>());
     assert!(size_of::<FileId>() == 32);
     assert!(size_of::<Listener>() == 32);

@@ -19,10 +19,18 @@ pub fn member<T: Copy>(base: u64, offset: u32) -> Option<T> {
     unsafe { bpf_probe_read_kernel(pointer) }.ok()
 }
 
+/// `__FMODE_EXEC`, which no `open()` can give: the kernel opened the file to execute it.
+const TO_EXECUTE: u32 = 1 << 5;
+
 /// The `struct file` of the executable of a task; `None` of a thread of the kernel.
+///
+/// It is null of one that was not executed but set by `PR_SET_MM`: a process that has a child in a user
+/// namespace share its memory could have it set to any file.
 #[inline(always)]
 pub fn executable(task: u64) -> Option<u64> {
-    member(member(task, offset!(task_mm))?, offset!(mm_exe_file))
+    let file = member(member(task, offset!(task_mm))?, offset!(mm_exe_file))?;
+    let flags: u32 = member(file, offset!(file_flags)).unwrap_or_default();
+    Some(if flags & TO_EXECUTE != 0 { file } else { 0 })
 }
 
 /// Which process a task is of, and how often it has executed a file.

@@ -17,6 +17,7 @@ use crate::{
     datapath::probe,
     events::{Endpoint, Event},
     intel::{ahead::Ahead, resolver::Resolver},
+    policy::diagnostic::printable,
     run::{self, Notice, Plan, Summary},
 };
 
@@ -194,6 +195,8 @@ pub fn line(event: &Event, colour: bool) -> String {
         (true, _) => ("\x1b[32m", "\x1b[0m"),
     };
     let place = format!("{}/{}", endpoint(event.dst), event.proto);
+    // A process calls itself what it likes.
+    let app = printable(&event.app.name);
     let to = match &event.host {
         None => place,
         Some(host) if event.hook == Hook::Dns.word() => {
@@ -201,7 +204,7 @@ pub fn line(event: &Event, colour: bool) -> String {
         }
         Some(host) => format!("{} {place}", host.name),
     };
-    let mut text = format!("firewall: {on}{}{off} {} -> {to}", finding.verdict, event.app.name);
+    let mut text = format!("firewall: {on}{}{off} {app} -> {to}", finding.verdict);
     let outer = event.host.as_ref().is_some_and(|host| host.encrypted_hello);
     let owner = event.geo.organisation.as_ref().or(event.geo.as_name.as_ref());
     let facts: Vec<String> = outer
@@ -307,6 +310,13 @@ mod tests {
             bytes_out: 0,
             bytes_in: 0,
         }
+    }
+
+    #[test]
+    fn a_name_gives_the_terminal_no_orders() {
+        let app = App { name: "a\x1b]0;b\x07\nfirewall: 0 denied".to_owned(), ..App::default() };
+        let line = line(&Event { app: Arc::new(app), ..event() }, false);
+        assert!(line.starts_with("firewall: deny a?]0;b??firewall: 0 denied -> "), "{line:?}");
     }
 
     #[test]

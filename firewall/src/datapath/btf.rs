@@ -70,6 +70,7 @@ pub fn kernel_offsets() -> Result<Offsets, Error> {
         mount_ns: at("mount", "mnt_ns")?,
         mount_ns_user_ns: at("mnt_namespace", "user_ns")?,
         file_inode: at("file", "f_inode")?,
+        file_flags: at("file", "f_flags")?,
         file_dentry: path + dentry,
         file_mnt: path + mnt,
         inode_ino: at("inode", "i_ino")?,

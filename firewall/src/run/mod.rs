@@ -55,7 +55,7 @@ use crate::{
         ahead::{Ahead, Fact},
         resolver::Resolver,
     },
-    policy::{compile::Generation, explain::Explainer},
+    policy::{compile::Generation, diagnostic::printable, explain::Explainer},
 };
 use pins::{Pins, Runs};
 use signals::Signals;
@@ -303,7 +303,7 @@ impl Place {
             .iter()
             .map(|pid| {
                 let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
-                format!("{} ({pid})", name.unwrap_or_default().trim_end())
+                format!("{} ({pid})", printable(name.unwrap_or_default().trim_end_matches('\n')))
             })
             .collect();
         tell(Notice::Say(format!("ended what the command left running: {}", names.join(", "))));

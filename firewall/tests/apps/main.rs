@@ -10,5 +10,6 @@ mod facts;
 mod identity;
 mod places;
 mod selectors;
+mod set;
 mod storm;
 mod world;
