@@ -85,6 +85,7 @@ impl Apps {
     pub const fn executable(&self, kind: Kind, path: u32) -> u32 {
         match kind {
             Kind::Untrusted => path,
+            Kind::Trusted if path == DAMAGED => DAMAGED,
             Kind::Trusted => path.wrapping_add(self.paths),
             Kind::Kernel => self.paths.wrapping_mul(2),
             Kind::Unknown => self.paths.wrapping_mul(2).wrapping_add(1),
@@ -148,6 +149,20 @@ fn join(tables: &impl Tables, one: u32, join: Join, other: u32) -> u32 {
         return DAMAGED;
     }
     tables.word(join.first, one.wrapping_mul(join.width).wrapping_add(other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_damaged_stays_so_whoever_says_it() {
+        let apps = Apps { paths: 3, ..Apps::default() };
+        for kind in [Kind::Trusted, Kind::Untrusted] {
+            assert_eq!(apps.executable(kind, DAMAGED), DAMAGED);
+        }
+        assert_eq!(apps.executable(Kind::Trusted, 2), 5);
+    }
 }
 
 const _: () = assert!(size_of::<Apps>() == 32 + 4 * 8);

@@ -209,6 +209,9 @@ impl FlowEvent {
 }
 
 impl Identity {
+    /// In place of a group that is not known: no process has it, and 0 is root's.
+    pub const NO_GROUP: u32 = u32::MAX;
+
     fn take(b: &mut &[u8]) -> Result<Self, Malformed> {
         let (inode, device, pad, dentry, mount) = read!(*b, u64, u32, u32, u64, u64);
         let (cgroup, started, pid, uid, gid, kind) = read!(*b, u64, u64, u32, u32, u32, u32);

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Version of everything that is pinned or crosses the ring buffer.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Generations that can be in the kernel at once: the running one and the one being built.
 pub const SLOTS: u32 = 2;
@@ -510,13 +510,12 @@ pub struct FileId {
     pub mount: u64,
 }
 
-/// A path, and what rules know of it.
+/// A path.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct PathText {
-    /// [`numbered`]: what [`crate::app::path`] makes of it. One word, so that it is read and written
-    /// whole.
-    pub numbered: u64,
+    /// When it was written, in nanoseconds: the place of an entry is given to another at any moment.
+    pub stamp: u64,
     /// Of [`path`].
     pub flags: u32,
     /// Where the path begins in `text`; it ends where `text` does.
@@ -556,8 +555,8 @@ pub struct ProcessKey {
 pub struct Process {
     /// Its class, [`numbered`]; 0 if it was not asked for yet.
     pub class: u64,
-    /// How often it has executed a file: what is known is of the last one.
-    pub execs: u64,
+    /// When it was written, as of a [`PathText`].
+    pub stamp: u64,
     /// The rest.
     pub identity: Identity,
 }

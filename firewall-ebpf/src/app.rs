@@ -1,5 +1,6 @@
 //! From who a socket is charged to to the class of the app.
 
+use aya_ebpf::maps::LruHashMap;
 use firewall_common::{
     app::{self, Apps, Facets, Kind},
     evaluate::Cell,
@@ -11,7 +12,7 @@ use firewall_common::{
 };
 
 use crate::{
-    maps::{CGROUPS, EXECUTABLES, HEADERS, SCRIPTS, count},
+    maps::{CGROUPS, EXECUTABLES, HEADERS, SCRIPTS, Scratch, count},
     policy::{Plain, Steps, blocks},
     process,
     repeat::repeat,
@@ -32,8 +33,10 @@ pub fn find_class(active: Active, header: &Header, state: &mut SocketState) {
 #[inline(never)]
 fn find_anew(active: Active, header: &Header, state: &mut SocketState) {
     let class = if header.apps.classes <= 1 { 0 } else { of(active, &state.identity) };
+    // What could not be found out now, for want of memory, is asked for again.
+    let generation = if class == app::DAMAGED { 0 } else { active.generation() };
     // SAFETY: a plain write; volatile, so that it is one write of the whole word.
-    unsafe { (&raw mut state.class).write_volatile(numbered(active.generation(), class)) };
+    unsafe { (&raw mut state.class).write_volatile(numbered(generation, class)) };
 }
 
 /// The class of an app.
@@ -73,39 +76,50 @@ extern "C" fn classify(active: u64, index: u32) -> u32 {
         ..facets
     };
     let class = forget(app::class(&tables, header, &facets));
+    keep_class(index, numbered(active.generation(), class));
+    class
+}
+
+/// Keeps the class for the process in scratch memory, if that is what is known of it.
+#[inline(always)]
+fn keep_class(index: u32, class: u64) {
+    let Some(scratch) = scratch::get(index) else { return };
+    let identity = &scratch.process.identity;
     let key = ProcessKey { pid: identity.pid, _pad: 0, started: identity.started };
     if let Some(process) = process::get(&key)
+        && class as u32 != app::DAMAGED
         && process.identity.executable == identity.executable
         && process.identity.cgroup == identity.cgroup
         && process.identity.uid == identity.uid
         && process.identity.gid == identity.gid
+        && process.identity.flags == identity.flags
+        && process.identity.execs == identity.execs
     {
-        // SAFETY: a plain write; volatile, so that it is one write of the whole word.
-        unsafe { (&raw mut process.class).write_volatile(numbered(active.generation(), class)) };
+        scratch.process.class = class;
+        process::insert(&key, &mut scratch.process);
     }
-    class
 }
 
 #[inline(always)]
 fn executable(active: Active, apps: &Apps, index: u32) -> u32 {
     let Some(scratch) = scratch::get(index) else { return app::DAMAGED };
-    let identity = &scratch.process.identity;
+    let Scratch { process, path, .. } = scratch;
+    let identity = &process.identity;
     if identity.kind != kind::PROCESS {
         let what = if identity.kind == kind::KERNEL { Kind::Kernel } else { Kind::Unknown };
         return apps.executable(what, 0);
     }
-    let own = identity.flags & identity::OWN_NAMESPACE != 0;
-    // SAFETY: the entry is not freed while the program runs. It can be given to another key
-    // meanwhile, if it is the one least recently used of thousands.
-    match EXECUTABLES.get_ptr_mut(&identity.executable).map(|entry| unsafe { &mut *entry }) {
-        None => {
+    match copy(&EXECUTABLES, &identity.executable, path) {
+        Copied::Nothing => {
             // No path, or one that made room for others and whose process is not here to ask.
             count(Counter::UnknownApp);
             apps.executable(Kind::Unknown, 0)
         }
-        Some(entry) => {
-            let trusted = forget(u32::from(!own && entry.flags & path::TRUSTED != 0)) != 0;
-            let number = number(active, apps.exe, index, entry);
+        Copied::Moved => app::DAMAGED,
+        Copied::Path => {
+            let own = identity.flags & identity::OWN_NAMESPACE != 0;
+            let trusted = forget(u32::from(!own && path.flags & path::TRUSTED != 0)) != 0;
+            let number = follow_path(active.slot(), apps.exe, index);
             apps.executable(if trusted { Kind::Trusted } else { Kind::Untrusted }, number)
         }
     }
@@ -116,22 +130,45 @@ fn script(active: Active, apps: &Apps, index: u32) -> u32 {
     let Some(scratch) = scratch::get(index) else { return app::DAMAGED };
     let identity = &scratch.process.identity;
     let key = ProcessKey { pid: identity.pid, _pad: 0, started: identity.started };
-    // SAFETY: as above.
-    match SCRIPTS.get_ptr_mut(&key).map(|entry| unsafe { &mut *entry }) {
-        None => nothing(active, apps.script),
-        Some(entry) => number(active, apps.script, index, entry),
-    }
+    let copied = copy(&SCRIPTS, &key, &mut scratch.path);
+    number(active, apps.script, index, copied)
 }
 
 #[inline(always)]
 fn cgroup(active: Active, apps: &Apps, index: u32) -> u32 {
-    let Some(scratch) = scratch::get(index) else { return app::DAMAGED };
-    // SAFETY: as above.
-    match CGROUPS.get_ptr_mut(&scratch.process.identity.cgroup).map(|entry| unsafe { &mut *entry })
-    {
-        None => nothing(active, apps.cgroup),
-        Some(entry) => number(active, apps.cgroup, index, entry),
+    let Some(Scratch { process, path, .. }) = scratch::get(index) else { return app::DAMAGED };
+    let copied = copy(&CGROUPS, &process.identity.cgroup, path);
+    number(active, apps.cgroup, index, copied)
+}
+
+/// What came of a [`copy`].
+enum Copied {
+    /// No path is kept.
+    Nothing,
+    /// The path.
+    Path,
+    /// Nothing that could be relied on.
+    Moved,
+}
+
+/// Copies the path that is kept by a key.
+#[inline(always)]
+fn copy<K>(kept: &LruHashMap<K, PathText>, key: &K, to: &mut PathText) -> Copied {
+    for _ in 0..scratch::TRIES {
+        // SAFETY: the entry is not freed while the program runs. It can be given to another key
+        // meanwhile, so it is asked for again.
+        let entry = || kept.get_ptr(key).map(|entry| unsafe { &*entry });
+        match entry() {
+            None => return Copied::Nothing,
+            Some(entry) => scratch::copy(to, entry),
+        }
+        // SAFETY: a plain read; volatile, so that it is really read at this point.
+        let stamp = |entry: &PathText| unsafe { (&raw const entry.stamp).read_volatile() };
+        if entry().is_some_and(|entry| stamp(entry) == stamp(to)) {
+            return Copied::Path;
+        }
     }
+    Copied::Moved
 }
 
 /// The number of no path.
@@ -143,20 +180,14 @@ fn nothing(active: Active, root: u32) -> u32 {
     }
 }
 
-/// The number of a path that is kept.
+/// The number of what was copied into scratch memory.
 #[inline(always)]
-fn number(active: Active, root: u32, index: u32, entry: &mut PathText) -> u32 {
-    // SAFETY: a plain read; volatile, so that it is one read of the whole word.
-    let kept = unsafe { (&raw const entry.numbered).read_volatile() };
-    if (kept >> 32) as u32 == active.generation() {
-        return kept as u32;
+fn number(active: Active, root: u32, index: u32, copied: Copied) -> u32 {
+    match copied {
+        Copied::Nothing => nothing(active, root),
+        Copied::Path => follow_path(active.slot(), root, index),
+        Copied::Moved => app::DAMAGED,
     }
-    let Some(scratch) = scratch::get(index) else { return app::DAMAGED };
-    scratch::copy(&mut scratch.path, entry);
-    let number = follow_path(active.slot(), root, index);
-    // SAFETY: a plain write; volatile, so that it is one write of the whole word.
-    unsafe { (&raw mut entry.numbered).write_volatile(numbered(active.generation(), number)) };
-    number
 }
 
 struct Follow {

@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use firewall_common::{
-    event::app,
+    event::{Identity, app},
     flow::{Destination, TCP, UDP, fingerprint},
     forget::forget,
     layout::{Active, Counter, Header, SocketState, flags, kept, socket as socket_flags},
@@ -295,6 +295,7 @@ fn find_owner(skb: *mut __sk_buff, sk: *mut bpf_sock, state: &mut SocketState) {
     // SAFETY: the helpers have no preconditions beyond a valid context.
     unsafe {
         state.identity.uid = bpf_get_socket_uid(skb);
+        state.identity.gid = Identity::NO_GROUP;
         state.identity.cgroup = bpf_skb_cgroup_id(skb);
     }
 }

@@ -18,6 +18,8 @@ use crate::{
 
 /// Steps of a walk: a name each, and some mount points between them.
 const STEPS: u32 = 128;
+/// Levels of a cgroup that are looked at: who may make some can make very many.
+const LEVELS: u32 = 1 << 16;
 
 /// Values of [`Walk::found`].
 mod found {
@@ -43,12 +45,12 @@ pub extern "C" fn path_of_file(index: u32, file: u64) -> u32 {
     climb(index, dentry, mount)
 }
 
-/// The path of a cgroup by its node: 1 if it has one.
+/// The path of a cgroup by its node, or as much of it from the root on as there is room for: 1 if it has one.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn path_of_cgroup(index: u32, node: u64) -> u32 {
     begin(index);
-    go(index, node, 0, ascend_nodes)
+    go(index, node, 0, LEVELS, ascend_nodes)
 }
 
 #[inline(always)]
@@ -61,20 +63,26 @@ fn begin(index: u32) {
 /// Puts the path of a directory entry in a mount before what is there: 1 if it has one.
 #[inline(always)]
 pub fn climb(index: u32, dentry: u64, mount: u64) -> u32 {
-    go(index, dentry, mount, ascend)
+    go(index, dentry, mount, STEPS, ascend)
 }
 
 #[inline(always)]
-fn go(index: u32, next: u64, mount: u64, step: extern "C" fn(u32, &mut u32) -> i64) -> u32 {
+fn go(
+    index: u32,
+    next: u64,
+    mount: u64,
+    steps: u32,
+    step: extern "C" fn(u32, &mut u32) -> i64,
+) -> u32 {
     let Some(scratch) = scratch::get(index) else { return 0 };
     scratch.walk.next = next;
     scratch.walk.mount = mount;
     scratch.walk.found = found::NOTHING;
     scratch.walk.root_at = u32::MAX;
-    scratch.path.numbered = 0;
+    scratch.path.stamp = scratch::stamp();
     scratch.path.flags = 0;
     let mut index = index;
-    repeat(STEPS, step, &mut index);
+    repeat(steps, step, &mut index);
     scratch.path.start = scratch.walk.at;
     u32::from(scratch.walk.found == found::ROOT)
 }
@@ -162,8 +170,12 @@ fn up_nodes(scratch: &mut Scratch) -> Option<i64> {
     if len < 2 {
         return None;
     }
-    let from = scratch.message.as_ptr() as u64;
-    put(scratch, from, len as u32 - 1)?;
+    let (from, len) = (scratch.message.as_ptr() as u64, len as u32 - 1);
+    if forget(scratch.walk.at) <= forget(len) {
+        // Selectors name a cgroup for all below it, so what is above tells more.
+        scratch.walk.at = PATH_BYTES as u32;
+    }
+    put(scratch, from, len)?;
     scratch.walk.next = parent;
     Some(0)
 }

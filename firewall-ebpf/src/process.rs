@@ -24,20 +24,22 @@ use crate::{
 pub fn charge_current(state: &mut SocketState) {
     // SAFETY: the helper has no preconditions.
     let task = unsafe { bpf_get_current_task() };
-    let Some((key, execs)) = identity::process(task) else { return };
-    if is(&state.identity, &key, execs) {
+    if let Some((key, execs)) = identity::process(task)
+        && is(&state.identity, &key, execs)
+    {
         return;
     }
-    let Some(process) = current(&key, execs) else {
+    if executable(task).is_none() {
         // A thread without memory of its own is the kernel's. Where it works for an app that is
         // known, as when MPTCP joins a subflow, the app stays charged.
         if state.identity.kind == 0 {
             state.identity.kind = app::KERNEL;
         }
         return;
-    };
-    state.class = process.class;
-    state.identity = process.identity;
+    }
+    if charge_known(state) == 0 {
+        charge_unknown(state);
+    }
     state.identity.comm = bpf_get_current_comm().unwrap_or_default();
 }
 
@@ -54,24 +56,68 @@ fn is(identity: &Identity, key: &ProcessKey, execs: u64) -> bool {
         && identity.cgroup == unsafe { bpf_get_current_cgroup_id() }
 }
 
+/// Charges a socket to the current process, as it is kept: 0 if it could not be found out.
+// Not inlined: the stacks of the callers are small.
+#[inline(never)]
+fn charge_known(state: &mut SocketState) -> u32 {
+    for _ in 0..scratch::TRIES {
+        let Some((key, process)) = current() else { return 0 };
+        let written = stamp_of(process);
+        // SAFETY: a plain read; volatile, so that it is one read of the whole word.
+        state.class = unsafe { (&raw const process.class).read_volatile() };
+        scratch::copy(&mut state.identity, &process.identity);
+        if get(&key).is_some_and(|process| stamp_of(process) == written) {
+            return 1;
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn stamp_of(process: &Process) -> u64 {
+    // SAFETY: a plain read; volatile, so that it is really read at this point.
+    unsafe { (&raw const process.stamp).read_volatile() }
+}
+
+/// Charges a socket to a current process of which no more could be found out, for want of memory: it is
+/// not the kernel, and not who had the socket before.
+#[inline(always)]
+fn charge_unknown(state: &mut SocketState) {
+    count(Counter::UnknownApp);
+    let user = bpf_get_current_uid_gid();
+    state.class = 0;
+    state.identity = Identity {
+        uid: user as u32,
+        gid: (user >> 32) as u32,
+        // SAFETY: the helper has no preconditions.
+        cgroup: unsafe { bpf_get_current_cgroup_id() },
+        ..Identity::default()
+    };
+}
+
 /// What is known of the current process; `None` of a thread of the kernel.
 #[inline(always)]
-fn current(key: &ProcessKey, execs: u64) -> Option<&'static Process> {
-    if let Some(process) = get(key)
-        && is(&process.identity, key, execs)
+fn current() -> Option<(ProcessKey, &'static Process)> {
+    // SAFETY: the helper has no preconditions.
+    let task = unsafe { bpf_get_current_task() };
+    let (key, execs) = identity::process(task)?;
+    if let Some(process) = get(&key) {
         // Asked for again and again, what is in use does not make room for others.
-        && EXECUTABLES.get_ptr(&process.identity.executable).is_some()
-    {
-        return Some(process);
+        if is(&process.identity, &key, execs)
+            && EXECUTABLES.get_ptr(&process.identity.executable).is_some()
+        {
+            return Some((key, process));
+        }
     }
-    if look_at_current() == 0 { None } else { get(key).map(|process| &*process) }
+    if look_at_current() == 0 { None } else { get(&key).map(|process| (key, &*process)) }
 }
 
 /// What is kept of a process.
 #[inline(always)]
-pub fn get(key: &ProcessKey) -> Option<&'static mut Process> {
-    // SAFETY: the entry is not freed while the program runs; two threads of a process write the same.
-    PROCESSES.get_ptr_mut(key).map(|process| unsafe { &mut *process })
+pub fn get(key: &ProcessKey) -> Option<&'static Process> {
+    // SAFETY: the entry is not freed while the program runs. It can be given to another process
+    // meanwhile: see [`charge_known`].
+    PROCESSES.get_ptr(key).map(|process| unsafe { &*process })
 }
 
 /// Charges a socket to a process that need not be current. That is not kept: which script it runs is
@@ -109,18 +155,24 @@ extern "C" fn look_at_current() -> u32 {
 
 #[inline(always)]
 fn keep(index: u32, task: u64) -> Option<()> {
-    let (key, execs) = identity::process(task)?;
+    let (key, _) = identity::process(task)?;
     identify(index, task)?;
     if SCRIPTS.get_ptr(&key).is_none() {
         script::keep(index);
     }
     let scratch = scratch::get(index)?;
-    scratch.process.execs = execs;
     scratch.process.class = 0;
-    if PROCESSES.insert(&key, &scratch.process, 0).is_err() {
+    insert(&key, &mut scratch.process);
+    Some(())
+}
+
+/// Keeps what is known of a process, whole: who reads meanwhile has what was there before.
+#[inline(always)]
+pub fn insert(key: &ProcessKey, process: &mut Process) {
+    process.stamp = scratch::stamp();
+    if PROCESSES.insert(key, process, 0).is_err() {
         count(Counter::NoPath);
     }
-    Some(())
 }
 
 /// Finds out who a process is, in scratch memory, and keeps the paths of its executable and cgroup.

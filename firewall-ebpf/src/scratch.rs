@@ -6,7 +6,7 @@
 
 use core::arch::asm;
 
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel};
 use firewall_common::{forget::forget, layout::SCRATCHES, parse::dns::MESSAGE};
 
 use crate::maps::{SCRATCH, Scratch};
@@ -62,6 +62,19 @@ pub fn copy<T: Copy>(to: &mut T, from: &T) {
         );
     }
 }
+
+/// Now, in nanoseconds: what is written to a map at this moment is told apart by it from all else.
+///
+/// Who copies an entry of a map, of which another CPU makes one of another key at any moment, asks
+/// afterwards whether that with this stamp is still there.
+#[inline(always)]
+pub fn stamp() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// How often such a copy is tried.
+pub const TRIES: u32 = 3;
 
 /// Writes `value` and returns what was there, in one step.
 #[inline(always)]

@@ -39,7 +39,7 @@ pub fn keep(index: u32) {
     if !found {
         scratch.path.start = PATH_BYTES as u32;
     }
-    scratch.path.numbered = 0;
+    scratch.path.stamp = scratch::stamp();
     if SCRIPTS.insert(&key, &scratch.path, 0).is_err() {
         count(Counter::NoPath);
     }

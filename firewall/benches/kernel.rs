@@ -178,7 +178,7 @@ fn in_place(generation: &Generation) -> Result<Loaded> {
     let start = PATH_BYTES - path.len();
     let mut text = [0; PATH_BYTES];
     text[start..].copy_from_slice(path.as_bytes());
-    let path = PathText { numbered: 0, flags: 0, start: start as u32, text };
+    let path = PathText { stamp: 0, flags: 0, start: start as u32, text };
     executables.insert(Plain(file), Plain(path), 0)?;
     Ok(loaded)
 }

@@ -84,8 +84,7 @@ pub(super) mod tests {
 
     pub fn kept(text: &str) -> PathText {
         let start = PATH_BYTES - text.len();
-        let mut path =
-            PathText { numbered: 0, flags: 0, start: start as u32, text: [0; PATH_BYTES] };
+        let mut path = PathText { stamp: 0, flags: 0, start: start as u32, text: [0; PATH_BYTES] };
         path.text[start..].copy_from_slice(text.as_bytes());
         path
     }

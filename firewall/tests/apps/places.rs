@@ -40,6 +40,27 @@ fn units_and_cgroups() {
     world.run(&policy, &script).assert(&["outside"], &["unit", "below", "scope"]);
 }
 
+/// Who may make cgroups below a unit is in it all the same, however deep and long of name.
+#[test]
+fn nobody_leaves_a_unit_downwards() {
+    if !require_kernel() {
+        return;
+    }
+    let world = World::new();
+    let shell = world.shell("shell");
+    let shell = shell.display();
+    let policy = world.policy("allow", &[("unit", "drop", apps(&["unit:test-a.service"]))]);
+    let long = format!("/{}", "a".repeat(250));
+    let mut script = CGROUPS.to_owned();
+    for (name, below, port) in [("long", long.repeat(2), 1001), ("deep", "/d".repeat(140), 1002)] {
+        let group = format!("test-a.service{below}");
+        script += &format!("mkdir -p $own/{group}\n");
+        script += &attempt(name, format!("(enter {group}; {shell} -c '{}')", reach(port)));
+    }
+    script += &by("outside", &shell, 1003);
+    world.run(&policy, &script).assert(&["outside"], &["long", "deep"]);
+}
+
 #[test]
 fn a_process_that_is_moved_while_it_is_connected() {
     if !require_kernel() {

@@ -1,6 +1,13 @@
 //! An executable that was set, and not executed.
 
-use std::{env, ffi::c_void, fs, io, net::UdpSocket, os::fd::AsRawFd as _, ptr};
+use std::{
+    env,
+    ffi::c_void,
+    fs, io,
+    net::UdpSocket,
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    ptr,
+};
 
 use crate::{
     harness::require_kernel,
@@ -11,7 +18,6 @@ use crate::{
 /// The executable to set, told to who sets it.
 const SET: &str = "FIREWALL_SET_EXECUTABLE";
 
-/// Root may do to itself what a child in a user namespace that shares its memory may do to a process.
 #[test]
 fn an_executable_that_was_set_is_not_believed() {
     if !require_kernel() {
@@ -41,15 +47,60 @@ fn set_of_a_run() {
     if !path.is_empty() {
         let file = fs::File::open(path).expect("the executable");
         leave_file();
-        // SAFETY: takes numbers.
-        let result = unsafe {
-            libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_EXE_FILE, file.as_raw_fd(), 0, 0)
-        };
-        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+        set(&file);
+        let now = fs::metadata("/proc/self/exe").expect("our executable");
+        assert_eq!(now.ino(), file.metadata().expect("the executable").ino(), "it was not set");
     }
     let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
     let sent = socket.connect((FREE, 1001)).and_then(|()| socket.send(b"x"));
     println!("came={}", if sent.is_ok() { "pass" } else { "stop" });
+}
+
+/// `struct prctl_mm_map`
+#[repr(C)]
+struct Map {
+    /// From `start_code` to `env_end`.
+    places: [u64; 11],
+    auxv: u64,
+    auxv_size: u32,
+    file: u32,
+}
+
+/// Has the executable set by a child that shares our memory: in a user namespace of its own it may.
+fn set(file: &fs::File) {
+    let stat = fs::read_to_string("/proc/self/stat").expect("our numbers");
+    let (_, words) = stat.rsplit_once(") ").expect("a name");
+    // proc_pid_stat(5) counts from 1, and this begins with the third.
+    let words: Vec<u64> = words.split(' ').map(|word| word.trim().parse().unwrap_or(0)).collect();
+    let of = |number: usize| words[number - 3];
+    // SAFETY: asks where it is.
+    let end = unsafe { libc::sbrk(0) } as u64;
+    let (code, data, stack) = ([of(26), of(27)], [of(45), of(46)], of(28));
+    let places =
+        [code[0], code[1], data[0], data[1], of(47), end, stack, of(48), of(49), of(50), of(51)];
+    let mut map = Map { places, auxv: 0, auxv_size: 0, file: file.as_raw_fd().cast_unsigned() };
+    let mut stack = vec![0_u8; 64 << 10];
+    // SAFETY: the child only calls the kernel, on a stack of its own, and we wait for it.
+    unsafe {
+        let top = stack.as_mut_ptr_range().end.cast();
+        let flags = libc::CLONE_VM | libc::CLONE_NEWUSER | libc::SIGCHLD;
+        let child = libc::clone(set_by_child, top, flags, (&raw mut map).cast());
+        assert!(child > 0, "{}", io::Error::last_os_error());
+        let mut status = 0;
+        assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+        assert_eq!(status, 0, "{:?}", io::Error::from_raw_os_error(status >> 8));
+    }
+}
+
+extern "C" fn set_by_child(map: *mut c_void) -> i32 {
+    // SAFETY: the map is that of our caller, who waits.
+    unsafe {
+        let size = size_of::<Map>();
+        match libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_MAP, map, size, 0) {
+            0 => 0,
+            _ => *libc::__errno_location(),
+        }
+    }
 }
 
 /// Puts memory in the place of the executable's file: the kernel sets no other while it is mapped.

@@ -91,6 +91,34 @@ fn a_server_that_is_held_to_the_rules_cannot_answer() {
     assert_eq!(outcome.denied(FREE, 0, "tcp")["hook"], "packet");
 }
 
+/// Of an accepted connection nobody knows the group, and 0 would be root's.
+#[test]
+fn an_unknown_app_is_not_of_the_group_of_root() {
+    if !require_kernel() {
+        return;
+    }
+    let net = Net::new(&[FREE]);
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    };
+    let config = file("firewall.toml", "inbound = \"enforce\"\n");
+    for (apps, answered) in [("user:root", true), ("group:root", false)] {
+        // What the listener itself sends, its process is known of.
+        let policy = format!(
+            "[policy]\nname = \"test\"\ndefault = \"drop\"\n[[rule]]\nname = \"some\"\n\
+             action = \"allow\"\napps = [\"{apps}\"]\n"
+        );
+        let policy = file("policy.toml", &policy);
+        let run =
+            Run::new(&net, &["--policy", &policy, "--config", &config]).start_client("accept 8080");
+        let answer = ask(&net, FREE, IpAddr::V4(CLIENT_V4));
+        assert_eq!(answer.is_some(), answered, "{apps}: {}", run.text("stderr"));
+    }
+}
+
 /// Begins a connection that nobody answers. Returns whether the first packet was not refused.
 fn connect_and_forget() -> bool {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
