@@ -237,7 +237,7 @@ where
     let start = PATH_BYTES - path.len();
     let mut text = [0; PATH_BYTES];
     text[start..].copy_from_slice(path);
-    let path = Plain(PathText { numbered: 0, flags, start: start as u32, text });
+    let path = Plain(PathText { stamp: 0, flags, start: start as u32, text });
     let map = kernel.loaded.ebpf.map_mut(map).unwrap();
     let mut map = HashMap::<_, Plain<K>, Plain<PathText>>::try_from(map).unwrap();
     map.insert(Plain(key), path, 0).unwrap();
