@@ -151,6 +151,8 @@ fn join(tables: &impl Tables, one: u32, join: Join, other: u32) -> u32 {
     tables.word(join.first, one.wrapping_mul(join.width).wrapping_add(other))
 }
 
+const _: () = assert!(size_of::<Apps>() == 32 + 4 * 8);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,5 +166,3 @@ mod tests {
         assert_eq!(apps.executable(Kind::Trusted, 2), 5);
     }
 }
-
-const _: () = assert!(size_of::<Apps>() == 32 + 4 * 8);

@@ -140,19 +140,10 @@ impl<'a> Apps<'a> {
         }
     }
 
-    /// As kept at exec, or what /proc says of the process, if that is still the same file.
+    /// As the kernel kept it. What it has no path of is unknown to rules, whatever `/proc` calls it.
     fn executable(&self, identity: &Identity) -> Option<Kept> {
         let file = identity.executable;
-        if file.inode == 0 {
-            return None;
-        }
-        self.executables.find(file).or_else(|| {
-            let link = format!("/proc/{}/exe", identity.pid);
-            let found = fs::metadata(&link).ok()?;
-            let same = found.ino() == file.inode && device(found.dev()) == file.device;
-            let path = fs::read_link(link).ok().filter(|_| same)?;
-            Some(Kept { path, trusted: false })
-        })
+        if file.inode == 0 { None } else { self.executables.find(file) }
     }
 
     /// As kept by the kernel, or where the hierarchy has it now.

@@ -129,6 +129,9 @@ impl Paths {
     pub fn new(globs: Vec<String>, whole: Whole) -> Result<Self, String> {
         for glob in &globs {
             build(glob).map_err(|error| error.kind().to_string())?;
+            if let Some(why) = misleading(glob) {
+                return Err(why.to_owned());
+            }
         }
         Ok(Self { globs, whole, matcher: Matcher::default() })
     }
@@ -179,6 +182,56 @@ pub(super) fn is_glob(text: &str) -> bool {
 
 /// Characters that have a meaning in globs.
 pub(super) const META: [char; 6] = ['*', '?', '[', ']', '{', '}'];
+
+/// What a glob means that is none but for characters that stand in brackets; `None` if it is more.
+fn without_brackets(glob: &str) -> Option<String> {
+    let mut plain = String::new();
+    let mut rest = glob.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '[' => {
+                plain.push(rest.next()?);
+                rest.next().filter(|c| *c == ']')?;
+            }
+            c if META.contains(&c) => return None,
+            c => plain.push(c),
+        }
+    }
+    Some(plain)
+}
+
+/// Why a glob would not mean what it looks like: paths are bytes to the automaton.
+fn misleading(glob: &str) -> Option<&'static str> {
+    let mut rest = glob.chars().peekable();
+    let mut braces = 0;
+    while let Some(c) = rest.next() {
+        match c {
+            '[' => {
+                rest.next_if(|c| matches!(c, '!' | '^'));
+                let mut class = vec![rest.next()?];
+                class.extend(std::iter::from_fn(|| rest.next_if(|c| *c != ']')));
+                if !class.iter().all(char::is_ascii) {
+                    return Some("only ASCII can stand in brackets");
+                }
+                let range = |w: &[char]| w[1] == '-' && (w[0]..=w[2]).contains(&'/');
+                if class.contains(&'/') || class.windows(3).any(range) {
+                    return Some(
+                        "what stands in brackets is one character of a name, and never `/`",
+                    );
+                }
+            }
+            '{' | ',' if c == '{' || braces > 0 => {
+                braces += i32::from(c == '{');
+                if matches!(rest.peek(), Some(',' | '}')) {
+                    return Some("an alternative in braces is empty");
+                }
+            }
+            '}' => braces -= 1,
+            _ => {}
+        }
+    }
+    None
+}
 
 fn build(glob: &str) -> Result<globset::Glob, globset::Error> {
     // systemd writes `\x2d` in names of units: a backslash is itself.
@@ -256,10 +309,11 @@ impl AppFacts {
         let mut facts = Self::default();
         let nobody = Self::default();
         for Selector { text, means } in selectors {
-            let path = |paths: &Paths| match paths.sample().filter(|_| !is_glob(text)) {
-                Some(path) => Ok(path.into()),
+            let path = |paths: &Paths| match paths.sample().zip(without_brackets(text)) {
+                Some((path, _)) => Ok(without_brackets(&path).unwrap_or(path).into()),
                 None => {
-                    Err(format!("`{text}` is a glob, and one app is judged\n\nhint: write it out"))
+                    let hint = "write it out, and what is no glob in brackets: `[*]`";
+                    Err(format!("`{text}` is a glob, and one app is judged\n\nhint: {hint}"))
                 }
             };
             let fresh = match means {

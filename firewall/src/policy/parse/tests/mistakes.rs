@@ -367,6 +367,22 @@ fn selectors_that_are_none() {
     }
     let others: &[(&str, &str, &str)] = &[
         ("exe:/x/[a", "`exe:/x/[a` is not a glob: unclosed character class; missing ']'", "`[*]`"),
+        ("exe:/x/[é]", "`exe:/x/[é]` is not a glob: only ASCII can stand in brackets", "`[*]`"),
+        (
+            "exe:/x/a[.-0]b",
+            "`exe:/x/a[.-0]b` is not a glob: what stands in brackets is one character of a name, and never `/`",
+            "`[*]`",
+        ),
+        (
+            "exe:/x/a{,b}",
+            "`exe:/x/a{,b}` is not a glob: an alternative in braces is empty",
+            "`[*]`",
+        ),
+        (
+            "exe:/x/a{b,}",
+            "`exe:/x/a{b,}` is not a glob: an alternative in braces is empty",
+            "`[*]`",
+        ),
         ("cgroup:/", "`cgroup:/` is every app", "`*`"),
         ("user:nobody-here", "this machine knows no user `nobody-here`", "getent passwd"),
         ("group:nobody-here", "this machine knows no group `nobody-here`", "getent group"),
