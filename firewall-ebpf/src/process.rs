@@ -109,7 +109,7 @@ fn current() -> Option<(ProcessKey, &'static Process)> {
             return Some((key, process));
         }
     }
-    if look_at_current() == 0 { None } else { get(&key).map(|process| (key, &*process)) }
+    if look_at_current() == 0 { None } else { get(&key).map(|process| (key, process)) }
 }
 
 /// What is kept of a process.
