@@ -2,7 +2,7 @@
 
 use crate::{
     flow::{Address, Destination, TCP, has_ports},
-    layout::{FileId, Held, held},
+    layout::{FileId, Held, ProcessKey, held},
     verdict::{Confidence, Hook, Reason, Verdict, Via},
 };
 
@@ -211,6 +211,12 @@ impl FlowEvent {
 impl Identity {
     /// In place of a group that is not known: no process has it, and 0 is root's.
     pub const NO_GROUP: u32 = u32::MAX;
+
+    /// The process.
+    #[inline(always)]
+    pub const fn process(&self) -> ProcessKey {
+        ProcessKey { pid: self.pid, _pad: 0, started: self.started }
+    }
 
     fn take(b: &mut &[u8]) -> Result<Self, Malformed> {
         let (inode, device, pad, dentry, mount) = read!(*b, u64, u32, u32, u64, u64);

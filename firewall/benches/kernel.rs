@@ -19,6 +19,7 @@ use firewall::{
     datapath::{
         BENCH_OBJECT, OBJECT, apply,
         load::{Loaded, load},
+        plain::Plain,
         sys,
     },
     policy::compile::{Generation, Settings},
@@ -156,15 +157,6 @@ fn benches(output: &mut Output) -> Result<Vec<Bench>> {
     }
     Ok(benches)
 }
-
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct Plain<T>(T);
-
-// SAFETY: `repr(C)` structures of integers without padding.
-unsafe impl aya::Pod for Plain<FileId> {}
-// SAFETY: as above.
-unsafe impl aya::Pod for Plain<PathText> {}
 
 fn in_place(generation: &Generation) -> Result<Loaded> {
     let mut loaded = load(BENCH_OBJECT, 0)?;

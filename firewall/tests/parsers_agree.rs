@@ -12,7 +12,7 @@ use std::{cell::RefCell, collections::BTreeMap, fs, path::Path};
 
 use aya::maps::{Array, MapData};
 use firewall::{
-    datapath::{BENCH_OBJECT, apply::apply, load::Loaded, sys::test_run},
+    datapath::{BENCH_OBJECT, apply::apply, load::Loaded, plain::Plain, sys::test_run},
     policy::{
         Action, Apps, Destinations, Domain, Mode, Policy, Rule,
         compile::{Facts, Generation, Settings, compile},
@@ -27,17 +27,6 @@ use firewall_common::{
     },
 };
 use proptest::{prelude::*, sample::Index, test_runner::TestRunner};
-
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct Plain<T>(T);
-
-// SAFETY: each is a `repr(C)` structure of integers without padding.
-unsafe impl aya::Pod for Plain<Text> {}
-// SAFETY: as above.
-unsafe impl aya::Pod for Plain<Payload> {}
-// SAFETY: an array of integers.
-unsafe impl aya::Pod for Plain<[u64; 4]> {}
 
 /// Names and what is below them, in rules of their own.
 const RULES: [&str; 6] = ["=hm.baidu.com", "*.hm.baidu.com", "baidu.com", "*.x", "com", "=hm.x.x"];
@@ -65,7 +54,7 @@ fn generation() -> Generation {
 struct Kernel {
     loaded: Loaded,
     generation: Generation,
-    read: Array<MapData, Plain<[u64; 4]>>,
+    read: Array<MapData, [u64; 4]>,
     name: Array<MapData, Plain<Text>>,
     payload: Array<MapData, Plain<Payload>>,
 }
@@ -102,7 +91,7 @@ impl Kernel {
         let past = message.skip_name(at.into());
 
         assert_eq!(self.run("read_dns", &[&at.to_be_bytes()[..], bytes].concat()), 1);
-        let [kernel_end, kernel_past, class, hash] = self.read.get(&0, 0).unwrap().0;
+        let [kernel_end, kernel_past, class, hash] = self.read.get(&0, 0).unwrap();
         let told = || format!("at {at}: {}", bytes.escape_ascii());
         assert_eq!(kernel_end, u64::from(end), "{}", told());
         assert_eq!(kernel_past, u64::from(past), "{}", told());

@@ -15,17 +15,11 @@ use firewall_common::{
     layout::{Active, Header, INNER_MAP, SLOTS},
 };
 
-use super::sys;
+use super::{
+    plain::{Plain, Shared},
+    sys,
+};
 use crate::policy::compile::Generation;
-
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct Plain<T>(T);
-
-// SAFETY: a `repr(C)` structure of integers without padding.
-unsafe impl aya::Pod for Plain<Header> {}
-// SAFETY: a transparent `u64`.
-unsafe impl aya::Pod for Plain<Active> {}
 
 /// Why a generation is not in place. The one before it still decides.
 #[derive(Debug, thiserror::Error)]
@@ -68,13 +62,10 @@ pub fn apply(ebpf: &mut Ebpf, generation: &Generation) -> Result<u32, Error> {
     Ok(number)
 }
 
-fn array<'a, T: Copy + 'static>(
+fn array<'a, T: Shared>(
     ebpf: &'a mut Ebpf,
     name: &'static str,
-) -> Result<Array<&'a mut MapData, Plain<T>>, Error>
-where
-    Plain<T>: aya::Pod,
-{
+) -> Result<Array<&'a mut MapData, Plain<T>>, Error> {
     Ok(Array::try_from(ebpf.map_mut(name).ok_or(Error::Map(name))?)?)
 }
 

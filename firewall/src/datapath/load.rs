@@ -15,17 +15,9 @@ use aya::{
     maps::{Map, MapError, ProgramArray},
     programs::{Program, ProgramError, ProgramFd},
 };
-use firewall_common::{flow::SEEDS, layout::Offsets};
+use firewall_common::flow::SEEDS;
 
-use super::btf;
-
-/// `Offsets` as the loader wants them.
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct Plain(Offsets);
-
-// SAFETY: a `repr(C)` structure of integers without padding.
-unsafe impl aya::Pod for Plain {}
+use super::{btf, plain::Plain};
 
 /// Why the kernel programs are not loaded.
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,7 @@ pub mod attach;
 pub mod btf;
 pub mod destroy;
 pub mod load;
+pub mod plain;
 pub mod probe;
 pub mod sockets;
 pub mod sys;

@@ -18,7 +18,10 @@ use firewall_common::{
     verdict::Verdict,
 };
 
-use super::load::{self, Loaded};
+use super::{
+    load::{self, Loaded},
+    plain::Plain,
+};
 use crate::policy::compile::Generation;
 
 const PROGRAM: &str = "open_files";
@@ -55,13 +58,6 @@ impl From<Malformed> for Error {
         Self::Malformed
     }
 }
-
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct Plain(Listener);
-
-// SAFETY: a `repr(C)` structure of integers without padding.
-unsafe impl aya::Pod for Plain {}
 
 /// Charges every open socket to who has it open, and tells which there are, each once.
 pub fn adopt(loaded: &mut Loaded) -> Result<Vec<OpenSocket>, Error> {
@@ -101,8 +97,8 @@ pub fn denied<'a>(
 /// Listeners of the last time may be gone.
 fn forget_listeners(loaded: &mut Loaded) -> Result<(), Error> {
     let map = loaded.ebpf.map_mut(LISTENERS).ok_or(load::Error::Missing(LISTENERS))?;
-    let mut map = HashMap::<_, Plain, u8>::try_from(map)?;
-    let known: Vec<Plain> = map.keys().collect::<Result<_, _>>()?;
+    let mut map = HashMap::<_, Plain<Listener>, u8>::try_from(map)?;
+    let known: Vec<Plain<Listener>> = map.keys().collect::<Result<_, _>>()?;
     for listener in known {
         map.remove(&listener)?;
     }

@@ -113,8 +113,7 @@ impl<'a> Apps<'a> {
             (_, Some(Kept { path, .. })) => text(path.file_name().map_or(path, Path::new)),
             (_, None) => String::from_utf8_lossy(comm).into_owned(),
         };
-        let key = ProcessKey { pid: identity.pid, _pad: 0, started: identity.started };
-        let script = self.scripts.find(key).filter(|_| is_process);
+        let script = self.scripts.find(identity.process()).filter(|_| is_process);
         let cgroup = self.cgroup(identity.cgroup).map(|path| text(&path));
         let Labels { unit, flatpak, snap, container } =
             cgroup.as_deref().map(labels).unwrap_or_default();

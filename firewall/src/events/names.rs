@@ -6,13 +6,7 @@ use aya::{Ebpf, maps};
 use firewall_common::layout::{CHAIN, NameText};
 
 use super::reader::Error;
-
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct Plain(NameText);
-
-// SAFETY: a `repr(C)` structure of integers without padding.
-unsafe impl aya::Pod for Plain {}
+use crate::datapath::plain::Plain;
 
 /// Names that are remembered here.
 const MAX_REMEMBERED: usize = 4096;
@@ -37,7 +31,7 @@ impl Names {
     /// Takes the names of loaded programs.
     pub fn new(ebpf: &mut Ebpf) -> Result<Self, Error> {
         let map = ebpf.take_map("NAMES").ok_or(Error::Missing("NAMES"))?;
-        let map = maps::HashMap::<_, u64, Plain>::try_from(map)?;
+        let map = maps::HashMap::<_, u64, Plain<NameText>>::try_from(map)?;
         Ok(Self::of(move |hash| map.get(&hash, 0).ok().map(|Plain(name)| name)))
     }
 

@@ -8,25 +8,10 @@ use std::{
 };
 
 use aya::{Ebpf, maps};
-use firewall_common::layout::{FileId, PathText, ProcessKey, path};
+use firewall_common::layout::{PathText, path};
 
 use super::reader::Error;
-
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct Plain<T>(T);
-
-/// What paths are kept by.
-pub trait Key: Copy + 'static {}
-
-impl Key for FileId {}
-impl Key for ProcessKey {}
-impl Key for u64 {}
-
-// SAFETY: the keys are `repr(C)` structures of integers without padding, or integers.
-unsafe impl<T: Key> aya::Pod for Plain<T> {}
-// SAFETY: as above.
-unsafe impl aya::Pod for Plain<PathText> {}
+use crate::datapath::plain::{Plain, Shared};
 
 /// A path that was kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +25,7 @@ pub struct Kept {
 /// Finds paths.
 pub struct Paths<K>(Box<dyn Fn(K) -> Option<PathText>>);
 
-impl<K: Key> Paths<K> {
+impl<K: Shared> Paths<K> {
     /// Takes the map of that name of loaded programs.
     pub fn new(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
         let map = ebpf.take_map(name).ok_or(Error::Missing(name))?;

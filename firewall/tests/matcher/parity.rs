@@ -5,7 +5,13 @@ use std::{cell::RefCell, net::IpAddr};
 
 use aya::maps::{Array, HashMap, MapData, RingBuf};
 use firewall::{
-    datapath::{BENCH_OBJECT, OBJECT, apply::apply, load::Loaded, sys::test_run},
+    datapath::{
+        BENCH_OBJECT, OBJECT,
+        apply::apply,
+        load::Loaded,
+        plain::{Plain, Shared},
+        sys::test_run,
+    },
     policy::{
         AppFacts, Default,
         compile::{Generation, Settings},
@@ -16,7 +22,7 @@ use firewall_common::{
     evaluate::{Fault, Named, Outcome},
     event::{FlowEvent, Identity, app as kind},
     flow::{TCP, UDP},
-    layout::{FileId, PATH_BYTES, PathText, ProcessKey, path},
+    layout::{FileId, PATH_BYTES, PathText, path},
     parse::ip,
     verdict::{Hook, Reason, Verdict},
 };
@@ -189,30 +195,16 @@ fn the_kernel_says_what_user_space_says() {
     });
 }
 
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct Plain<T>(T);
-
-// SAFETY: `repr(C)` structures of integers without padding.
-unsafe impl aya::Pod for Plain<Identity> {}
-// SAFETY: as above.
-unsafe impl aya::Pod for Plain<FileId> {}
-// SAFETY: as above.
-unsafe impl aya::Pod for Plain<ProcessKey> {}
-// SAFETY: as above.
-unsafe impl aya::Pod for Plain<PathText> {}
-
 /// Has the kernel know an app, as number `number` of all.
 fn introduce(kernel: &mut Kernel, number: u32, app: &AppFacts) {
     // Numbers that no selector names.
     const NOBODY: u32 = 4_000_000_001;
     let executable = FileId { inode: number.into(), ..FileId::default() };
-    let process = ProcessKey { pid: number, _pad: 0, started: number.into() };
     let identity = Identity {
         executable,
         cgroup: number.into(),
-        started: process.started,
-        pid: process.pid,
+        started: number.into(),
+        pid: number,
         uid: app.uid.unwrap_or(NOBODY),
         gid: app.gid.unwrap_or(NOBODY),
         kind: match app.kind {
@@ -224,16 +216,13 @@ fn introduce(kernel: &mut Kernel, number: u32, app: &AppFacts) {
     };
     let flags = if app.kind == Kind::Trusted { path::TRUSTED } else { 0 };
     keep(kernel, "EXECUTABLES", executable, &app.exe, flags);
-    keep(kernel, "SCRIPTS", process, &app.script, 0);
+    keep(kernel, "SCRIPTS", identity.process(), &app.script, 0);
     keep(kernel, "CGROUPS", u64::from(number), &app.cgroup, 0);
     let map = kernel.loaded.ebpf.map_mut("SENDER").unwrap();
     Array::<_, Plain<Identity>>::try_from(map).unwrap().set(0, Plain(identity), 0).unwrap();
 }
 
-fn keep<K: Copy>(kernel: &mut Kernel, map: &str, key: K, path: &[u8], flags: u32)
-where
-    Plain<K>: aya::Pod,
-{
+fn keep<K: Shared>(kernel: &mut Kernel, map: &str, key: K, path: &[u8], flags: u32) {
     let start = PATH_BYTES - path.len();
     let mut text = [0; PATH_BYTES];
     text[start..].copy_from_slice(path);
@@ -242,9 +231,6 @@ where
     let mut map = HashMap::<_, Plain<K>, Plain<PathText>>::try_from(map).unwrap();
     map.insert(Plain(key), path, 0).unwrap();
 }
-
-// SAFETY: a plain integer.
-unsafe impl aya::Pod for Plain<u64> {}
 
 #[test]
 fn the_kernel_tells_apps_apart_as_user_space_does() {
