@@ -31,9 +31,9 @@ pub struct Container {
     pub name: Option<String>,
 }
 
-/// Engines whose cgroups are `ENGINE-ID.scope`.
-const ENGINES: [&str; 6] =
-    ["docker-", "libpod-payload-", "libpod-", "cri-containerd-", "crio-", "nerdctl-"];
+/// Engines whose cgroups are `ENGINE-ID.scope`; one that begins like another stands before it.
+pub(crate) const ENGINES: [&str; 6] =
+    ["docker", "libpod-payload", "libpod", "cri-containerd", "crio", "nerdctl"];
 
 /// What a path from the root of the hierarchy tells. Of several units and containers inside each other
 /// it is the outermost: further in, names are given by what runs there. The manager of a user's units
@@ -72,7 +72,10 @@ fn container(above: &str, name: &str) -> Option<Container> {
     let stem = name.strip_suffix(".scope").unwrap_or(name);
     let id = match above {
         "docker" => name,
-        _ => ENGINES.iter().find_map(|engine| stem.strip_prefix(engine)).unwrap_or_default(),
+        _ => ENGINES
+            .iter()
+            .find_map(|engine| stem.strip_prefix(engine)?.strip_prefix('-'))
+            .unwrap_or_default(),
     };
     let is_id = (12..=64).contains(&id.len())
         && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));

@@ -253,8 +253,9 @@ fn describe(summary: &Summary) -> String {
 }
 
 fn destination(to: &Destination) -> String {
-    let owner = to.organisation.as_ref().or(to.as_name.as_ref());
-    let facts: Vec<String> = to.country.iter().chain(owner).map(|fact| printable(fact)).collect();
+    let geo = &to.geo;
+    let owner = geo.organisation.as_ref().or(geo.as_name.as_ref());
+    let facts: Vec<String> = geo.country.iter().chain(owner).map(|fact| printable(fact)).collect();
     let mut text = printable(&to.host);
     if !facts.is_empty() {
         text += &format!(" ({})", facts.join(", "));

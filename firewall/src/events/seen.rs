@@ -117,15 +117,9 @@ impl Same {
 pub struct Destination {
     /// Its name or, where none is known, its address.
     pub host: String,
-    /// What the last verdict says of it: the country.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub country: Option<String>,
-    /// The owner.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub organisation: Option<String>,
-    /// The name of its AS.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub as_name: Option<String>,
+    /// What the last verdict says of it.
+    #[serde(flatten)]
+    pub geo: Geo,
     /// How often.
     pub flows: Flows,
     /// When last.
@@ -222,14 +216,7 @@ fn summary((app, tally): (Same, Tally)) -> Summary {
     let Tally { flows, first, last, to, beyond } = tally;
     let mut destinations: Vec<Destination> = to
         .into_iter()
-        .map(|(host, (flows, last, Geo { country, organisation, as_name }))| Destination {
-            host,
-            country,
-            organisation,
-            as_name,
-            flows,
-            last,
-        })
+        .map(|(host, (flows, last, geo))| Destination { host, geo, flows, last })
         .collect();
     destinations.sort_by(|one, other| {
         let key = |of: &Destination| (Reverse(of.flows.deny), Reverse(of.flows.all()));
@@ -321,7 +308,7 @@ mod tests {
             connect,
             record(3, &app, Verdict::Allow, "a.example"),
         ]);
-        assert_eq!(all[0].destinations[0].country, geo.country);
+        assert_eq!(all[0].destinations[0].geo.country, geo.country);
         assert_eq!(all[0].destinations[0].last.as_second(), 3);
     }
 

@@ -105,16 +105,9 @@ impl AppClasses {
                 states = all;
             }
         }
-        let mut numbers: HashMap<Vec<u32>, u32> = HashMap::from([(self.all[0].clone(), 0)]);
-        let classes: Vec<u32> = states
-            .iter()
-            .map(|state| {
-                *numbers.entry(held.of(state)).or_insert_with_key(|holding| {
-                    self.all.push(holding.clone());
-                    self.all.len() as u32 - 1
-                })
-            })
-            .collect();
+        let mut holding = Sets::starting(self.all[0].clone());
+        let classes: Vec<u32> = states.iter().map(|state| holding.number(held.of(state))).collect();
+        self.all = holding.all;
         self.tables.classes = limited(self.all.len(), MAX_CLASSES, "classes of apps")?;
         match joined.last_mut() {
             Some((_, last)) => {
@@ -176,7 +169,7 @@ impl AppClasses {
     }
 }
 
-/// Numbers of terms, ascending. [`KERNEL`] stands at the end.
+/// Numbers of terms, or of rules and defaults, ascending. [`KERNEL`] stands at the end.
 type Set = Vec<u32>;
 
 /// In place of a term: nothing else is known of the app, whatever its other facets are.
@@ -320,15 +313,20 @@ fn insert(set: &mut Set, term: u32) {
     }
 }
 
-/// Sets of terms, each once; number 0 is the empty one.
+/// Sets of terms, or of what holds by them, each once.
 struct Sets {
     all: Vec<Set>,
     numbers: HashMap<Set, u32>,
 }
 
 impl Sets {
+    /// With the empty set as number 0.
     fn new() -> Self {
-        Self { all: vec![Set::new()], numbers: HashMap::from([(Set::new(), 0)]) }
+        Self::starting(Set::new())
+    }
+
+    fn starting(zero: Set) -> Self {
+        Self { all: vec![zero.clone()], numbers: HashMap::from([(zero, 0)]) }
     }
 
     fn number(&mut self, set: Set) -> u32 {

@@ -9,6 +9,7 @@ use super::super::source::Files;
 use super::nearest;
 use super::values::{Complaint, complaint, decimal};
 use super::walk::{Elements, Field, Fields, Walker};
+use crate::apps::cgroup::ENGINES;
 
 /// What a selector of a place that lets more pass must not rest on.
 const FORGED: &str = "a process says itself what script it runs, and could say this one";
@@ -361,9 +362,7 @@ fn container(text: &str, value: &str) -> Result<Paths, Complaint> {
     if hex || value == "*" {
         let rest = if value == "*" || value.len() == 64 { "" } else { "*" };
         let id = format!("{value}{rest}");
-        for engine in ["docker", "libpod", "libpod-payload", "cri-containerd", "crio", "nerdctl"] {
-            names.push(format!("{engine}-{id}.scope"));
-        }
+        names.extend(ENGINES.map(|engine| format!("{engine}-{id}.scope")));
         // Where the engine makes its cgroups itself.
         names.extend(["docker/", "libpod_parent/libpod-"].map(|before| format!("{before}{id}")));
     }
