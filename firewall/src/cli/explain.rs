@@ -20,7 +20,7 @@ use crate::{
     events::{Endpoint, Host, protocol_number, protocol_word},
     policy::{
         self, AppFacts, Mode, domains,
-        explain::{Explainer, Finding, Geo, RunnerUp},
+        explain::{self, Explainer, Finding, Geo, RunnerUp},
         source::Disk,
     },
 };
@@ -213,7 +213,10 @@ fn explain(
             encrypted_hello: false,
             chain: names.collect(),
         }),
-        geo: to.map(|to| explainer.geo(to.address)).transpose()?.unwrap_or_default(),
+        geo: to
+            .map(|to| explain::geo(explainer.intel, to.address))
+            .transpose()?
+            .unwrap_or_default(),
         observed: findings,
         runners_up,
     })

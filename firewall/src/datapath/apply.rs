@@ -5,10 +5,7 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use aya::{
-    Ebpf,
-    maps::{Array, ArrayOfMaps, MapData, MapError},
-};
+use aya::maps::{Array, ArrayOfMaps, MapData, MapError};
 use aya_obj::generated::bpf_map_type;
 use firewall_common::{
     evaluate::BLOCK,
@@ -16,7 +13,8 @@ use firewall_common::{
 };
 
 use super::{
-    plain::{Plain, Shared},
+    maps::{self, Maps},
+    plain::Plain,
     sys,
 };
 use crate::policy::compile::Generation;
@@ -25,8 +23,8 @@ use crate::policy::compile::Generation;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A map is missing or of another shape.
-    #[error("the map `{0}` is missing or not what it should be")]
-    Map(&'static str),
+    #[error(transparent)]
+    Maps(#[from] maps::Error),
     /// A map was refused or could not be written.
     #[error("cannot write the policies into the kernel: {0}")]
     Write(#[from] MapError),
@@ -39,8 +37,9 @@ pub enum Error {
 }
 
 /// Writes `generation` into the slot that is not in use and switches to it. Returns its number.
-pub fn apply(ebpf: &mut Ebpf, generation: &Generation) -> Result<u32, Error> {
-    let running = array::<Active>(ebpf, "ACTIVE")?.get(&0, 0)?.0;
+pub fn apply(maps: &Maps, generation: &Generation) -> Result<u32, Error> {
+    let mut active: Array<_, Plain<Active>> = maps.open("ACTIVE")?;
+    let Plain(running) = active.get(&0, 0)?;
     let number = running.generation().checked_add(1).unwrap_or(1);
     let slot = if running.generation() == 0 { 0 } else { (running.slot() + 1) % SLOTS };
 
@@ -49,24 +48,16 @@ pub fn apply(ebpf: &mut Ebpf, generation: &Generation) -> Result<u32, Error> {
     if !holds(blocks.fd().as_fd(), &generation.blocks)? {
         return Err(Error::Differs);
     }
-    let outer = ebpf.map_mut("BLOCKS").ok_or(Error::Map("BLOCKS"))?;
-    let mut outer: ArrayOfMaps<_, MapData> = ArrayOfMaps::try_from(outer)?;
+    let mut outer: ArrayOfMaps<_, MapData> = maps.open("BLOCKS")?;
     outer.set(slot, &blocks, 0)?;
 
-    let mut headers = array::<Header>(ebpf, "HEADERS")?;
+    let mut headers: Array<_, Plain<Header>> = maps.open("HEADERS")?;
     headers.set(slot, Plain(generation.header), 0)?;
     if headers.get(&slot, 0)?.0 != generation.header {
         return Err(Error::Differs);
     }
-    array::<Active>(ebpf, "ACTIVE")?.set(0, Plain(Active::new(number, slot)), 0)?;
+    active.set(0, Plain(Active::new(number, slot)), 0)?;
     Ok(number)
-}
-
-fn array<'a, T: Shared>(
-    ebpf: &'a mut Ebpf,
-    name: &'static str,
-) -> Result<Array<&'a mut MapData, Plain<T>>, Error> {
-    Ok(Array::try_from(ebpf.map_mut(name).ok_or(Error::Map(name))?)?)
 }
 
 fn new_blocks(len: usize) -> Result<MapData, Error> {

@@ -5,6 +5,8 @@ pub mod attach;
 pub mod btf;
 pub mod destroy;
 pub mod load;
+pub mod maps;
+pub mod pins;
 pub mod plain;
 pub mod probe;
 pub mod sockets;

@@ -1,7 +1,7 @@
 //! From what the kernel tells to what people and programs read.
 //!
 //! ```text
-//! ring buffer ─ reader ─▶ FlowEvent ─ coalesce ─ enrich ─▶ Event (JSON) ─▶ log, terminal
+//! ring buffer ─ reader ─▶ FlowEvent ─ recorder (coalesce, enrich) ─▶ Event (JSON) ─▶ log, terminal
 //! ```
 
 pub mod apps;
@@ -14,6 +14,7 @@ pub mod names;
 pub mod paths;
 pub mod reader;
 pub mod record;
+pub mod recorder;
 pub mod seen;
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};

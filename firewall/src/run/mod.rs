@@ -14,48 +14,34 @@ mod signals;
 use std::{
     ffi::OsString,
     fs::File,
-    future::pending,
     io::{self, Write as _},
     os::fd::AsFd as _,
     path::PathBuf,
     time::Duration,
 };
 
-use firewall_common::{
-    event::{FlowEvent, HeldDatagram},
-    layout::Counter,
-};
+use firewall_common::{event::FlowEvent, layout::Counter};
 use nix::{
     sys::signal::kill,
-    time::ClockId,
     unistd::{Pid, User},
 };
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     cgroup::{self, Group, Hierarchy},
-    datapath::{
-        self, apply, attach,
-        destroy::Destroyer,
-        load, sys,
-        tell::{self, Lead, Teller},
-    },
+    datapath::{self, apply, attach, destroy::Destroyer, load, maps, sys, tell},
     events::{
         Event, Lost, SCHEMA,
         apps::Apps,
-        coalesce::Coalescer,
-        enrich::{Enricher, nanoseconds},
-        held::Initials,
+        enrich::Enricher,
+        held::{self, Attendant, learn},
         messages::Messages,
         names::Names,
         reader::{self, Counters, Reader},
+        recorder::{Recorder, Sink},
     },
-    intel::{
-        self, Intel,
-        ahead::{Ahead, Fact},
-        resolver::Resolver,
-    },
-    policy::{compile::Generation, diagnostic::printable, explain::Explainer},
+    intel::{self, Intel, ahead::Ahead, resolver::Resolver},
+    policy::{compile::Generation, diagnostic::printable},
 };
 use pins::{Pins, Runs};
 use signals::Signals;
@@ -88,6 +74,9 @@ pub enum Error {
     /// The programs.
     #[error(transparent)]
     Load(#[from] load::Error),
+    /// Their maps.
+    #[error(transparent)]
+    Maps(#[from] maps::Error),
     /// Their tables.
     #[error(transparent)]
     Apply(#[from] apply::Error),
@@ -100,6 +89,9 @@ pub enum Error {
     /// What the kernel is told.
     #[error(transparent)]
     Tell(#[from] tell::Error),
+    /// What it waits for.
+    #[error(transparent)]
+    Held(#[from] held::Error),
     /// The tables of countries and owners.
     #[error(transparent)]
     Intel(#[from] intel::Error),
@@ -231,36 +223,25 @@ impl Place {
         hierarchy: &Hierarchy,
     ) -> Result<Summary, Error> {
         let mut loaded = load::load(datapath::OBJECT, self.group.id()?)?;
+        let maps = loaded.maps()?;
         plan.generation.header.netns =
             sys::netns_cookie().map_err(system("cannot tell the network namespace"))?;
-        let number = apply::apply(&mut loaded.ebpf, &plan.generation)?;
+        let number = apply::apply(&maps, &plan.generation)?;
         debug_assert_ne!(number, 0, "0 is no generation");
         // From here on the kernel decides, and only what decisions mean is asked here.
         plan.generation.forget_tables();
         give_memory_back();
         let attached = attach::attach(&loaded, self.group.open()?.as_fd())?;
         attached.pin(&self.pins.directory)?;
-        let reader = Reader::new(&mut loaded.ebpf, "EVENTS")?;
-        let mut quic = Quic {
-            reader: Reader::new(&mut loaded.ebpf, "HELD")?,
-            initials: Initials::default(),
-            teller: Teller::new(&mut loaded)?,
-        };
-        quic.teller.is_here()?;
-        let counters = Counters::new(&mut loaded.ebpf)?;
-        let explainer = Explainer { generation: &plan.generation, intel: plan.intel };
-        let apps = Apps::new(&mut loaded.ebpf, hierarchy)?;
-        let names = Names::new(&mut loaded.ebpf)?;
-        let enricher = Enricher::new(explainer, apps, names);
-        let mut recorder = Recorder {
-            reader,
-            enricher,
-            messages: Messages::new(&mut loaded.ebpf),
-            log,
-            coalescer: Coalescer::default(),
-            destroyer: Destroyer::default(),
-            summary: Summary::default(),
-        };
+        let mut attendant = Attendant::new(tell::program(&loaded)?, &maps)?;
+        attendant.is_here()?;
+        let counters = Counters::new(&maps)?;
+        let enricher = Enricher::new(Apps::new(&maps, hierarchy)?, Names::new(&maps)?);
+        let mut recorder = Recorder::new(Reader::new(&maps, "EVENTS")?, enricher);
+        let mut messages = Messages::new(&mut loaded.ebpf);
+        let (generation, intel) = (&plan.generation, plan.intel);
+        let mut record =
+            Record { log, destroyer: Destroyer::default(), summary: Summary::default(), tell };
 
         let mut ahead = plan.ahead.take();
         let mut command =
@@ -278,20 +259,32 @@ impl Place {
                         let _ = kill(pid, signal);
                     }
                 }
-                ready = quic.reader.ready() => { ready?; let _more = quic.read(); }
-                facts = learn(&mut ahead) => quic.teller.lead_to(&facts),
-                ready = recorder.reader.ready() => { ready?; recorder.read(tell)?; }
-                _ = tick.tick() => { quic.tick()?; recorder.tick(tell)?; }
+                ready = attendant.ready() => { ready?; attendant.read(); }
+                leads = learn(&mut ahead) => attendant.lead_to(&leads),
+                ready = recorder.reader.ready() => {
+                    ready?;
+                    recorder.read(generation, intel, &mut record)?;
+                }
+                _ = tick.tick() => {
+                    attendant.tick()?;
+                    recorder.read(generation, intel, &mut record)?;
+                    pass_on(&mut messages, &mut record);
+                    recorder.tick(generation, intel, &mut record)?;
+                    record.log.flush(record.tell);
+                    (record.tell)(Notice::Tick);
+                }
             }
         };
-        self.end_what_is_left(tell);
-        quic.finish(tell);
-        recorder.finish(&counters, tell)?;
+        self.end_what_is_left(record.tell);
+        attendant.finish();
+        pass_on(&mut messages, &mut record);
+        recorder.finish(generation, intel, &mut record)?;
+        record.finish(&recorder, &attendant, &counters)?;
         if let Some(failed) = ahead.map(|ahead| ahead.tally.failed).filter(|failed| *failed > 0) {
-            tell(Notice::Say(format!("denied names could not be looked up ahead: {failed} times")));
+            record.say(format!("denied names could not be looked up ahead: {failed} times"));
         }
         drop(attached);
-        Ok(Summary { status: child::status(ended), ..recorder.summary })
+        Ok(Summary { status: child::status(ended), ..record.summary })
     }
 
     fn end_what_is_left(&self, tell: &mut dyn FnMut(Notice<'_>)) {
@@ -339,174 +332,80 @@ const UNEXPECTED: [(Counter, &str); 6] = [
     (Counter::NoName, "names or addresses of answers could not be kept, names may be missing"),
 ];
 
-/// What the next look-up tells, of names that are to be known ahead.
-async fn learn(ahead: &mut Option<Ahead<Resolver>>) -> Vec<Lead> {
-    let Some(ahead) = ahead else { return pending().await };
-    let mut leads = Vec::new();
-    let sink = |fact: Fact<'_>| {
-        leads.push(Lead {
-            name: fact.name.to_owned(),
-            address: fact.address,
-            lifetime: fact.lifetime,
-        });
-    };
-    ahead.learn(sink).await;
-    leads
-}
-
-/// Reads the names in QUIC Initials for the kernel.
-struct Quic {
-    reader: Reader,
-    initials: Initials,
-    teller: Teller,
-}
-
-/// Entries of a ring buffer that are read before something else has its turn.
-const AT_ONCE: usize = 256;
-
-impl Quic {
-    /// Reads some, and tells whether there is more.
-    fn read(&mut self) -> bool {
-        let Self { reader, initials, teller } = self;
-        (0..AT_ONCE).all(|_| {
-            let now = boot_time();
-            let read = reader.read_next(|bytes| {
-                initials.take(&HeldDatagram::try_from(bytes)?, now, teller);
-                Ok(())
-            });
-            read.is_some()
-        })
-    }
-
-    /// When the command has ended: what it has sent last is still to be told.
-    fn finish(&mut self, tell: &mut dyn FnMut(Notice<'_>)) {
-        while self.read() {}
-        self.initials.finish(&mut self.teller);
-        for (times, what) in [
-            (self.reader.malformed, "QUIC packets that were held back could not be decoded"),
-            (self.teller.not_taken, "the kernel could not take in what was told of names"),
-        ] {
-            if times > 0 {
-                tell(Notice::Say(format!("{what}: {times} times")));
-            }
-        }
-    }
-
-    fn tick(&mut self) -> Result<(), Error> {
-        self.teller.is_here()?;
-        self.read();
-        self.initials.expire(boot_time(), &mut self.teller);
-        Ok(())
-    }
-}
-
-fn boot_time() -> Duration {
-    let now = u64::try_from(nanoseconds(ClockId::CLOCK_BOOTTIME)).unwrap_or_default();
-    Duration::from_nanos(now)
-}
-
-/// Takes events from the kernel to the log.
-struct Recorder<'a> {
-    reader: Reader,
-    enricher: Enricher<'a>,
-    messages: Option<Messages>,
-    coalescer: Coalescer,
-    destroyer: Destroyer,
+/// Where events go: the log, the terminal, the summary.
+struct Record<'r> {
     log: Log,
+    destroyer: Destroyer,
     summary: Summary,
+    tell: &'r mut dyn FnMut(Notice<'_>),
 }
 
-impl Recorder<'_> {
-    /// Records some events, and tells whether there are more.
-    fn read(&mut self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<bool, Error> {
-        let mut due = Vec::new();
-        let more = (0..AT_ONCE).all(|_| {
-            let Some(event) = self.reader.read_next(|bytes| FlowEvent::try_from(bytes)) else {
-                return false;
-            };
-            self.destroyer.consider(&event);
-            self.coalescer.push(event, |event| due.push(event));
-            true
-        });
-        self.record(&due, tell)?;
-        Ok(more)
+impl Sink for Record<'_> {
+    fn seen(&mut self, event: &FlowEvent) {
+        self.destroyer.consider(event);
     }
 
-    fn tick(&mut self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Error> {
-        self.read(tell)?;
-        self.pass_on_messages(tell);
-        let now = boot_time().as_nanos() as u64;
-        let mut due = Vec::new();
-        self.coalescer.tick(now, |event| due.push(event));
-        self.record(&due, tell)?;
-        self.log.flush(tell);
-        tell(Notice::Tick);
-        Ok(())
+    fn record(&mut self, event: Event) {
+        let counter = match event.finding.verdict {
+            "deny" => &mut self.summary.denied,
+            "audit" => &mut self.summary.audited,
+            _ => &mut self.summary.allowed,
+        };
+        *counter += u64::from(event.count);
+        self.log.write(&event, self.tell);
+        (self.tell)(Notice::Verdict(&event));
+    }
+}
+
+impl Record<'_> {
+    fn say(&mut self, text: String) {
+        (self.tell)(Notice::Say(text));
     }
 
+    /// What is said when everything is over.
     fn finish(
         &mut self,
+        recorder: &Recorder<'_>,
+        attendant: &Attendant,
         counters: &Counters,
-        tell: &mut dyn FnMut(Notice<'_>),
     ) -> Result<(), Error> {
-        while self.read(tell)? {}
-        self.pass_on_messages(tell);
-        let mut due = Vec::new();
-        self.coalescer.flush(|event| due.push(event));
-        self.record(&due, tell)?;
         for (counter, what) in UNEXPECTED {
             let times = counters.sum(counter)?;
             if times > 0 {
-                tell(Notice::Say(format!("{what}: {times} times ({})", counter.word())));
+                self.say(format!("{what}: {times} times ({})", counter.word()));
             }
         }
-        let missed = self.enricher.missed_names();
-        if missed > 0 {
-            tell(Notice::Say(format!(
+        for (times, what) in [
+            (
+                recorder.enricher.missed_names(),
                 "names had made room for others before they were read, the verdicts stood all the \
-                 same: {missed} times"
-            )));
+                 same",
+            ),
+            (attendant.malformed(), "QUIC packets that were held back could not be decoded"),
+            (attendant.not_taken(), "the kernel could not take in what was told of names"),
+            (
+                recorder.enricher.unreadable(),
+                "files about containers and packages could not be read",
+            ),
+        ] {
+            if times > 0 {
+                self.say(format!("{what}: {times} times"));
+            }
         }
-        let unreadable = self.enricher.unreadable();
-        if unreadable > 0 {
-            tell(Notice::Say(format!(
-                "files about containers and packages that could not be read: {unreadable}"
-            )));
-        }
-        self.summary.lost = counters.sum(Counter::LostEvents)? + self.reader.malformed;
+        self.summary.lost = counters.sum(Counter::LostEvents)? + recorder.reader.malformed;
         if self.summary.lost > 0 {
             let lost = Lost { schema: SCHEMA, kind: "lost", count: self.summary.lost };
-            self.log.write(&lost, tell);
+            self.log.write(&lost, self.tell);
         }
-        self.log.flush(tell);
+        self.log.flush(self.tell);
         self.summary.unwritten = self.log.failed;
         Ok(())
     }
+}
 
-    fn pass_on_messages(&mut self, tell: &mut dyn FnMut(Notice<'_>)) {
-        for message in self.messages.iter_mut().flat_map(Messages::take) {
-            tell(Notice::Say(message));
-        }
-    }
-
-    fn record(
-        &mut self,
-        events: &[FlowEvent],
-        tell: &mut dyn FnMut(Notice<'_>),
-    ) -> Result<(), Error> {
-        for event in events {
-            for event in self.enricher.enrich(event)? {
-                let counter = match event.finding.verdict {
-                    "deny" => &mut self.summary.denied,
-                    "audit" => &mut self.summary.audited,
-                    _ => &mut self.summary.allowed,
-                };
-                *counter += u64::from(event.count);
-                self.log.write(&event, tell);
-                tell(Notice::Verdict(&event));
-            }
-        }
-        Ok(())
+fn pass_on(messages: &mut Option<Messages>, record: &mut Record<'_>) {
+    for message in messages.iter_mut().flat_map(Messages::take) {
+        record.say(message);
     }
 }
 
