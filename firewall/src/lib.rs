@@ -4,6 +4,7 @@ pub mod apps;
 pub mod cgroup;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod datapath;
 pub mod encrypted_dns;
 pub mod events;

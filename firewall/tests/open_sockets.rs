@@ -230,7 +230,7 @@ fn they_are_charged_to_who_has_them_and_end_where_they_are_denied() {
     assert!(found.iter().all(|socket| doomed.contains(socket)), "{doomed:#?}");
     let mut destroyer = Destroyer::default();
     for socket in doomed.iter().filter(|socket| socket.peer_port != 82) {
-        assert!(destroyer.end(socket));
+        assert!(destroyer.end(socket.cookie, socket.identity.pid, socket.protocol));
     }
     stage.go_on();
     stage.wait_for(lines.len());

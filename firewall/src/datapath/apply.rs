@@ -38,18 +38,37 @@ pub enum Error {
 
 /// Writes `generation` into the slot that is not in use and switches to it. Returns its number.
 pub fn apply(maps: &Maps, generation: &Generation) -> Result<u32, Error> {
+    apply_in(maps, generation, new_blocks)
+}
+
+/// As [`apply`], where somebody else makes the map for the tables.
+pub fn apply_in<E: From<Error>>(
+    maps: &Maps,
+    generation: &Generation,
+    blocks: impl FnOnce(usize) -> Result<MapData, E>,
+) -> Result<u32, E> {
+    let blocks = blocks(generation.blocks.len())?;
+    Ok(switch(maps, generation, &blocks)?)
+}
+
+/// Which generation decides.
+pub fn active(maps: &Maps) -> Result<Active, Error> {
+    let active: Array<_, Plain<Active>> = maps.open("ACTIVE")?;
+    Ok(active.get(&0, 0)?.0)
+}
+
+fn switch(maps: &Maps, generation: &Generation, blocks: &MapData) -> Result<u32, Error> {
     let mut active: Array<_, Plain<Active>> = maps.open("ACTIVE")?;
     let Plain(running) = active.get(&0, 0)?;
     let number = running.generation().checked_add(1).unwrap_or(1);
     let slot = if running.generation() == 0 { 0 } else { (running.slot() + 1) % SLOTS };
 
-    let blocks = new_blocks(generation.blocks.len())?;
     sys::write_array(blocks.fd().as_fd(), &generation.blocks)?;
     if !holds(blocks.fd().as_fd(), &generation.blocks)? {
         return Err(Error::Differs);
     }
     let mut outer: ArrayOfMaps<_, MapData> = maps.open("BLOCKS")?;
-    outer.set(slot, &blocks, 0)?;
+    outer.set(slot, blocks, 0)?;
 
     let mut headers: Array<_, Plain<Header>> = maps.open("HEADERS")?;
     headers.set(slot, Plain(generation.header), 0)?;
@@ -60,7 +79,8 @@ pub fn apply(maps: &Maps, generation: &Generation) -> Result<u32, Error> {
     Ok(number)
 }
 
-fn new_blocks(len: usize) -> Result<MapData, Error> {
+/// A map for the tables of a generation.
+pub fn new_blocks(len: usize) -> Result<MapData, Error> {
     let map = aya_obj::Map::new_from_params(
         bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
         size_of::<u32>() as u32,

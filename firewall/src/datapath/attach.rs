@@ -14,6 +14,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{load, load::Loaded, sys, tell};
 
 /// A program and where in a cgroup it goes.
@@ -111,14 +113,16 @@ pub fn attach(loaded: &Loaded, cgroup: BorrowedFd<'_>) -> Result<Attached, Error
 }
 
 /// What became of links that were pinned.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Taken {
     /// Links that hold other programs now.
     pub adopted: usize,
     /// Links that were not there.
     pub attached: usize,
     /// Programs whose pinned link was not what it should be; it was replaced.
-    pub replaced: Vec<&'static str>,
+    pub replaced: Vec<String>,
+    /// Links of other versions that are gone since these are there.
+    pub removed: usize,
 }
 
 /// Puts the programs in the place of those that links pinned in `directory` hold. What is missing
@@ -157,7 +161,7 @@ pub fn take_over(
                 taken.adopted += 1;
                 continue;
             }
-            Some(_) => taken.replaced.push(program),
+            Some(_) => taken.replaced.push(program.to_owned()),
             None => taken.attached += 1,
         }
         let link = sys::link_cgroup(new, cgroup, attach_type).map_err(refused)?;

@@ -12,7 +12,10 @@
 use std::{
     fs::{self, File},
     io,
-    os::{fd::AsFd as _, unix::fs::DirBuilderExt as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::DirBuilderExt as _,
+    },
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -169,9 +172,14 @@ impl Pins {
 
     /// What user space keeps with the maps.
     pub fn notes(&self) -> Result<Notes, Error> {
+        Notes::handed(self.notes_fd()?)
+    }
+
+    /// The map of [`Self::notes`].
+    pub fn notes_fd(&self) -> Result<OwnedFd, Error> {
         let path = self.maps().join("notes");
         if path.exists() {
-            return Ok(Notes(Array::try_from(aya::maps::Map::Array(MapData::from_pin(&path)?))?));
+            return sys::get(&path).map_err(failed("open", &path));
         }
         let map = aya_obj::Map::new_from_params(
             bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
@@ -182,7 +190,7 @@ impl Pins {
         );
         let map = MapData::create(map, "notes", None)?;
         sys::pin(map.fd().as_fd(), &path).map_err(failed("pin the notes at", &path))?;
-        Ok(Notes(Array::try_from(aya::maps::Map::Array(map))?))
+        map.fd().as_fd().try_clone_to_owned().map_err(failed("hold", &path))
     }
 }
 
@@ -212,6 +220,11 @@ impl Notes {
             *number = self.0.get(&((SEED + place) as u32), 0)?;
         }
         Ok((seed != [0; SEEDS]).then_some(seed))
+    }
+
+    /// The notes of maps that were handed over.
+    pub fn handed(map: OwnedFd) -> Result<Self, Error> {
+        Ok(Self(Array::try_from(aya::maps::Map::Array(MapData::from_fd(map)?))?))
     }
 
     /// Keeps the seed.

@@ -29,7 +29,11 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     cgroup::{self, Group, Hierarchy},
-    datapath::{self, apply, attach, destroy::Destroyer, load, maps, sys, tell},
+    datapath::{
+        self, apply, attach,
+        destroy::{Destroyer, Doom},
+        load, maps, sys, tell,
+    },
     events::{
         Event, Lost, SCHEMA,
         apps::Apps,
@@ -335,6 +339,7 @@ const UNEXPECTED: [(Counter, &str); 6] = [
 /// Where events go: the log, the terminal, the summary.
 struct Record<'r> {
     log: Log,
+    doom: Doom,
     destroyer: Destroyer,
     summary: Summary,
     tell: &'r mut dyn FnMut(Notice<'_>),
@@ -342,7 +347,8 @@ struct Record<'r> {
 
 impl Sink for Record<'_> {
     fn seen(&mut self, event: &FlowEvent) {
-        self.destroyer.consider(event);
+        let Self { doom, destroyer, .. } = self;
+        doom.consider(event, |cookie, pid, protocol| destroyer.end(cookie, pid, protocol));
     }
 
     fn record(&mut self, event: Event) {
