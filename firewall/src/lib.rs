@@ -1,9 +1,11 @@
 //! An egress firewall for Linux workstations.
 
+pub mod api;
 pub mod apps;
 pub mod cgroup;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod datapath;
 pub mod encrypted_dns;
 pub mod events;
