@@ -1,5 +1,6 @@
 //! An egress firewall for Linux workstations.
 
+pub mod api;
 pub mod apps;
 pub mod cgroup;
 pub mod cli;

@@ -11,6 +11,8 @@
 //!
 //! What enforces is pinned, and neither process is needed for it.
 
+pub mod control;
+mod errands;
 mod keeper;
 mod rights;
 mod wire;

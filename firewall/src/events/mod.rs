@@ -9,6 +9,7 @@ pub mod coalesce;
 pub mod enrich;
 pub mod filter;
 pub mod held;
+pub mod log;
 pub mod messages;
 pub mod names;
 pub mod paths;

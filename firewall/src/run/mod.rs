@@ -11,14 +11,7 @@ pub mod child;
 pub mod pins;
 mod signals;
 
-use std::{
-    ffi::OsString,
-    fs::File,
-    io::{self, Write as _},
-    os::fd::AsFd as _,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{ffi::OsString, io, os::fd::AsFd as _, path::PathBuf, time::Duration};
 
 use firewall_common::{event::FlowEvent, layout::Counter};
 use nix::{
@@ -39,6 +32,7 @@ use crate::{
         apps::Apps,
         enrich::Enricher,
         held::{self, Attendant, learn},
+        log::Log,
         messages::Messages,
         names::Names,
         reader::{self, Counters, Reader},
@@ -161,7 +155,10 @@ pub fn run(plan: Plan<'_>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Summary, 
 }
 
 async fn run_here(plan: Plan<'_>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Summary, Error> {
-    let log = Log::open(plan.log.as_ref())?;
+    let log = plan.log.as_ref().map(|path| {
+        Log::open(path, None).map_err(|source| Error::Log { path: path.clone(), source })
+    });
+    let log = log.transpose()?;
     // Everything that events are enriched with is at hand before the first of them.
     plan.intel.geo()?;
     plan.intel.asn()?;
@@ -222,7 +219,7 @@ impl Place {
         self,
         mut plan: Plan<'_>,
         tell: &mut dyn FnMut(Notice<'_>),
-        log: Log,
+        log: Option<Log>,
         signals: &Signals,
         hierarchy: &Hierarchy,
     ) -> Result<Summary, Error> {
@@ -274,7 +271,7 @@ impl Place {
                     recorder.read(generation, intel, &mut record)?;
                     pass_on(&mut messages, &mut record);
                     recorder.tick(generation, intel, &mut record)?;
-                    record.log.flush(record.tell);
+                    record.flush_log();
                     (record.tell)(Notice::Tick);
                 }
             }
@@ -338,7 +335,7 @@ const UNEXPECTED: [(Counter, &str); 6] = [
 
 /// Where events go: the log, the terminal, the summary.
 struct Record<'r> {
-    log: Log,
+    log: Option<Log>,
     doom: Doom,
     destroyer: Destroyer,
     summary: Summary,
@@ -358,7 +355,7 @@ impl Sink for Record<'_> {
             _ => &mut self.summary.allowed,
         };
         *counter += u64::from(event.count);
-        self.log.write(&event, self.tell);
+        self.log.iter_mut().for_each(|log| log.write(&event));
         (self.tell)(Notice::Verdict(&event));
     }
 }
@@ -366,6 +363,11 @@ impl Sink for Record<'_> {
 impl Record<'_> {
     fn say(&mut self, text: String) {
         (self.tell)(Notice::Say(text));
+    }
+
+    fn flush_log(&mut self) {
+        let Self { log, tell, .. } = self;
+        log.iter_mut().filter_map(Log::flush).for_each(|news| tell(Notice::Say(news)));
     }
 
     /// What is said when everything is over.
@@ -401,10 +403,10 @@ impl Record<'_> {
         self.summary.lost = counters.sum(Counter::LostEvents)? + recorder.reader.malformed;
         if self.summary.lost > 0 {
             let lost = Lost { schema: SCHEMA, kind: "lost", count: self.summary.lost };
-            self.log.write(&lost, self.tell);
+            self.log.iter_mut().for_each(|log| log.write(&lost));
         }
-        self.log.flush(self.tell);
-        self.summary.unwritten = self.log.failed;
+        self.flush_log();
+        self.summary.unwritten = self.log.as_ref().map_or(0, |log| log.failed);
         Ok(())
     }
 }
@@ -412,79 +414,5 @@ impl Record<'_> {
 fn pass_on(messages: &mut Option<Messages>, record: &mut Record<'_>) {
     for message in messages.iter_mut().flat_map(Messages::take) {
         record.say(message);
-    }
-}
-
-/// A file of JSON lines, or nothing.
-struct Log {
-    file: Option<File>,
-    path: PathBuf,
-    /// Whole lines that are still to be written, and how many.
-    lines: Vec<u8>,
-    held: u64,
-    /// Lines that could not be written, and whether that was said.
-    failed: u64,
-    said: bool,
-}
-
-/// Bytes of lines that are written at once.
-const PIECE: usize = 64 << 10;
-
-impl Log {
-    fn open(path: Option<&PathBuf>) -> Result<Self, Error> {
-        let open = |path: &PathBuf| {
-            File::options()
-                .create(true)
-                .append(true)
-                .open(path)
-                .map_err(|source| Error::Log { path: path.clone(), source })
-        };
-        Ok(Self {
-            file: path.map(open).transpose()?,
-            path: path.cloned().unwrap_or_default(),
-            lines: Vec::new(),
-            held: 0,
-            failed: 0,
-            said: false,
-        })
-    }
-
-    fn write(&mut self, line: &impl serde::Serialize, tell: &mut dyn FnMut(Notice<'_>)) {
-        if self.file.is_none() {
-            return;
-        }
-        let start = self.lines.len();
-        if serde_json::to_writer(&mut self.lines, line).is_ok() {
-            self.lines.push(b'\n');
-            self.held += 1;
-        } else {
-            // What is written has no keys that are not text: does not happen, and is counted.
-            self.lines.truncate(start);
-            self.failed += 1;
-        }
-        if self.lines.len() >= PIECE {
-            self.flush(tell);
-        }
-    }
-
-    /// Writes whole lines in one go, so that lines of runs that share a file do not mix. A full
-    /// disk is no reason to end the command, and none to be silent about.
-    fn flush(&mut self, tell: &mut dyn FnMut(Notice<'_>)) {
-        let Some(file) = &mut self.file else { return };
-        if self.lines.is_empty() {
-            return;
-        }
-        if let Err(error) = file.write_all(&self.lines) {
-            self.failed += self.held;
-            if !self.said {
-                self.said = true;
-                let path = self.path.display();
-                tell(Notice::Say(format!("cannot write the log {path}: {error}")));
-            }
-            // What was written of it may end in the middle of a line.
-            let _ = file.write_all(b"\n");
-        }
-        self.lines.clear();
-        self.held = 0;
     }
 }
