@@ -1,18 +1,22 @@
 //! What can be asked for, and the description of it.
 
 use std::{
-    sync::{Arc, OnceLock, atomic::AtomicU64},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use axum::{
     Json, Router,
     body::{Body, to_bytes},
-    extract::{Query, RawQuery, Request, State, rejection::QueryRejection},
+    extract::{RawQuery, Request, State},
     http::{StatusCode, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
+use jiff::Timestamp;
 use tokio::{sync::oneshot, time::timeout};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -29,8 +33,9 @@ use crate::{
     daemon::control::{Answer, Control, Kind, Refusal, Request as Asked},
     events::{
         Event, Lost,
-        filter::{Filter, Period, Wanted},
+        filter::{Filter, Period, Wanted, Wrong},
     },
+    policy::{diagnostic::quoted, source::Disk},
 };
 
 /// How long the daemon may take to tell something.
@@ -197,7 +202,7 @@ async fn ask<T>(
 
 async fn whole_status(shared: &Shared) -> Result<Status, Refused> {
     let mut status = ask(shared, ASKING, Asked::Status).await?;
-    status.losses.streams = shared.missed.load(std::sync::atomic::Ordering::Relaxed);
+    status.losses.streams = shared.missed.load(Ordering::Relaxed);
     Ok(status)
 }
 
@@ -300,15 +305,12 @@ async fn verdicts(
     State(shared): State<Shared>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refused> {
-    let mut query = Parameters::of(query);
-    match query.take("follow").as_deref() {
-        Some("true") => {}
-        _ => {
-            return Err(bad("without `follow=true` there is nothing to wait for")
-                .hint("GET /v1/log has what was recorded"));
-        }
+    let (wanted, [follow]) = parameters(query.as_deref(), ["follow"])?;
+    if follow.as_deref() != Some("true") {
+        return Err(bad("without `follow=true` there is nothing to wait for")
+            .hint("GET /v1/log has what was recorded"));
     }
-    let filter = query.filter()?;
+    let filter = filter(wanted, Period::default())?;
     let lines = stream::verdicts(shared.control.verdicts.subscribe(), filter, shared.missed);
     Ok(([(header::CONTENT_TYPE, LINES)], Body::from_stream(lines)).into_response())
 }
@@ -325,8 +327,9 @@ async fn log(
     State(shared): State<Shared>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refused> {
-    let mut query = Parameters::of(query);
-    let filter = query.filter_of_time()?;
+    let (wanted, [since, until]) = parameters(query.as_deref(), ["since", "until"])?;
+    let period = Period { since: time("since", since)?, until: time("until", until)? };
+    let filter = filter(wanted, period)?;
     let lines = stream::log(&shared.control.state, filter).map_err(|error| {
         Refused::new(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot read the log: {error}"))
     })?;
@@ -340,6 +343,43 @@ async fn log(
 ))]
 async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], description()).into_response()
+}
+
+/// What is wanted, and the parameters of these names.
+fn parameters<const N: usize>(
+    query: Option<&str>,
+    names: [&'static str; N],
+) -> Result<(Wanted, [Option<String>; N]), Refused> {
+    let mut wanted = Wanted::default();
+    let mut own = [const { None }; N];
+    for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        match names.iter().position(|known| *known == name) {
+            Some(index) => own[index] = Some(value.into_owned()),
+            None if wanted.take(&name, &value) => {}
+            None => {
+                return Err(bad(format!("there is no parameter {}", quoted(&name)))
+                    .hint("GET /v1/openapi.json describes those that there are"));
+            }
+        }
+    }
+    Ok((wanted, own))
+}
+
+fn time(name: &str, value: Option<String>) -> Result<Option<Timestamp>, Refused> {
+    let parse = |value: String| {
+        value.parse().map_err(|_| {
+            bad(format!("{name}: {} is no time", quoted(&value)))
+                .hint("write it as `2026-11-22T01:25:18Z`")
+        })
+    };
+    value.map(parse).transpose()
+}
+
+fn filter(wanted: Wanted, period: Period) -> Result<Filter, Refused> {
+    Filter::new(wanted, period, &Disk).map_err(|wrong| {
+        let lines = |of: fn(&Wrong) -> String| wrong.iter().map(of).collect::<Vec<_>>().join("\n");
+        bad(lines(Wrong::to_string)).hint(lines(|wrong| wrong.hint.clone()))
+    })
 }
 
 fn bad(message: impl Into<String>) -> Refused {
