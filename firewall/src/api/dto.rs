@@ -249,7 +249,8 @@ pub struct Question {
 }
 
 /// Whether to wait for verdicts.
-#[derive(Clone, Copy, Debug, Default, Deserialize, IntoParams)]
+#[derive(Clone, Copy, Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Follow {
     /// `true`: the answer goes on as long as the daemon does.
     pub follow: bool,

@@ -1,32 +1,40 @@
-//! `firewall apps`: the apps seen and what they reached. Needs no privileges and no daemon.
+//! `firewall apps`: the apps seen and what they reached. Of a file it needs no privileges and no daemon.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufRead, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use super::USAGE;
+use super::{CANNOT, USAGE, ask, ask::Socket};
 use crate::{
+    api::client,
     apps::digest::Digests,
+    config::STATE,
     events::{
-        filter::Filter,
+        filter::{Filter, Period, Wanted},
+        log::{EVENTS, older},
         record::{self, Line, Unread},
         seen::{Destination, Flows, Seen, Summary},
     },
-    policy::{self, diagnostic::printable, source::Disk},
+    policy::{diagnostic::printable, source::Disk},
 };
 
 /// Shows the apps of a log and what they reached or tried to.
 ///
-/// Reads what `firewall run --log FILE` writes. What is counted are verdicts: a flow that a policy
+/// Reads what `firewall run --log FILE` writes, or what the daemon has recorded. What is counted are verdicts: a flow that a policy
 /// observes has more than one.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Logs; `-` or none is standard input
+    /// Logs; `-` is standard input [default: that of the daemon]
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Read the log in this state folder, and ask no daemon
+    #[arg(long, value_name = "DIR", conflicts_with = "files")]
+    state: Option<PathBuf>,
+    #[command(flatten)]
+    socket: Socket,
     /// Only apps that this selects, as in policies: `exe:/usr/bin/curl`, `unit:*.service`, `user:ada`.
     /// Several select what one of them does
     #[arg(long, value_name = "SEL")]
@@ -49,34 +57,17 @@ const SHOWN: usize = 3;
 /// # Errors
 /// When a file cannot be read, or standard output cannot be written to.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut selectors = Vec::new();
-    let mut wrong = false;
-    for text in &args.app {
-        match policy::parse_selector(text, &Disk) {
-            Ok(selector) => selectors.push(selector),
-            Err(error) => {
-                eprintln!("error: --app: {}\n\nhint: {}", error.message, error.hint);
-                wrong = true;
-            }
+    let wanted = Wanted { app: args.app.clone(), ..Wanted::default() };
+    let filter = match Filter::new(wanted, Period::default(), &Disk) {
+        Ok(filter) => filter,
+        Err(all) => {
+            all.iter().for_each(|wrong| eprintln!("error: --{wrong}\n\nhint: {}", wrong.hint));
+            return Ok(ExitCode::from(USAGE));
         }
-    }
-    if wrong {
-        return Ok(ExitCode::from(USAGE));
-    }
-    let mut log = Log { filter: Filter::new(selectors), seen: Seen::default(), lost: 0 };
-    let input = [PathBuf::from("-")];
-    for path in if args.files.is_empty() { &input[..] } else { &args.files } {
-        let unread = match path.as_os_str() == "-" {
-            true => log.read(io::stdin().lock()),
-            false => File::open(path).and_then(|file| log.read(BufReader::new(file))),
-        };
-        match unread {
-            Ok(unread) => unread.tell(path),
-            Err(error) => {
-                eprintln!("error: cannot read {}: {error}", name(path));
-                return Ok(ExitCode::FAILURE);
-            }
-        }
+    };
+    let mut log = Log { filter, seen: Seen::default(), lost: 0 };
+    if let Err(status) = log.read_all(args)? {
+        return Ok(status);
     }
     let Log { seen, lost, .. } = log;
     if lost > 0 {
@@ -128,6 +119,57 @@ struct Unreadable {
 }
 
 impl Log {
+    /// Reads what is asked for; if it cannot, says why and returns the exit status.
+    fn read_all(&mut self, args: &Args) -> io::Result<Result<(), ExitCode>> {
+        if !args.files.is_empty() {
+            return Ok(self.read_files(&args.files));
+        }
+        let state = match &args.state {
+            Some(state) => state,
+            None => match args.socket.client()?.lines("/v1/log") {
+                Ok(lines) => {
+                    self.read(BufReader::new(lines))?.tell(Path::new("the log"));
+                    return Ok(Ok(()));
+                }
+                // What it has recorded is there without it.
+                Err(client::Error::NoDaemon { .. }) => Path::new(STATE),
+                Err(error) => return Ok(Err(ask::failed(&error))),
+            },
+        };
+        let newer = state.join(EVENTS);
+        let files = [older(&newer), newer].into_iter().filter(|path| {
+            // One that may not be looked at is to be said.
+            !fs::exists(path).is_ok_and(|there| !there)
+        });
+        let files: Vec<PathBuf> = files.collect();
+        if files.is_empty() {
+            eprintln!("error: there is no log in {}\n", name(state));
+            eprintln!("hint: name a file of `firewall run --log FILE`, or `-` for standard input");
+            return Ok(Err(ExitCode::FAILURE));
+        }
+        Ok(self.read_files(&files))
+    }
+
+    fn read_files(&mut self, files: &[PathBuf]) -> Result<(), ExitCode> {
+        for path in files {
+            let unread = match path.as_os_str() == "-" {
+                true => self.read(io::stdin().lock()),
+                false => File::open(path).and_then(|file| self.read(BufReader::new(file))),
+            };
+            match unread {
+                Ok(unread) => unread.tell(path),
+                Err(error) => {
+                    eprintln!("error: cannot read {}: {error}", name(path));
+                    return Err(match error.kind() {
+                        io::ErrorKind::PermissionDenied => ExitCode::from(CANNOT),
+                        _ => ExitCode::FAILURE,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn read(&mut self, mut input: impl BufRead) -> io::Result<Unreadable> {
         let mut unread = Unreadable::default();
         let mut line = Vec::new();
@@ -142,7 +184,7 @@ impl Log {
                 continue;
             }
             match record::read(line.trim_ascii()) {
-                Ok(Line::Verdict(record)) if self.filter.passes(&record.app) => {
+                Ok(Line::Verdict(record)) if self.filter.passes(&record) => {
                     self.seen.add(*record)
                 }
                 Ok(Line::Verdict(_)) => {}

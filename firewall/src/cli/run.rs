@@ -9,15 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use firewall_common::verdict::{Hook, Reason};
 use nix::unistd::User;
 
-use super::{colour, set};
+use super::{colour, line::line, set};
 use crate::{
     datapath::probe,
-    events::{Endpoint, Event},
     intel::{ahead::Ahead, resolver::Resolver},
-    policy::diagnostic::printable,
     run::{self, Notice, Plan, Summary},
 };
 
@@ -98,7 +95,7 @@ fn try_run(args: &Args) -> Result<u8, set::Failure> {
             say(&format!("firewall: {text}"));
         }
         Notice::Verdict(event) if !quiet && event.finding.verdict == "deny" => {
-            lines.add(line(event, colour), event.count, Instant::now());
+            lines.add(format!("firewall: {}", line(event, colour)), event.count, Instant::now());
             if lines.is_full() {
                 lines.take(None).for_each(|line| say(&line));
             }
@@ -185,73 +182,6 @@ impl Lines {
     }
 }
 
-/// A verdict in one line, for people, without how often.
-pub fn line(event: &Event, colour: bool) -> String {
-    let finding = &event.finding;
-    let (on, off) = match (colour, finding.verdict) {
-        (false, _) => ("", ""),
-        (true, "deny") => ("\x1b[1;31m", "\x1b[0m"),
-        (true, "audit") => ("\x1b[33m", "\x1b[0m"),
-        (true, _) => ("\x1b[32m", "\x1b[0m"),
-    };
-    let place = format!("{}/{}", endpoint(event.dst), event.proto);
-    // A process calls itself what it likes.
-    let app = printable(&event.app.name);
-    let to = match &event.host {
-        None => place,
-        Some(host) if event.hook == Hook::Dns.word() => {
-            format!("{} (question to {place})", host.name)
-        }
-        Some(host) => format!("{} {place}", host.name),
-    };
-    let mut text = format!("firewall: {on}{}{off} {app} -> {to}", finding.verdict);
-    let outer = event.host.as_ref().is_some_and(|host| host.encrypted_hello);
-    let owner = event.geo.organisation.as_ref().or(event.geo.as_name.as_ref());
-    let facts: Vec<String> = outer
-        .then_some("outer name")
-        .into_iter()
-        .chain(event.geo.country)
-        .map(str::to_owned)
-        .chain(event.geo.asn.map(|asn| format!("AS{asn}")))
-        .chain(owner.cloned())
-        .collect();
-    if !facts.is_empty() {
-        text += &format!(" ({})", facts.join(", "));
-    }
-    match (&finding.policy, &finding.rule) {
-        (Some(policy), Some(rule)) => text += &format!(" by {policy}/{rule}"),
-        (Some(policy), None) => text += &format!(" by the default of {policy}"),
-        _ => {
-            text += &format!(" ({})", finding.reason);
-            if finding.reason == Reason::ParseError.word() {
-                text += &format!(": unreadable {}", unreadable(event.hook));
-            }
-        }
-    }
-    if finding.policy.is_some() && finding.reason == Reason::Ambiguous.word() {
-        text += &format!(" ({})", finding.reason);
-    }
-    text
-}
-
-/// What could not be read at a hook.
-fn unreadable(hook: &str) -> &'static str {
-    match hook {
-        _ if hook == Hook::Dns.word() => "DNS question",
-        _ if hook == Hook::Tls.word() => "TLS hello",
-        _ if hook == Hook::Http.word() => "HTTP request",
-        _ => "packet",
-    }
-}
-
-/// An address and its port as they are written in a URL.
-fn endpoint(Endpoint { ip, port }: Endpoint) -> String {
-    match port {
-        None => ip.to_string(),
-        Some(port) => std::net::SocketAddr::new(ip, port).to_string(),
-    }
-}
-
 fn summarise(summary: &Summary) -> String {
     let Summary { status: _, allowed, audited, denied, lost, unwritten } = summary;
     let mut text = format!("firewall: {denied} denied, {audited} audited, {allowed} allowed");
@@ -266,99 +196,7 @@ fn summarise(summary: &Summary) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::{
-        events::{App, Host, SCHEMA},
-        policy::explain::{Finding, Geo},
-    };
-
-    fn event() -> Event {
-        Event {
-            schema: SCHEMA,
-            seq: 1,
-            time: String::new(),
-            finding: Finding {
-                verdict: "deny",
-                mode: "enforce",
-                reason: "rule",
-                action: Some("drop"),
-                policy: Some("baidu-tongji".to_owned()),
-                rule: Some("tongji".to_owned()),
-                evidence: Vec::new(),
-            },
-            hook: "connect",
-            app: Arc::new(App { name: "curl".to_owned(), ..App::default() }),
-            proto: "tcp".into(),
-            src: None,
-            dst: Endpoint { ip: [103, 235, 46, 191].into(), port: Some(443) },
-            host: Some(Host {
-                name: "hm.baidu.com".to_owned(),
-                via: Some("dns"),
-                confidence: Some("unique"),
-                encrypted_hello: false,
-                chain: vec!["hm.e.shifen.com".to_owned()],
-            }),
-            geo: Geo {
-                country: Some("HK"),
-                asn: Some(55967),
-                organisation: Some("baidu".to_owned()),
-                as_name: None,
-            },
-            count: 1,
-            bytes_out: 0,
-            bytes_in: 0,
-        }
-    }
-
-    #[test]
-    fn a_name_gives_the_terminal_no_orders() {
-        let app = App { name: "a\x1b]0;b\x07\nfirewall: 0 denied".to_owned(), ..App::default() };
-        let line = line(&Event { app: Arc::new(app), ..event() }, false);
-        assert!(line.starts_with("firewall: deny a?]0;b??firewall: 0 denied -> "), "{line:?}");
-    }
-
-    #[test]
-    fn lines() {
-        let no_name = Event { host: None, ..event() };
-        let question = Event {
-            hook: "dns",
-            proto: "udp".into(),
-            dst: Endpoint { ip: [10, 0, 0, 1].into(), port: Some(53) },
-            geo: Geo::default(),
-            ..event()
-        };
-        let unreadable = Event {
-            host: None,
-            finding: Finding { reason: "parse-error", policy: None, rule: None, ..event().finding },
-            ..question.clone()
-        };
-        let unreadable_hello = Event { hook: "tls", proto: "tcp".into(), ..unreadable.clone() };
-        let hello = Event {
-            hook: "tls",
-            host: event().host.map(|host| Host { encrypted_hello: true, ..host }),
-            ..event()
-        };
-        let nowhere = Event { geo: Geo::default(), ..hello.clone() };
-        let differ = Finding { reason: "ambiguous", ..event().finding };
-        let differ = Event { finding: differ, ..event() };
-        let all =
-            [event(), no_name, question, unreadable, unreadable_hello, hello, nowhere, differ]
-                .map(|event| line(&event, false) + "\n")
-                .concat();
-        insta::assert_snapshot!(all, @r"
-        firewall: deny curl -> hm.baidu.com 103.235.46.191:443/tcp (HK, AS55967, baidu) by baidu-tongji/tongji
-        firewall: deny curl -> 103.235.46.191:443/tcp (HK, AS55967, baidu) by baidu-tongji/tongji
-        firewall: deny curl -> hm.baidu.com (question to 10.0.0.1:53/udp) by baidu-tongji/tongji
-        firewall: deny curl -> 10.0.0.1:53/udp (parse-error): unreadable DNS question
-        firewall: deny curl -> 10.0.0.1:53/tcp (parse-error): unreadable TLS hello
-        firewall: deny curl -> hm.baidu.com 103.235.46.191:443/tcp (outer name, HK, AS55967, baidu) by baidu-tongji/tongji
-        firewall: deny curl -> hm.baidu.com 103.235.46.191:443/tcp (outer name) by baidu-tongji/tongji
-        firewall: deny curl -> hm.baidu.com 103.235.46.191:443/tcp (HK, AS55967, baidu) by baidu-tongji/tongji (ambiguous)
-        ");
-        assert!(line(&event(), true).starts_with("firewall: \x1b[1;31mdeny\x1b[0m curl -> "));
-    }
 
     #[test]
     fn lines_that_say_the_same_are_one() {

@@ -174,7 +174,7 @@ impl Keeper {
         let loaded = self.loaded.as_ref().ok_or("nothing is loaded yet")?;
         let mut taken = attach::take_over(loaded, self.cgroup.as_fd(), &links).map_err(text)?;
         // New before old.
-        taken.removed = self.pins.remove_others().map_err(text)?;
+        taken.removed = self.pins.remove_others().map_err(text)?.links;
         rights::of_keeper().map_err(|error| format!("cannot give up capabilities: {error}"))?;
         Ok((Told::Attached(taken), Vec::new()))
     }
@@ -185,8 +185,8 @@ impl Keeper {
     }
 
     fn remove(&mut self) -> Result<(Told, Vec<OwnedFd>), String> {
-        let links = self.pins.remove().map_err(text)?;
-        Ok((Told::Removed(links), Vec::new()))
+        let removed = self.pins.remove().map_err(text)?;
+        Ok((Told::Removed(removed.links), Vec::new()))
     }
 }
 

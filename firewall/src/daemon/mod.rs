@@ -31,6 +31,8 @@ use crate::{
     datapath::pins::{self, Pins},
 };
 
+pub use crate::datapath::pins::{PINS as PIN, Removed};
+
 /// What the daemon is told.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -99,4 +101,12 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<u8, Error> {
             todo!()
         }
     }
+}
+
+/// Takes away all that is pinned below a folder, and what enforces with it, while no daemon is there.
+///
+/// # Errors
+/// When a daemon has it, or something stays.
+pub fn off(pin: &Path) -> Result<Removed, pins::Error> {
+    pins::remove(pin)
 }

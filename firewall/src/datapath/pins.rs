@@ -152,22 +152,16 @@ impl Pins {
         Ok(found)
     }
 
-    /// Takes away what other versions have pinned, which stops its enforcing. Returns how many links
-    /// that were.
-    pub fn remove_others(&self) -> Result<usize, Error> {
+    /// Takes away what other versions have pinned, which stops its enforcing.
+    pub fn remove_others(&self) -> Result<Removed, Error> {
         let own = self.directory();
-        let mut links = 0;
-        for directory in versions(&self.root)? {
-            if directory != own {
-                links += remove_version(&directory)?;
-            }
-        }
-        Ok(links)
+        let others = versions(&self.root)?.into_iter().filter(|directory| *directory != own);
+        remove_versions(others)
     }
 
-    /// Takes away what is pinned, in any version. Returns how many links that were.
-    pub fn remove(&self) -> Result<usize, Error> {
-        versions(&self.root)?.iter().map(|directory| remove_version(directory)).sum()
+    /// Takes away what is pinned, in any version.
+    pub fn remove(&self) -> Result<Removed, Error> {
+        remove_versions(versions(&self.root)?)
     }
 
     /// What user space keeps with the maps.
@@ -194,14 +188,22 @@ impl Pins {
     }
 }
 
-/// Takes away what a daemon that is gone has pinned below `root`, and what enforces with it. Returns how
-/// many links that were.
-pub fn remove(root: &Path) -> Result<usize, Error> {
+/// What was taken away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Links: each had a program attached.
+    pub links: usize,
+    /// Maps.
+    pub maps: usize,
+}
+
+/// Takes away what a daemon that is gone has pinned below `root`, and what enforces with it.
+pub fn remove(root: &Path) -> Result<Removed, Error> {
     if !root.exists() {
-        return Ok(0);
+        return Ok(Removed::default());
     }
     let _lock = lock(root, PATIENCE)?;
-    versions(root)?.iter().map(|directory| remove_version(directory)).sum()
+    remove_versions(versions(root)?)
 }
 
 /// Numbers that user space keeps with the maps.
@@ -295,21 +297,32 @@ fn versions(root: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(found)
 }
 
-/// Takes away the pins of a version, links first. Returns how many of them there were.
-fn remove_version(directory: &Path) -> Result<usize, Error> {
+fn remove_versions(directories: impl IntoIterator<Item = PathBuf>) -> Result<Removed, Error> {
+    let mut removed = Removed::default();
+    for directory in directories {
+        let Removed { links, maps } = remove_version(&directory)?;
+        removed.links += links;
+        removed.maps += maps;
+    }
+    Ok(removed)
+}
+
+/// Takes away the pins of a version, links first.
+fn remove_version(directory: &Path) -> Result<Removed, Error> {
     let links = directory.join("links");
-    let mut count = 0;
+    let mut removed = Removed::default();
     for path in files(&links)? {
         // One to a tracepoint cannot be detached; it is gone when nobody holds it.
         if let Ok(link) = sys::get(&path) {
             let _ = sys::detach(link.as_fd());
         }
         fs::remove_file(&path).map_err(failed("remove", &path))?;
-        count += 1;
+        removed.links += 1;
     }
     let maps = directory.join("maps");
     for path in files(&maps)? {
         fs::remove_file(&path).map_err(failed("remove", &path))?;
+        removed.maps += 1;
     }
     for directory in [&links, &maps, &directory.to_owned()] {
         match fs::remove_dir(directory) {
@@ -319,7 +332,7 @@ fn remove_version(directory: &Path) -> Result<usize, Error> {
             _ => {}
         }
     }
-    Ok(count)
+    Ok(removed)
 }
 
 fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {

@@ -1,18 +1,107 @@
-//! Which events are of an app, by the selectors that policies have.
+//! Which events are wanted: by app, with the selectors that policies have, and by what else they say.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
 use firewall_common::app::Kind;
+use jiff::Timestamp;
 
-use super::App;
-use crate::policy::{AppFacts, Selector};
+use super::{
+    App,
+    record::{Record, Verdict},
+};
+use crate::policy::{self, AppFacts, Selector, source::Files};
 
 /// Apps that are remembered.
 const MAX_KNOWN: usize = 4096;
 
-/// Lets through the events of the apps that one of its selectors selects; without any, all.
+/// Which events are wanted, as options of a command and as parameters of the API. Each may be repeated:
+/// one of its values has to hold, and of the options all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Wanted {
+    /// Only of apps that this selects, as in policies: `exe:/usr/bin/curl`, `unit:*.service`
+    #[arg(long, value_name = "SEL")]
+    pub app: Vec<String>,
+    /// Only of this user, by name or number
+    #[arg(long, value_name = "U")]
+    pub user: Vec<String>,
+    /// Only to this country: `CN`
+    #[arg(long, value_name = "C")]
+    pub country: Vec<String>,
+    /// Only to this owner: an organisation, or an AS as `AS37963`
+    #[arg(long, value_name = "O")]
+    pub owner: Vec<String>,
+    /// Only to this name and names under it, or to this address
+    #[arg(long, value_name = "G")]
+    pub host: Vec<String>,
+    /// Only by this policy
+    #[arg(long, value_name = "P")]
+    pub policy: Vec<String>,
+    /// Only by rules of this name
+    #[arg(long, value_name = "R")]
+    pub rule: Vec<String>,
+    /// Only with this verdict: `allow`, `audit` or `deny`
+    #[arg(long, value_name = "V")]
+    pub verdict: Vec<String>,
+}
+
+impl Wanted {
+    /// Each by its name.
+    fn each(&mut self) -> [(&'static str, &mut Vec<String>); 8] {
+        let Self { app, user, country, owner, host, policy, rule, verdict } = self;
+        [
+            ("app", app),
+            ("user", user),
+            ("country", country),
+            ("owner", owner),
+            ("host", host),
+            ("policy", policy),
+            ("rule", rule),
+            ("verdict", verdict),
+        ]
+    }
+
+    /// Takes in a parameter, and tells whether it is one of these.
+    pub fn take(&mut self, name: &str, value: &str) -> bool {
+        let found = self.each().into_iter().find(|(known, _)| *known == name);
+        found.map(|(_, values)| values.push(value.to_owned())).is_some()
+    }
+
+    /// All as parameters.
+    pub fn parameters(mut self) -> Vec<(&'static str, String)> {
+        let each = self.each().into_iter();
+        each.flat_map(|(name, values)| values.drain(..).map(move |value| (name, value))).collect()
+    }
+}
+
+/// From when to when events are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Period {
+    /// Not before this time
+    pub since: Option<Timestamp>,
+    /// Before this time
+    pub until: Option<Timestamp>,
+}
+
+/// What cannot be wanted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{option}: {message}")]
+pub struct Wrong {
+    /// Name of the option.
+    pub option: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead.
+    pub hint: String,
+}
+
+/// Lets through the events that are wanted.
 #[derive(Debug, Default)]
 pub struct Filter {
+    wanted: Wanted,
+    period: Period,
+    verdicts: Vec<Verdict>,
     selectors: Vec<Selector>,
     /// A selector takes its time.
     known: HashMap<Asked, bool>,
@@ -30,13 +119,77 @@ struct Asked {
 }
 
 impl Filter {
-    /// For the apps that one of these selects.
-    pub fn new(selectors: Vec<Selector>) -> Self {
-        Self { selectors, known: HashMap::new() }
+    /// For what is wanted.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn new(wanted: Wanted, period: Period, files: &dyn Files) -> Result<Self, Vec<Wrong>> {
+        let mut wrong = Vec::new();
+        let mut selectors = Vec::new();
+        for text in &wanted.app {
+            match policy::parse_selector(text, files) {
+                Ok(selector) => selectors.push(selector),
+                Err(error) => wrong.push(Wrong {
+                    option: "app",
+                    message: error.message,
+                    hint: error.hint,
+                }),
+            }
+        }
+        let mut verdicts = Vec::new();
+        for word in &wanted.verdict {
+            match Verdict::of(word) {
+                Some(verdict) => verdicts.push(verdict),
+                None => wrong.push(Wrong {
+                    option: "verdict",
+                    message: format!("there is no verdict {}", policy::diagnostic::quoted(word)),
+                    hint: "it is one of `allow`, `audit` or `deny`".to_owned(),
+                }),
+            }
+        }
+        match wrong.is_empty() {
+            true => Ok(Self { wanted, period, verdicts, selectors, known: HashMap::new() }),
+            false => Err(wrong),
+        }
     }
 
-    /// Whether an event of this app passes.
-    pub fn passes(&mut self, app: &App) -> bool {
+    /// Whether everything passes.
+    pub fn is_open(&self) -> bool {
+        self.wanted == Wanted::default() && self.period == Period::default()
+    }
+
+    /// Whether an event passes.
+    pub fn passes(&mut self, record: &Record) -> bool {
+        let Record { time, verdict, app, dst, host, geo, policy, rule, .. } = record;
+        let Wanted { user, country, owner, host: hosts, policy: policies, rule: rules, .. } =
+            &self.wanted;
+        let one = |wanted: &[String], is: &dyn Fn(&str) -> bool| {
+            wanted.is_empty() || wanted.iter().any(|wanted| is(wanted))
+        };
+        let same = |known: &Option<String>, wanted: &str| {
+            known.as_ref().is_some_and(|known| known.eq_ignore_ascii_case(wanted))
+        };
+        self.period.since.is_none_or(|since| *time >= since)
+            && self.period.until.is_none_or(|until| *time < until)
+            && (self.verdicts.is_empty() || self.verdicts.contains(verdict))
+            && one(user, &|user| {
+                app.user.as_deref() == Some(user) || app.uid.to_string() == user
+            })
+            && one(country, &|country| same(&geo.country, country))
+            && one(owner, &|owner| {
+                same(&geo.organisation, owner) || geo.asn.is_some_and(|asn| is_as(owner, asn))
+            })
+            && one(hosts, &|wanted| {
+                wanted.parse() == Ok::<IpAddr, _>(dst.ip)
+                    || host.as_ref().is_some_and(|host| is_under(&host.name, wanted))
+            })
+            && one(policies, &|wanted| policy.as_deref() == Some(wanted))
+            && one(rules, &|wanted| rule.as_deref() == Some(wanted))
+            && self.selects(app)
+    }
+
+    /// Whether one of the selectors selects an app.
+    fn selects(&mut self, app: &App) -> bool {
         if self.selectors.is_empty() {
             return true;
         }
@@ -59,6 +212,21 @@ impl Filter {
         self.known.insert(asked, passes);
         passes
     }
+}
+
+/// Whether a word means an AS: `AS37963`, `37963`.
+fn is_as(word: &str, asn: u32) -> bool {
+    let prefix = word.get(..2).is_some_and(|two| two.eq_ignore_ascii_case("as"));
+    word.get(if prefix { 2.. } else { 0.. }).is_some_and(|rest| rest.parse() == Ok(asn))
+}
+
+/// Whether a name is another or under it.
+fn is_under(name: &str, other: &str) -> bool {
+    let other = other.trim_end_matches('.');
+    let Some(at) = name.len().checked_sub(other.len()) else { return false };
+    let (before, end) = (name.get(..at), name.get(at..));
+    end.is_some_and(|end| end.eq_ignore_ascii_case(other))
+        && before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
 /// What selectors ask of an app, in their words. An event does not say how far its paths can be trusted:
@@ -85,14 +253,15 @@ mod tests {
     use super::*;
     use crate::{
         apps::cgroup::{Container, labels},
-        policy::{self, source::Disk},
+        policy::source::Disk,
     };
 
     fn passes(selectors: &[&str], app: &App) -> bool {
-        let selectors = selectors.iter().map(|text| policy::parse_selector(text, &Disk).unwrap());
-        let mut filter = Filter::new(selectors.collect());
-        let first = filter.passes(app);
-        assert_eq!(filter.passes(app), first, "what is remembered is the same");
+        let app_words = selectors.iter().map(|text| (*text).to_owned()).collect();
+        let wanted = Wanted { app: app_words, ..Wanted::default() };
+        let mut filter = Filter::new(wanted, Period::default(), &Disk).unwrap();
+        let first = filter.selects(app);
+        assert_eq!(filter.selects(app), first, "what is remembered is the same");
         first
     }
 

@@ -22,6 +22,7 @@ use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use firewall_common::flow;
 use serde::{Deserialize, Serialize, Serializer};
+use utoipa::ToSchema;
 
 use crate::{
     apps::{cgroup::Container, packages::Package},
@@ -32,7 +33,7 @@ use crate::{
 pub const SCHEMA: u32 = 1;
 
 /// A verdict, as it is logged. The keys are a contract; an absent fact is an absent key.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Event {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -47,8 +48,10 @@ pub struct Event {
     pub hook: &'static str,
     /// Who.
     #[serde(serialize_with = "shared")]
+    #[schema(value_type = App)]
     pub app: Arc<App>,
     /// Name of the protocol, or its number.
+    #[schema(value_type = String)]
     pub proto: Cow<'static, str>,
     /// Where from; absent where no packet has shown it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,7 +77,7 @@ fn shared<S: Serializer>(app: &Arc<App>, to: S) -> Result<S::Ok, S::Error> {
 }
 
 /// Who a flow is charged to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct App {
     /// File name of the executable, or what else is known; `kernel` and `unknown` are special.
     pub name: String,
@@ -126,17 +129,19 @@ impl App {
 }
 
 /// One end of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Endpoint {
     /// Address.
+    #[schema(value_type = String)]
     pub ip: IpAddr,
     /// Port; absent for protocols without ports.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
 }
 
 /// What a destination is known by.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Host {
     /// The name that was asked for, or that the payload shows.
     pub name: String,
@@ -155,7 +160,7 @@ pub struct Host {
 }
 
 /// Events that the kernel had no room for.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct Lost {
     /// [`SCHEMA`].
     pub schema: u32,

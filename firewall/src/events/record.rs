@@ -3,12 +3,10 @@
 //! Keys that are not known are passed over, so that lines of later versions with the same schema can
 //! be read.
 
-use std::net::IpAddr;
-
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{App, SCHEMA};
+use super::{App, Endpoint, SCHEMA};
 
 /// A line that was understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,10 +24,25 @@ pub struct Record {
     pub time: Timestamp,
     /// What happened.
     pub verdict: Verdict,
+    /// Why, in a word.
+    #[serde(default)]
+    pub reason: String,
+    /// The policy that decided.
+    #[serde(default)]
+    pub policy: Option<String>,
+    /// The rule.
+    #[serde(default)]
+    pub rule: Option<String>,
+    /// Where it was decided.
+    #[serde(default)]
+    pub hook: String,
     /// Who.
     pub app: App,
+    /// The protocol.
+    #[serde(default)]
+    pub proto: String,
     /// Where to; of a question, who is asked.
-    pub dst: To,
+    pub dst: Endpoint,
     /// The name of the destination, or the one that is asked for.
     #[serde(default)]
     pub host: Option<Host>,
@@ -52,11 +65,19 @@ pub enum Verdict {
     Deny,
 }
 
-/// Of the destination.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct To {
-    /// Its address.
-    pub ip: IpAddr,
+impl Verdict {
+    const ALL: [(&'static str, Self); 3] =
+        [("allow", Self::Allow), ("audit", Self::Audit), ("deny", Self::Deny)];
+
+    /// The one of this word.
+    pub fn of(word: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == word).map(|(_, verdict)| *verdict)
+    }
+
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(_, verdict)| *verdict == self).map_or("", |(word, _)| word)
+    }
 }
 
 /// Of the name.
@@ -64,6 +85,9 @@ pub struct To {
 pub struct Host {
     /// The name itself.
     pub name: String,
+    /// It is the outer one of an encrypted hello.
+    #[serde(default)]
+    pub encrypted_hello: bool,
 }
 
 /// Of what is known of an address.
@@ -72,6 +96,9 @@ pub struct Geo {
     /// ISO 3166-1 alpha-2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub country: Option<String>,
+    /// Origin AS.
+    #[serde(default, skip_serializing)]
+    pub asn: Option<u32>,
     /// Owner by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub organisation: Option<String>,

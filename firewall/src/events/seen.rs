@@ -168,7 +168,7 @@ pub struct Seen {
 impl Seen {
     /// Takes a verdict in.
     pub fn add(&mut self, record: Record) {
-        let Record { time, verdict, app, dst, host, geo, count } = record;
+        let Record { time, verdict, app, dst, host, geo, count, .. } = record;
         let same = Same::of(app);
         if self.apps.len() >= MAX_APPS && !self.apps.contains_key(&same) {
             self.beyond = self.beyond.saturating_add(count);
@@ -233,17 +233,25 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::events::record::{Host, To};
+    use crate::events::{Endpoint, record::Host};
 
     fn record(second: i64, app: &App, verdict: Verdict, host: &str) -> Record {
         Record {
             time: Timestamp::from_second(second).unwrap(),
             verdict,
             app: app.clone(),
-            dst: To { ip: IpAddr::from([192, 0, 2, 7]) },
-            host: (!host.is_empty()).then(|| Host { name: host.to_owned() }),
+            dst: Endpoint { ip: IpAddr::from([192, 0, 2, 7]), port: None },
+            host: (!host.is_empty()).then(|| Host {
+                name: host.to_owned(),
+                encrypted_hello: false,
+            }),
             geo: Geo::default(),
             count: 2,
+            reason: String::new(),
+            policy: None,
+            rule: None,
+            hook: String::new(),
+            proto: String::new(),
         }
     }
 

@@ -22,7 +22,7 @@ use super::{
 use crate::intel::{Error, Intel, asn::Origin, geo::Located};
 
 /// What is known of an address. The keys are those of a verdict event.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Geo {
     /// ISO 3166-1 alpha-2.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,7 +46,7 @@ impl Geo {
 }
 
 /// One verdict, with what it rests on. The keys are those of a verdict event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Finding {
     /// `allow`, `audit` or `deny`.
     pub verdict: &'static str,

@@ -242,7 +242,7 @@ impl Place {
         let mut messages = Messages::new(&mut loaded.ebpf);
         let (generation, intel) = (&plan.generation, plan.intel);
         let mut record =
-            Record { log, destroyer: Destroyer::default(), summary: Summary::default(), tell };
+            Record { log, doom: Doom::default(), destroyer: Destroyer::default(), summary: Summary::default(), tell };
 
         let mut ahead = plan.ahead.take();
         let mut command =
