@@ -69,6 +69,16 @@ impl Errands {
         }
     }
 
+    /// The maps that are pinned: those of who was here before.
+    pub fn find(&self) -> Result<Maps, Error> {
+        match self.ask(&Ask::Find)? {
+            (Told::Found(names), held) if names.len() == held.len() => {
+                Ok(Maps::handed(names.into_iter().zip(held)))
+            }
+            _ => Err(unexpected()),
+        }
+    }
+
     /// Loads the programs.
     pub fn load(&self) -> Result<Loaded, Error> {
         let (told, held) = self.ask(&Ask::Load)?;
@@ -81,6 +91,14 @@ impl Errands {
                     maps: Maps::handed(names.into_iter().zip(held)),
                 })
             }
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Opens the tables of the generation that decides.
+    pub fn tables(&self) -> Result<OwnedFd, Error> {
+        match self.one(&Ask::Tables)? {
+            (Told::Tables, tables) => Ok(tables),
             _ => Err(unexpected()),
         }
     }

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     datapath::{
         self,
-        apply::new_blocks,
+        apply::{self, new_blocks},
         attach,
         destroy::Destroyer,
         load::{self, Loaded},
@@ -131,7 +131,9 @@ impl Keeper {
 
     fn answer(&mut self, ask: &Ask) -> io::Result<()> {
         let done = match *ask {
+            Ask::Find => self.find(),
             Ask::Load => self.load(),
+            Ask::Tables => self.tables(),
             Ask::Blocks(count) => blocks(count).map(|map| (Told::Blocks, vec![map])),
             Ask::Attach => self.attach(),
             Ask::Sockets => self.sockets(),
@@ -145,6 +147,12 @@ impl Keeper {
         let (told, held) = done.unwrap_or_else(|why| (Told::Failed(why), Vec::new()));
         let held: Vec<BorrowedFd<'_>> = held.iter().map(OwnedFd::as_fd).collect();
         self.channel.send(&told, &held)
+    }
+
+    fn find(&self) -> Result<(Told, Vec<OwnedFd>), String> {
+        self.pins.check(datapath::OBJECT).map_err(text)?;
+        let (names, held) = self.pins.held().map_err(text)?.into_iter().unzip();
+        Ok((Told::Found(names), held))
     }
 
     fn load(&mut self) -> Result<(Told, Vec<OwnedFd>), String> {
@@ -177,6 +185,12 @@ impl Keeper {
         taken.removed = self.pins.remove_others().map_err(text)?.links;
         rights::of_keeper().map_err(|error| format!("cannot give up capabilities: {error}"))?;
         Ok((Told::Attached(taken), Vec::new()))
+    }
+
+    fn tables(&self) -> Result<(Told, Vec<OwnedFd>), String> {
+        let maps = self.loaded.as_ref().ok_or("nothing is loaded yet")?.maps().map_err(text)?;
+        let tables = apply::tables(&maps).map_err(text)?;
+        Ok((Told::Tables, vec![tables.fd().as_fd().try_clone_to_owned().map_err(text)?]))
     }
 
     fn sockets(&mut self) -> Result<(Told, Vec<OwnedFd>), String> {

@@ -17,8 +17,12 @@ use crate::datapath::attach::Taken;
 /// What the worker may not do itself, and asks for.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Ask {
+    /// The maps that are pinned.
+    Find,
     /// The programs are to be loaded, with the maps that are pinned.
     Load,
+    /// The tables of the generation that decides.
+    Tables,
     /// A map for the tables of a generation, of so many blocks.
     Blocks(usize),
     /// The programs are to be put in the place of those that run, or attached.
@@ -41,8 +45,12 @@ pub enum Ask {
 /// What the keeper says.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Told {
-    /// The program `tell`, and then maps of these names.
+    /// Maps of these names.
+    Found(Vec<String>),
+    /// The program `tell`, the notes, and then maps of these names.
     Loaded(Vec<String>),
+    /// The tables.
+    Tables,
     /// The map.
     Blocks,
     /// What became of the links.

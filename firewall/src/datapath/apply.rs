@@ -57,6 +57,33 @@ pub fn active(maps: &Maps) -> Result<Active, Error> {
     Ok(active.get(&0, 0)?.0)
 }
 
+/// What the kernel has of the generation that decides, besides its tables; nothing before the first.
+pub fn running(maps: &Maps) -> Result<Option<Header>, Error> {
+    let active = active(maps)?;
+    if active.generation() == 0 {
+        return Ok(None);
+    }
+    let headers: Array<_, Plain<Header>> = maps.open("HEADERS")?;
+    Ok(Some(headers.get(&active.slot(), 0)?.0))
+}
+
+/// The tables of the generation that decides. To open them takes `CAP_SYS_ADMIN`.
+pub fn tables(maps: &Maps) -> Result<MapData, Error> {
+    let outer: ArrayOfMaps<_, MapData> = maps.open("BLOCKS")?;
+    Ok(outer.get(&active(maps)?.slot(), 0)?)
+}
+
+/// Whether `generation` is the one that decides, whose tables are given.
+pub fn is_running(
+    maps: &Maps,
+    tables: BorrowedFd<'_>,
+    generation: &Generation,
+) -> Result<bool, Error> {
+    let same = running(maps)? == Some(generation.header);
+    // A map of another size cannot be read as this one.
+    Ok(same && holds(tables, &generation.blocks).unwrap_or(false))
+}
+
 fn switch(maps: &Maps, generation: &Generation, blocks: &MapData) -> Result<u32, Error> {
     let mut active: Array<_, Plain<Active>> = maps.open("ACTIVE")?;
     let Plain(running) = active.get(&0, 0)?;

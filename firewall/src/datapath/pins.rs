@@ -152,6 +152,16 @@ impl Pins {
         Ok(found)
     }
 
+    /// The maps that are pinned, by their names.
+    pub fn held(&self) -> Result<Vec<(String, OwnedFd)>, Error> {
+        let mut held = Vec::new();
+        for path in files(&self.maps())? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            held.push((name, sys::get(&path).map_err(failed("open", &path))?));
+        }
+        Ok(held)
+    }
+
     /// Takes away what other versions have pinned, which stops its enforcing.
     pub fn remove_others(&self) -> Result<Removed, Error> {
         let own = self.directory();
