@@ -13,9 +13,12 @@
 
 pub mod control;
 mod errands;
+pub mod inputs;
 mod keeper;
 mod rights;
+mod sinks;
 mod wire;
+mod worker;
 
 use std::{
     fs::File,
