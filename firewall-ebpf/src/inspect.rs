@@ -125,11 +125,12 @@ fn settle(index: u32, skb: Skb, state: &mut SocketState, done: u32) -> i32 {
 // Not inlined: the stack of its caller is small.
 #[inline(never)]
 fn prepare(index: u32, skb: Skb, active: Active, state: &mut SocketState) -> u32 {
-    let Some(header) = policy::header(active) else { return 0 };
     let Some(packet) = packet::handed_over(skb) else {
         count(Counter::ParseError);
         return 0;
     };
+    let active = policy::deciding(active, state.app, packet.destination.address);
+    let Some(header) = policy::header(active) else { return 0 };
     dns::prepare(index, active, header, state, &packet, packet.src_port);
     1
 }

@@ -224,6 +224,36 @@ pub fn active() -> Active {
     }
 }
 
+/// The generation that decides about an address: the running one. As long as names that the app knows it
+/// by are still those of the generation before, which user space brings over right after each switch,
+/// that one decides: it knows what they mean.
+#[inline(always)]
+pub fn deciding(active: Active, app: u64, address: Address) -> Active {
+    Active(of_names(active.0, app, address.high, address.low))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn of_names(active: u64, app: u64, high: u64, low: u64) -> u64 {
+    let address = Address { high, low };
+    let running = Active(active);
+    if !names::any(address) {
+        return active;
+    }
+    let number = match names::generation(app, address) {
+        0 => names::generation(names::ANYBODY, address),
+        number => number,
+    };
+    if number == 0 || number == running.generation() {
+        return active;
+    }
+    let other = (running.slot() + 1) % SLOTS;
+    match HEADERS.get(other) {
+        Some(header) if header.number == number => Active::new(number, other).0,
+        _ => active,
+    }
+}
+
 /// The settings of a generation; `None` before the first.
 #[inline(always)]
 pub fn header(active: Active) -> Option<&'static Header> {

@@ -11,6 +11,7 @@ pub mod encrypted_dns;
 pub mod events;
 pub mod intel;
 pub mod lists;
+mod memory;
 pub mod policy;
 pub mod quic;
 pub mod remote;

@@ -184,9 +184,7 @@ impl Log {
                 continue;
             }
             match record::read(line.trim_ascii()) {
-                Ok(Line::Verdict(record)) if self.filter.passes(&record) => {
-                    self.seen.add(*record)
-                }
+                Ok(Line::Verdict(record)) if self.filter.passes(&record) => self.seen.add(*record),
                 Ok(Line::Verdict(_)) => {}
                 Ok(Line::Lost(count)) => self.lost = self.lost.saturating_add(count),
                 Err(why) => unread.add(number, why),

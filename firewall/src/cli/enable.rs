@@ -13,7 +13,7 @@ use super::{
     CANNOT, USAGE, ask,
     ask::Socket,
     check::{POLICIES, print_findings},
-    reload, set,
+    reload,
 };
 use crate::{
     api::{
@@ -55,7 +55,10 @@ pub fn enable(name: &str, place: &Place) -> anyhow::Result<ExitCode> {
         }
         // Of one that was disabled the file is still there.
         Err(_) if !name.contains('/') && disabled(&place.folder.join(file_name(name))).exists() => {
-            Source { origin: Origin::File(PathBuf::from(name)), content: Content::Bytes(Vec::new()) }
+            Source {
+                origin: Origin::File(PathBuf::from(name)),
+                content: Content::Bytes(Vec::new()),
+            }
         }
         Err(error) => {
             eprintln!("error: {error}");
@@ -138,12 +141,7 @@ pub fn disable(name: &str, place: &Place) -> anyhow::Result<ExitCode> {
 }
 
 /// Lets what is in the folder hold, or has it put back as it was.
-fn settle(
-    place: &Place,
-    done: &str,
-    shown: &str,
-    back: &dyn Fn(&str),
-) -> anyhow::Result<ExitCode> {
+fn settle(place: &Place, done: &str, shown: &str, back: &dyn Fn(&str)) -> anyhow::Result<ExitCode> {
     let client = place.socket.client()?;
     let status: Status = match client.get("/v1/status") {
         Ok(status) => status,
@@ -185,7 +183,7 @@ fn without_daemon(
     shown: &str,
     back: &dyn Fn(&str),
 ) -> anyhow::Result<ExitCode> {
-    let organisations = set::organisations(&Config::load(None)?)?;
+    let organisations = crate::set::organisations(&Config::load(None)?, &policy::source::Disk)?;
     let sources = Source::at(&place.folder)?;
     let (_, findings) = policy::load(&sources, &organisations, &Store::new(Path::new(STATE)));
     print_findings(&findings)?;
@@ -230,7 +228,7 @@ fn find(name: &str, folder: &Path) -> anyhow::Result<Option<PathBuf>> {
     if !folder.exists() {
         return Ok(None);
     }
-    let organisations = set::organisations(&Config::load(None)?)?;
+    let organisations = crate::set::organisations(&Config::load(None)?, &policy::source::Disk)?;
     let store = Store::new(Path::new(STATE));
     for source in Source::at(folder)? {
         let (policies, _) = policy::load(std::slice::from_ref(&source), &organisations, &store);

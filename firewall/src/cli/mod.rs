@@ -4,6 +4,7 @@
 pub mod apps;
 mod ask;
 pub mod check;
+pub mod daemon;
 pub mod doctor;
 mod enable;
 pub mod explain;
@@ -40,6 +41,10 @@ struct Arguments {
 enum Command {
     /// Run one command under policies
     Run(run::Args),
+    /// Run the service, in the foreground
+    Daemon(daemon::Args),
+    /// Put in force what was last, before there is a network, and end
+    Boot(daemon::Boot),
     /// Check policies, and report every mistake with its place
     Check(check::Args),
     /// Say what would happen to a connection, by which rule and on what evidence
@@ -96,6 +101,8 @@ pub fn main() -> ExitCode {
     };
     let result = match command {
         Command::Run(args) => return run::run(&args),
+        Command::Daemon(args) => return daemon::run(&args),
+        Command::Boot(args) => return daemon::boot(&args),
         Command::Check(args) => check::run(args),
         Command::Explain(args) => explain::run(&args),
         Command::Status(args) => status::run(&args),

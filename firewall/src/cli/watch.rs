@@ -60,7 +60,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                     writeln!(out, "{}{times}", line(&*record, colour))?;
                 }
                 Ok(Line::Lost(count)) => eprintln!("note: {count} verdicts are not shown: lost"),
-                Err(why) => eprintln!("note: a line that is not understood: {}", printable(&why.to_string())),
+                Err(why) => eprintln!(
+                    "note: a line that is not understood: {}",
+                    printable(&why.to_string())
+                ),
             },
         }
     }

@@ -1,10 +1,6 @@
 //! What the keeper does for the worker.
 
-use std::{
-    fs::File,
-    io,
-    os::fd::OwnedFd,
-};
+use std::{fs::File, io, os::fd::OwnedFd};
 
 use aya::maps::{MapData, MapError};
 

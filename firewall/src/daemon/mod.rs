@@ -12,11 +12,15 @@
 //! What enforces is pinned, and neither process is needed for it.
 
 pub mod control;
+mod engine;
 mod errands;
 pub mod inputs;
 mod keeper;
+mod refresh;
 mod rights;
 mod sinks;
+mod status;
+mod watch;
 mod wire;
 mod worker;
 
@@ -24,6 +28,7 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
+    process::exit,
 };
 
 use nix::unistd::{ForkResult, fork};
@@ -35,6 +40,9 @@ use crate::{
 };
 
 pub use crate::datapath::pins::{PINS as PIN, Removed};
+
+/// Where the boot policy is, if the settings do not say.
+pub const BOOT: &str = "/etc/firewall/boot.toml";
 
 /// What the daemon is told.
 #[derive(Clone, Debug)]
@@ -101,7 +109,10 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<u8, Error> {
         }
         ForkResult::Child => {
             drop(ours);
-            todo!()
+            let status = worker::run(options, theirs, say);
+            // As long as the worker is there, nobody else may have them.
+            drop(pins);
+            exit(status.into())
         }
     }
 }
@@ -112,4 +123,14 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<u8, Error> {
 /// When a daemon has it, or something stays.
 pub fn off(pin: &Path) -> Result<Removed, pins::Error> {
     pins::remove(pin)
+}
+
+fn watches(_: &crate::config::Config) -> bool {
+    false
+}
+fn stops_off(_: &crate::config::Config) -> bool {
+    false
+}
+fn boots(_: &crate::config::Config) -> Option<PathBuf> {
+    None
 }

@@ -79,7 +79,8 @@ pub fn is_running(
     tables: BorrowedFd<'_>,
     generation: &Generation,
 ) -> Result<bool, Error> {
-    let same = running(maps)? == Some(generation.header);
+    let running = running(maps)?.map(|header| Header { number: 0, ..header });
+    let same = running == Some(generation.header);
     // A map of another size cannot be read as this one.
     Ok(same && holds(tables, &generation.blocks).unwrap_or(false))
 }
@@ -98,8 +99,9 @@ fn switch(maps: &Maps, generation: &Generation, blocks: &MapData) -> Result<u32,
     outer.set(slot, blocks, 0)?;
 
     let mut headers: Array<_, Plain<Header>> = maps.open("HEADERS")?;
-    headers.set(slot, Plain(generation.header), 0)?;
-    if headers.get(&slot, 0)?.0 != generation.header {
+    let header = Header { number, ..generation.header };
+    headers.set(slot, Plain(header), 0)?;
+    if headers.get(&slot, 0)?.0 != header {
         return Err(Error::Differs);
     }
     active.set(0, Plain(Active::new(number, slot)), 0)?;

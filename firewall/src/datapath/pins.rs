@@ -81,6 +81,11 @@ fn failed<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> E
     move |source| Error::File { what, path: path.to_owned(), source }
 }
 
+/// Where the links of this version are pinned.
+pub fn links(root: &Path) -> PathBuf {
+    root.join(format!("v{ABI_VERSION}")).join("links")
+}
+
 /// The pins of one version in a folder that nobody else has at the time.
 #[derive(Debug)]
 pub struct Pins {

@@ -55,6 +55,12 @@ impl<'a> Enricher<'a> {
         Self { apps, names, geo: HashMap::new(), seq: 0 }
     }
 
+    /// The next event has the number after this one.
+    pub const fn going_on_from(mut self, last: u64) -> Self {
+        self.seq = last;
+        self
+    }
+
     /// The tables of countries and owners are others now.
     pub fn forget_places(&mut self) {
         self.geo.clear();

@@ -57,6 +57,11 @@ impl<'a> Recorder<'a> {
         Ok(more)
     }
 
+    /// Whether something waits to be recorded.
+    pub fn waits(&self) -> bool {
+        self.coalescer.waits()
+    }
+
     /// Records what has waited long enough for repeats.
     pub fn tick(
         &mut self,

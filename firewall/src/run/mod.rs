@@ -39,6 +39,7 @@ use crate::{
         recorder::{Recorder, Sink},
     },
     intel::{self, Intel, ahead::Ahead, resolver::Resolver},
+    memory::give_memory_back,
     policy::{compile::Generation, diagnostic::printable},
 };
 use pins::{Pins, Runs};
@@ -241,8 +242,13 @@ impl Place {
         let mut recorder = Recorder::new(Reader::new(&maps, "EVENTS")?, enricher);
         let mut messages = Messages::new(&mut loaded.ebpf);
         let (generation, intel) = (&plan.generation, plan.intel);
-        let mut record =
-            Record { log, doom: Doom::default(), destroyer: Destroyer::default(), summary: Summary::default(), tell };
+        let mut record = Record {
+            log,
+            doom: Doom::default(),
+            destroyer: Destroyer::default(),
+            summary: Summary::default(),
+            tell,
+        };
 
         let mut ahead = plan.ahead.take();
         let mut command =
@@ -307,16 +313,6 @@ impl Place {
                 self.group.path.display()
             )));
         }
-    }
-}
-
-/// Gives back to the system what reading and compiling the policies took: the C library keeps what
-/// is freed, and the command may run for long.
-fn give_memory_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: has no preconditions.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }
 
