@@ -134,9 +134,8 @@ impl Client {
     async fn send(&self, method: Method, path: &str) -> Result<Response<Incoming>, Error> {
         let no_daemon = |source| Error::NoDaemon { socket: self.socket.clone(), source };
         let stream = UnixStream::connect(&self.socket).await.map_err(no_daemon)?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| self.broken(error))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(error))?;
         // It ends with the body that it brings.
         tokio::spawn(connection);
         let request = Request::builder()

@@ -114,9 +114,7 @@ mod tests {
     #[test]
     fn rights() {
         let rights = Rights { own: 7, readers: Some(70) };
-        let right = |uid, groups: &[u32]| {
-            rights.of(&Peer { pid: 1, uid, groups: groups.to_vec() })
-        };
+        let right = |uid, groups: &[u32]| rights.of(&Peer { pid: 1, uid, groups: groups.to_vec() });
         assert_eq!(right(0, &[1]), Right::Change);
         assert_eq!(right(7, &[1]), Right::Read);
         assert_eq!(right(8, &[70]), Right::Read, "by the primary group");

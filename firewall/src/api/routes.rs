@@ -22,9 +22,7 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    dto::{
-        Change, Failure, Fetched, Follow, List, Off, Policy, Question, Reason, SCHEMA, Status,
-    },
+    dto::{Change, Failure, Fetched, Follow, List, Off, Policy, Question, Reason, SCHEMA, Status},
     peer::{GROUP, Right},
     server::PATIENCE,
     stream,
@@ -323,10 +321,7 @@ async fn verdicts(
     (status = 200, description = "A JSON object a line", body = String, content_type = LINES),
     (status = "default", description = "Why not", body = Failure),
 ))]
-async fn log(
-    State(shared): State<Shared>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Refused> {
+async fn log(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Result<Response, Refused> {
     let (wanted, [since, until]) = parameters(query.as_deref(), ["since", "until"])?;
     let period = Period { since: time("since", since)?, until: time("until", until)? };
     let filter = filter(wanted, period)?;

@@ -91,7 +91,9 @@ pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
 
 /// Whether a process listens. One that is too busy to take a connection does.
 fn is_answered(path: &Path) -> io::Result<bool> {
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+    use rustix::net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
+    };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     match connect(&socket, &SocketAddrUnix::new(path)?) {
@@ -191,9 +193,11 @@ impl Places {
         }
         let mut each: HashMap<i32, usize> = HashMap::new();
         same().for_each(|place| *each.entry(place.pid).or_default() += 1);
-        let idle = self.taken.iter().enumerate().filter(|(_, place)| {
-            place.right == right && !place.asked.load(Ordering::Relaxed)
-        });
+        let idle = self
+            .taken
+            .iter()
+            .enumerate()
+            .filter(|(_, place)| place.right == right && !place.asked.load(Ordering::Relaxed));
         // Of equals the last one is taken: the oldest.
         let victim = idle.rev().max_by_key(|(_, place)| each.get(&place.pid));
         let Some((index, _)) = victim else { return false };

@@ -7,18 +7,18 @@ use std::{
     process::ExitCode,
 };
 
-use super::{CANNOT, USAGE, ask, ask::Socket};
+use super::{CANNOT, ask, ask::Socket};
 use crate::{
     api::client,
     apps::digest::Digests,
     config::STATE,
     events::{
-        filter::{Filter, Period, Wanted},
+        filter::{Filter, Wanted},
         log::{EVENTS, older},
         record::{self, Line, Unread},
         seen::{Destination, Flows, Seen, Summary},
     },
-    policy::{diagnostic::printable, source::Disk},
+    policy::diagnostic::printable,
 };
 
 /// Shows the apps of a log and what they reached or tried to.
@@ -58,12 +58,9 @@ const SHOWN: usize = 3;
 /// When a file cannot be read, or standard output cannot be written to.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let wanted = Wanted { app: args.app.clone(), ..Wanted::default() };
-    let filter = match Filter::new(wanted, Period::default(), &Disk) {
+    let filter = match ask::filter(&wanted) {
         Ok(filter) => filter,
-        Err(all) => {
-            all.iter().for_each(|wrong| eprintln!("error: --{wrong}\n\nhint: {}", wrong.hint));
-            return Ok(ExitCode::from(USAGE));
-        }
+        Err(status) => return Ok(status),
     };
     let mut log = Log { filter, seen: Seen::default(), lost: 0 };
     if let Err(status) = log.read_all(args)? {
@@ -184,9 +181,7 @@ impl Log {
                 continue;
             }
             match record::read(line.trim_ascii()) {
-                Ok(Line::Verdict(record)) if self.filter.passes(&record) => {
-                    self.seen.add(*record)
-                }
+                Ok(Line::Verdict(record)) if self.filter.passes(&record) => self.seen.add(*record),
                 Ok(Line::Verdict(_)) => {}
                 Ok(Line::Lost(count)) => self.lost = self.lost.saturating_add(count),
                 Err(why) => unread.add(number, why),

@@ -55,7 +55,10 @@ pub fn enable(name: &str, place: &Place) -> anyhow::Result<ExitCode> {
         }
         // Of one that was disabled the file is still there.
         Err(_) if !name.contains('/') && disabled(&place.folder.join(file_name(name))).exists() => {
-            Source { origin: Origin::File(PathBuf::from(name)), content: Content::Bytes(Vec::new()) }
+            Source {
+                origin: Origin::File(PathBuf::from(name)),
+                content: Content::Bytes(Vec::new()),
+            }
         }
         Err(error) => {
             eprintln!("error: {error}");
@@ -138,12 +141,7 @@ pub fn disable(name: &str, place: &Place) -> anyhow::Result<ExitCode> {
 }
 
 /// Lets what is in the folder hold, or has it put back as it was.
-fn settle(
-    place: &Place,
-    done: &str,
-    shown: &str,
-    back: &dyn Fn(&str),
-) -> anyhow::Result<ExitCode> {
+fn settle(place: &Place, done: &str, shown: &str, back: &dyn Fn(&str)) -> anyhow::Result<ExitCode> {
     let client = place.socket.client()?;
     let status: Status = match client.get("/v1/status") {
         Ok(status) => status,

@@ -65,7 +65,8 @@ fn told(answer: Result<&Change, &client::Error>) -> ExitCode {
 
 /// What is in force, in a line.
 pub fn summary(Change { generation, policies, rules, .. }: &Change) -> String {
-    let count = |number: u64, one, many| count(usize::try_from(number).unwrap_or(usize::MAX), one, many);
+    let count =
+        |number: u64, one, many| count(usize::try_from(number).unwrap_or(usize::MAX), one, many);
     format!(
         "generation {}: {}, {}",
         generation.number,
@@ -108,7 +109,10 @@ pub fn off(args: &OffArgs) -> anyhow::Result<ExitCode> {
         Ok(daemon::Removed { links, .. }) => {
             println!("nothing is enforced any more");
             let links = count(links, "program", "programs");
-            eprintln!("note: no daemon runs; {links} that it had left at {} are gone", pin.display());
+            eprintln!(
+                "note: no daemon runs; {links} that it had left at {} are gone",
+                pin.display()
+            );
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {

@@ -79,13 +79,20 @@ fn human(status: &Status, now: Timestamp, colour: bool) -> String {
     if let Some(previous) = previous {
         row("before", &format!("generation {previous}: `firewall rollback` goes back to it"));
     }
-    let missing: Vec<&str> =
-        status.hooks.iter().filter(|hook| !hook.attached).map(|hook| hook.program.as_str()).collect();
+    let missing: Vec<&str> = status
+        .hooks
+        .iter()
+        .filter(|hook| !hook.attached)
+        .map(|hook| hook.program.as_str())
+        .collect();
     let attached = status.hooks.iter().filter(|Hook { attached, .. }| *attached).count();
-    row("hooks", &match missing.is_empty() {
-        true => format!("all {attached} attached"),
-        false => format!("{attached} attached, and not {}", missing.join(", ")),
-    });
+    row(
+        "hooks",
+        &match missing.is_empty() {
+            true => format!("all {attached} attached"),
+            false => format!("{attached} attached, and not {}", missing.join(", ")),
+        },
+    );
     row("losses", &losses(&status.losses));
     if !status.lists.is_empty() {
         let failed = |list: &&List| list.failure.is_some();
@@ -93,13 +100,16 @@ fn human(status: &Status, now: Timestamp, colour: bool) -> String {
         let failed = if number > 0 { format!(", {number} failed last") } else { String::new() };
         row("lists", &format!("{} by URL{failed}", status.lists.len()));
     }
-    row("daemon", &format!(
-        "{}, process {}, {:.1} MiB, started {}",
-        status.version,
-        status.pid,
-        status.memory_bytes as f64 / f64::from(1 << 20),
-        ago(status.started, now)
-    ));
+    row(
+        "daemon",
+        &format!(
+            "{}, process {}, {:.1} MiB, started {}",
+            status.version,
+            status.pid,
+            status.memory_bytes as f64 / f64::from(1 << 20),
+            ago(status.started, now)
+        ),
+    );
     row("cgroup", &status.cgroup);
     row("pins", &status.pins);
     text.push('\n');

@@ -33,6 +33,9 @@ pub struct Args {
 /// # Errors
 /// When standard output cannot be written to.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Err(status) = ask::filter(&args.wanted) {
+        return Ok(status);
+    }
     let query = url::form_urlencoded::Serializer::new(String::new())
         .append_pair("follow", "true")
         .extend_pairs(args.wanted.clone().parameters())
@@ -60,7 +63,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                     writeln!(out, "{}{times}", line(&*record, colour))?;
                 }
                 Ok(Line::Lost(count)) => eprintln!("note: {count} verdicts are not shown: lost"),
-                Err(why) => eprintln!("note: a line that is not understood: {}", printable(&why.to_string())),
+                Err(why) => eprintln!(
+                    "note: a line that is not understood: {}",
+                    printable(&why.to_string())
+                ),
             },
         }
     }

@@ -129,11 +129,9 @@ impl Filter {
         for text in &wanted.app {
             match policy::parse_selector(text, files) {
                 Ok(selector) => selectors.push(selector),
-                Err(error) => wrong.push(Wrong {
-                    option: "app",
-                    message: error.message,
-                    hint: error.hint,
-                }),
+                Err(error) => {
+                    wrong.push(Wrong { option: "app", message: error.message, hint: error.hint })
+                }
             }
         }
         let mut verdicts = Vec::new();
@@ -172,9 +170,7 @@ impl Filter {
         self.period.since.is_none_or(|since| *time >= since)
             && self.period.until.is_none_or(|until| *time < until)
             && (self.verdicts.is_empty() || self.verdicts.contains(verdict))
-            && one(user, &|user| {
-                app.user.as_deref() == Some(user) || app.uid.to_string() == user
-            })
+            && one(user, &|user| app.user.as_deref() == Some(user) || app.uid.to_string() == user)
             && one(country, &|country| same(&geo.country, country))
             && one(owner, &|owner| {
                 same(&geo.organisation, owner) || geo.asn.is_some_and(|asn| is_as(owner, asn))

@@ -241,10 +241,8 @@ mod tests {
             verdict,
             app: app.clone(),
             dst: Endpoint { ip: IpAddr::from([192, 0, 2, 7]), port: None },
-            host: (!host.is_empty()).then(|| Host {
-                name: host.to_owned(),
-                encrypted_hello: false,
-            }),
+            host: (!host.is_empty())
+                .then(|| Host { name: host.to_owned(), encrypted_hello: false }),
             geo: Geo::default(),
             count: 2,
             reason: String::new(),
