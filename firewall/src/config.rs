@@ -132,17 +132,40 @@ pub enum Error {
     },
 }
 
+/// The bytes of the file that was named, or of that of this machine, which need not be there.
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub fn read(named: Option<&Path>) -> Result<Option<Vec<u8>>, Error> {
+    let path = named.unwrap_or(Path::new(CONFIG));
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Read { path: path.to_owned(), source }),
+    }
+}
+
 impl Config {
     /// The file that was named, or that of this machine, which need not be there.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or anything in it is wrong.
     pub fn load(named: Option<&Path>) -> Result<Self, Error> {
         let path = named.unwrap_or(Path::new(CONFIG));
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Self::default());
-            }
-            Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
-        };
+        match read(named)? {
+            None => Ok(Self::default()),
+            Some(bytes) => Self::of(path, bytes),
+        }
+    }
+
+    /// What stands in a file.
+    ///
+    /// # Errors
+    ///
+    /// When anything in it is wrong.
+    pub fn of(path: &Path, bytes: Vec<u8>) -> Result<Self, Error> {
         Self::parse(&path.display().to_string(), bytes)
             .map_err(|findings| Error::Invalid { path: path.to_owned(), findings })
     }

@@ -14,5 +14,7 @@ pub mod lists;
 pub mod policy;
 pub mod quic;
 pub mod remote;
+mod replace;
 pub mod run;
+pub mod set;
 mod tls;

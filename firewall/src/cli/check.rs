@@ -6,13 +6,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use super::{list, progress::Busy, set};
+use super::{list, progress::Busy, set::State};
 use crate::config::{self, Config};
-use crate::intel::Intel;
-use crate::policy;
-use crate::policy::compile::{self, Settings};
+use crate::policy::compile::Settings;
 use crate::policy::diagnostic::Diagnostics;
 use crate::policy::source::Source;
+use crate::set::{self, Invalid, Parts, Set};
 
 /// Where the policies of this machine are.
 pub const POLICIES: &str = "/etc/firewall/policies.d";
@@ -29,7 +28,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    state: set::State,
+    state: State,
 }
 
 /// Runs `firewall check`.
@@ -54,7 +53,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    let mut config = match Config::load(None) {
+    let config = match Config::load(None) {
         Ok(config) => config,
         Err(config::Error::Invalid { findings, .. }) => {
             report(&[&findings], args.json).context("the findings cannot be written")?;
@@ -65,25 +64,27 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    let intel = Intel::new(config.geo.clone(), config.asn.clone())
-        .with_organisations(set::organisations(&config)?);
+    let store = args.state.store();
     let busy = Busy::new("reading policies and lists");
-    let (mut policies, mut diagnostics) =
-        policy::load(&sources, intel.organisations()?, &args.state.store());
-    if !diagnostics.has_errors() {
-        compile::order(&mut policies);
-        let generation = set::compile(
-            policies,
-            &intel,
-            config.settings(Settings::default().name_keys, Vec::new()),
-        )?;
-        set::warn_of_unreachable(&generation, &intel, &mut diagnostics)?;
-        set::warn_of_unsupported(&generation, &mut config);
-    }
+    let set = Set::compile(Parts {
+        settings: config.settings(Settings::default().name_keys, Vec::new()),
+        organisations: set::organisations(&config, &store)?,
+        config,
+        first: None,
+        sources: &sources,
+        files: &store,
+    });
     drop(busy);
-    report(&[&config.findings, &diagnostics], args.json)
-        .context("the findings cannot be written")?;
-    Ok(if diagnostics.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let (all, status) = match set {
+        Ok(Set { config, findings, .. }) => ([config.findings, findings], ExitCode::SUCCESS),
+        Err(set::Error::Invalid(invalid)) => {
+            let Invalid { settings, policies } = *invalid;
+            ([settings, policies], ExitCode::FAILURE)
+        }
+        Err(error) => return Err(error.into()),
+    };
+    report(&all.each_ref(), args.json).context("the findings cannot be written")?;
+    Ok(status)
 }
 
 /// Tells the findings about the settings and about the policies.
@@ -140,7 +141,7 @@ mod tests {
     fn exit(paths: &[&Path]) -> String {
         let paths = paths.iter().map(|path| path.to_path_buf()).collect();
         // An exit code can only be compared by what it prints as.
-        let state = set::State { state: "/none".into() };
+        let state = State { state: "/none".into() };
         format!("{:?}", run(Args { paths, json: false, state }).unwrap())
     }
 

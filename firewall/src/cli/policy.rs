@@ -9,9 +9,10 @@ use serde::Serialize;
 use super::check::{POLICIES, print_findings};
 use super::enable::{self, Place};
 use crate::config::{Config, STATE};
-use crate::policy::source::{NotFound, Origin, Source};
+use crate::policy::source::{Disk, NotFound, Origin, Source};
 use crate::policy::{self, Mode, SHIPPED};
 use crate::remote::Store;
+use crate::set::organisations;
 
 /// Shows the policies that are shipped and those of this machine, and says which are to hold.
 #[derive(Debug, clap::Args)]
@@ -94,7 +95,7 @@ fn list(json: bool, folder: Option<PathBuf>) -> anyhow::Result<ExitCode> {
         }
     }
 
-    let organisations = super::set::organisations(&Config::load(None)?)?;
+    let organisations = organisations(&Config::load(None)?, &Disk)?;
     let store = Store::new(Path::new(STATE));
     let mut listed = Vec::new();
     let mut sound = true;

@@ -16,6 +16,7 @@ use crate::{
     datapath::probe,
     intel::{ahead::Ahead, resolver::Resolver},
     run::{self, Notice, Plan, Summary},
+    set::Set,
 };
 
 /// Exit status of every failure that is not the command's.
@@ -66,7 +67,7 @@ fn try_run(args: &Args) -> Result<u8, set::Failure> {
              hint: `sudo firewall run --as-me -- CMD` runs the command as yourself"
         ))
     })?;
-    let set::Set { config, intel, ahead, generation } = args.set.load()?;
+    let Set { config, intel, ahead, generation, findings: _ } = args.set.load()?;
     if ahead.left_out > 0 {
         say(&format!(
             "firewall: {} denied names are looked up ahead, and {} more are not: too many",

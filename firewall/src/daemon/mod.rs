@@ -1,6 +1,7 @@
 //! The service.
 
 pub mod control;
+pub mod inputs;
 
 use std::path::Path;
 
