@@ -113,6 +113,9 @@ fn open(state: &Path) -> io::Result<Vec<BufReader<Take<File>>>> {
             Err(error) => return Err(error),
         };
         let known = file.metadata()?;
+        if !known.is_file() {
+            return Err(io::Error::other("it is no file"));
+        }
         // The newer one can become the older one in between.
         if !seen.contains(&known.ino()) {
             seen.push(known.ino());

@@ -25,7 +25,7 @@ fn ask_as(daemon: &Daemon, uid: u32, groups: &[u32], method: &str, path: &str) -
             true => vec!["--clear-groups".to_owned()],
             false => vec!["--groups".to_owned(), all.join(",")],
         })
-        .args(["curl", "--silent", "--include", "--max-time", "30", "--unix-socket"])
+        .args(["curl", "--silent", "--include", "--raw", "--max-time", "30", "--unix-socket"])
         .arg(daemon.socket())
         .args(["-X", method, &format!("http://firewall{path}")])
         .output()
