@@ -134,10 +134,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        events::{
-            App, Host, SCHEMA,
-            record::{self, Line},
-        },
+        events::{App, Host, SCHEMA},
         policy::explain::{Finding, Geo},
     };
 
