@@ -8,15 +8,17 @@ pub mod explain;
 pub mod geo;
 pub mod import;
 pub mod list;
+pub mod log;
 pub mod policy;
 pub mod progress;
 pub mod run;
 pub mod set;
 pub mod update;
+pub mod verdict;
 
 use std::{
     ffi::OsString,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal, Write as _},
     process::ExitCode,
 };
 
@@ -38,6 +40,8 @@ enum Command {
     Check(check::Args),
     /// Say what would happen to a connection, by which rule and on what evidence
     Explain(explain::Args),
+    /// Show the verdicts that the daemon has stored
+    Log(log::Args),
     /// Show the apps of a log and what they reached or tried to
     Apps(apps::Args),
     /// Show the policies that are shipped and those of this machine
@@ -82,6 +86,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => return run::run(&args),
         Command::Check(args) => check::run(args),
         Command::Explain(args) => explain::run(&args),
+        Command::Log(args) => log::run(&args),
         Command::Apps(args) => apps::run(&args),
         Command::Policy(args) => policy::run(args),
         Command::List(args) => list::run(args),
@@ -146,7 +151,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     })
 }
 
-/// Whether to write in colour to standard error.
-fn colour() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+/// Whether to write in colour to a stream.
+fn colour(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
