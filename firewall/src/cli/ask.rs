@@ -2,12 +2,8 @@
 
 use std::{io, path::PathBuf, process::ExitCode};
 
-use super::{CANNOT, USAGE};
-use crate::{
-    api::{Client, SOCKET, client::Error},
-    events::filter::{Filter, Period, Wanted},
-    policy::source::Disk,
-};
+use super::CANNOT;
+use crate::api::{Client, SOCKET, client::Error};
 
 /// Where the daemon listens.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,12 +36,4 @@ pub fn failed(error: &Error) -> ExitCode {
         true => ExitCode::FAILURE,
         false => ExitCode::from(CANNOT),
     }
-}
-
-/// Lets through what is wanted. If that makes no sense, says what and returns the exit status.
-pub fn filter(wanted: &Wanted) -> Result<Filter, ExitCode> {
-    Filter::new(wanted.clone(), Period::default(), &Disk).map_err(|all| {
-        all.iter().for_each(|wrong| eprintln!("error: --{wrong}\n\nhint: {}", wrong.hint));
-        ExitCode::from(USAGE)
-    })
 }
