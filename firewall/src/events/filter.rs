@@ -138,9 +138,11 @@ impl Asked {
             ("verdict", verdict),
         ];
         let times = times.into_iter().filter_map(|(key, time)| Some((key, time.as_deref()?)));
-        let each =
-            |(key, list): (_, &'_ Vec<String>)| list.iter().map(move |value| (key, value.as_str()));
-        times.chain(lists.into_iter().flat_map(each)).collect()
+        let mut pairs: Vec<_> = times.collect();
+        for (key, list) in lists {
+            pairs.extend(list.iter().map(|value| (key, value.as_str())));
+        }
+        pairs
     }
 
     /// Whether everything is.
