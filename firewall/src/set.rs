@@ -295,7 +295,7 @@ mod tests {
         let sources = sources();
         let compile = || {
             let config = Config::default();
-            let keys = Keys { seed: 7, factor: 9 };
+            let keys = Keys { seed: 0x243f_6a88_85a3_08d3, factor: 0x9e37_79b9_7f4a_7c15 };
             let set = Set::compile(Parts {
                 settings: config.settings(keys, Vec::new()),
                 organisations: organisations(&config, &Disk).unwrap(),

@@ -16,7 +16,7 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-use jiff::Timestamp;
+use jiff::Zoned;
 use tokio::{sync::oneshot, time::timeout};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -31,9 +31,9 @@ use crate::{
     daemon::control::{Answer, Control, Kind, Refusal, Request as Asked},
     events::{
         Event, Lost,
-        filter::{Filter, Period, Wanted, Wrong},
+        filter::{Asked as Wanted, Filter, Wrong},
     },
-    policy::{diagnostic::quoted, source::Disk},
+    policy::source::Disk,
 };
 
 /// How long the daemon may take to tell something.
@@ -303,12 +303,13 @@ async fn verdicts(
     State(shared): State<Shared>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refused> {
-    let (wanted, [follow]) = parameters(query.as_deref(), ["follow"])?;
-    if follow.as_deref() != Some("true") {
+    let (follow, asked): (Vec<_>, Vec<_>) =
+        pairs(query.as_deref()).into_iter().partition(|(key, _)| key == "follow");
+    if !follow.iter().any(|(_, value)| value == "true") {
         return Err(bad("without `follow=true` there is nothing to wait for")
             .hint("GET /v1/log has what was recorded"));
     }
-    let filter = filter(wanted, Period::default())?;
+    let filter = filter(asked)?;
     let lines = stream::verdicts(shared.control.verdicts.subscribe(), filter, shared.missed);
     Ok(([(header::CONTENT_TYPE, LINES)], Body::from_stream(lines)).into_response())
 }
@@ -317,14 +318,12 @@ async fn verdicts(
 ///
 /// Lines are as they stand in the log: each is an `Event` or a `Lost`. One that is not understood is
 /// passed on.
-#[utoipa::path(get, path = "/v1/log", params(Period, Wanted), responses(
+#[utoipa::path(get, path = "/v1/log", params(Wanted), responses(
     (status = 200, description = "A JSON object a line", body = String, content_type = LINES),
     (status = "default", description = "Why not", body = Failure),
 ))]
 async fn log(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Result<Response, Refused> {
-    let (wanted, [since, until]) = parameters(query.as_deref(), ["since", "until"])?;
-    let period = Period { since: time("since", since)?, until: time("until", until)? };
-    let filter = filter(wanted, period)?;
+    let filter = filter(pairs(query.as_deref()))?;
     let lines = stream::log(&shared.control.state, filter).map_err(|error| {
         Refused::new(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot read the log: {error}"))
     })?;
@@ -340,40 +339,22 @@ async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], description()).into_response()
 }
 
-/// What is wanted, and the parameters of these names.
-fn parameters<const N: usize>(
-    query: Option<&str>,
-    names: [&'static str; N],
-) -> Result<(Wanted, [Option<String>; N]), Refused> {
-    let mut wanted = Wanted::default();
-    let mut own = [const { None }; N];
-    for (name, value) in url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-        match names.iter().position(|known| *known == name) {
-            Some(index) => own[index] = Some(value.into_owned()),
-            None if wanted.take(&name, &value) => {}
-            None => {
-                return Err(bad(format!("there is no parameter {}", quoted(&name)))
-                    .hint("GET /v1/openapi.json describes those that there are"));
-            }
-        }
+fn pairs(query: Option<&str>) -> Vec<(String, String)> {
+    let pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    pairs.into_owned().collect()
+}
+
+/// What lets through what is asked for; nothing where that is everything.
+fn filter(pairs: Vec<(String, String)>) -> Result<Option<Filter>, Refused> {
+    let refuse = |wrong: Wrong| bad(format!("{}: {}", wrong.key, wrong.message)).hint(wrong.hint);
+    let asked = Wanted::of_query(pairs).map_err(refuse)?;
+    if asked.is_all() {
+        return Ok(None);
     }
-    Ok((wanted, own))
-}
-
-fn time(name: &str, value: Option<String>) -> Result<Option<Timestamp>, Refused> {
-    let parse = |value: String| {
-        value.parse().map_err(|_| {
-            bad(format!("{name}: {} is no time", quoted(&value)))
-                .hint("write it as `2026-11-22T01:25:18Z`")
-        })
-    };
-    value.map(parse).transpose()
-}
-
-fn filter(wanted: Wanted, period: Period) -> Result<Filter, Refused> {
-    Filter::new(wanted, period, &Disk).map_err(|wrong| {
-        let lines = |of: fn(&Wrong) -> String| wrong.iter().map(of).collect::<Vec<_>>().join("\n");
-        bad(lines(Wrong::to_string)).hint(lines(|wrong| wrong.hint.clone()))
+    let filter = asked.filter(&Zoned::now(), &Disk);
+    filter.map(Some).map_err(|mut all| match all.len() {
+        1 => refuse(all.remove(0)),
+        _ => bad(all.iter().map(Wrong::to_string).collect::<Vec<_>>().join("\n")),
     })
 }
 

@@ -4,7 +4,6 @@ use std::{
     convert::Infallible,
     fs::File,
     io::{self, BufRead as _, BufReader, Read as _, Take},
-    os::unix::fs::MetadataExt as _,
     path::Path,
     sync::{
         Arc,
@@ -22,7 +21,7 @@ use tokio::sync::broadcast::{
 use crate::events::{
     Lost, SCHEMA,
     filter::Filter,
-    log::{EVENTS, older},
+    log::{EVENTS, files},
     record::{self, Line},
 };
 
@@ -32,19 +31,19 @@ const PIECE: usize = 16 << 10;
 const LONGEST: u64 = 1 << 20;
 
 /// Whether a line is wanted. What is no verdict, a loss for example, is for every reader.
-fn is_wanted(line: &[u8], filter: &mut Filter) -> bool {
-    filter.is_open()
-        || match record::read(line) {
-            Ok(Line::Verdict(record)) => filter.passes(&record),
-            Ok(Line::Lost(_)) | Err(_) => true,
-        }
+fn is_wanted(line: &[u8], filter: &mut Option<Filter>) -> bool {
+    let Some(filter) = filter else { return true };
+    match record::read(line) {
+        Ok(Line::Verdict(record)) => filter.passes(&*record),
+        Ok(Line::Lost(_)) | Err(_) => true,
+    }
 }
 
 /// Verdicts as they come. A reader that is too slow loses the oldest and is told how many; they are
 /// added to `missed`.
 pub fn verdicts(
     receiver: Receiver<Arc<str>>,
-    filter: Filter,
+    filter: Option<Filter>,
     missed: Arc<AtomicU64>,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
     unfold((receiver, filter, missed), |(mut receiver, mut filter, missed)| async move {
@@ -84,7 +83,7 @@ pub fn verdicts(
 /// When the log is there and cannot be read.
 pub fn log(
     state: &Path,
-    filter: Filter,
+    filter: Option<Filter>,
 ) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>> {
     let recorded = Recorded { files: open(state)?, filter };
     Ok(unfold(Some(recorded), |recorded| async move {
@@ -103,28 +102,19 @@ pub fn log(
 /// The files of a log that are still to be read, the next one last; each as far as it goes now, so that
 /// there is an end.
 fn open(state: &Path) -> io::Result<Vec<BufReader<Take<File>>>> {
-    let newer = state.join(EVENTS);
-    let mut files = Vec::new();
-    let mut seen = Vec::new();
-    for path in [newer.clone(), older(&newer)] {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
+    let open = |(_, file): (_, File)| {
         let known = file.metadata()?;
-        // The newer one can become the older one in between.
-        if !seen.contains(&known.ino()) {
-            seen.push(known.ino());
-            files.push(BufReader::new(file.take(known.len())));
+        match known.is_file() {
+            true => Ok(BufReader::new(file.take(known.len()))),
+            false => Err(io::Error::other("it is no file")),
         }
-    }
-    Ok(files)
+    };
+    files(&state.join(EVENTS))?.into_iter().rev().map(open).collect()
 }
 
 struct Recorded {
     files: Vec<BufReader<Take<File>>>,
-    filter: Filter,
+    filter: Option<Filter>,
 }
 
 impl Recorded {

@@ -2,10 +2,12 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufRead, BufReader, Read as _, Write as _},
+    io::{self, BufRead, BufReader, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
+
+use jiff::Zoned;
 
 use super::{CANNOT, USAGE, ask, ask::Socket};
 use crate::{
@@ -13,9 +15,9 @@ use crate::{
     apps::digest::Digests,
     config::STATE,
     events::{
-        filter::{Filter, Period, Wanted},
+        filter::{Asked, Filter},
         log::{EVENTS, older},
-        record::{self, Line, Unread},
+        record::{Line, Reader, Unreadable},
         seen::{Destination, Flows, Seen, Summary},
     },
     policy::{diagnostic::printable, source::Disk},
@@ -35,10 +37,8 @@ pub struct Args {
     state: Option<PathBuf>,
     #[command(flatten)]
     socket: Socket,
-    /// Only apps that this selects, as in policies: `exe:/usr/bin/curl`, `unit:*.service`, `user:ada`.
-    /// Several select what one of them does
-    #[arg(long, value_name = "SEL")]
-    app: Vec<String>,
+    #[command(flatten)]
+    asked: Asked,
     /// Print a JSON object a line for each app
     #[arg(long)]
     json: bool,
@@ -47,8 +47,6 @@ pub struct Args {
     sha256: bool,
 }
 
-/// Bytes of a line. Those that events have are shorter.
-const MAX_LINE: u64 = 1 << 20;
 /// Destinations that are shown to people.
 const SHOWN: usize = 3;
 
@@ -57,14 +55,7 @@ const SHOWN: usize = 3;
 /// # Errors
 /// When a file cannot be read, or standard output cannot be written to.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let wanted = Wanted { app: args.app.clone(), ..Wanted::default() };
-    let filter = match Filter::new(wanted, Period::default(), &Disk) {
-        Ok(filter) => filter,
-        Err(all) => {
-            all.iter().for_each(|wrong| eprintln!("error: --{wrong}\n\nhint: {}", wrong.hint));
-            return Ok(ExitCode::from(USAGE));
-        }
-    };
+    let Some(filter) = filter(&args.asked) else { return Ok(ExitCode::from(USAGE)) };
     let mut log = Log { filter, seen: Seen::default(), lost: 0 };
     if let Err(status) = log.read_all(args)? {
         return Ok(status);
@@ -97,7 +88,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else if all.is_empty() {
         eprintln!(
             "note: no verdict of any app{}",
-            if args.app.is_empty() { "" } else { " asked for" }
+            if args.asked.is_all() { "" } else { " asked for" }
         );
     } else {
         out.write_all(table(&all).as_bytes())?;
@@ -111,13 +102,6 @@ struct Log {
     lost: u64,
 }
 
-/// Lines of one file that were not understood, and the first of each.
-#[derive(Debug, Default)]
-struct Unreadable {
-    broken: (u64, Option<(u64, String)>),
-    unknown: (u64, Option<(u64, String)>),
-}
-
 impl Log {
     /// Reads what is asked for; if it cannot, says why and returns the exit status.
     fn read_all(&mut self, args: &Args) -> io::Result<Result<(), ExitCode>> {
@@ -128,7 +112,7 @@ impl Log {
             Some(state) => state,
             None => match args.socket.client()?.lines("/v1/log") {
                 Ok(lines) => {
-                    self.read(BufReader::new(lines))?.tell(Path::new("the log"));
+                    tell(&self.read(BufReader::new(lines))?, Path::new("the log"));
                     return Ok(Ok(()));
                 }
                 // What it has recorded is there without it.
@@ -157,7 +141,7 @@ impl Log {
                 false => File::open(path).and_then(|file| self.read(BufReader::new(file))),
             };
             match unread {
-                Ok(unread) => unread.tell(path),
+                Ok(unread) => tell(&unread, path),
                 Err(error) => {
                     eprintln!("error: cannot read {}: {error}", name(path));
                     return Err(match error.kind() {
@@ -170,61 +154,38 @@ impl Log {
         Ok(())
     }
 
-    fn read(&mut self, mut input: impl BufRead) -> io::Result<Unreadable> {
-        let mut unread = Unreadable::default();
-        let mut line = Vec::new();
-        for number in 1.. {
-            line.clear();
-            if input.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
-                break;
-            }
-            if line.len() as u64 == MAX_LINE && line.last() != Some(&b'\n') {
-                skip_line(&mut input)?;
-                unread.add(number, Unread::Broken(format!("longer than {MAX_LINE} bytes")));
-                continue;
-            }
-            match record::read(line.trim_ascii()) {
-                Ok(Line::Verdict(record)) if self.filter.passes(&record) => self.seen.add(*record),
-                Ok(Line::Verdict(_)) => {}
-                Ok(Line::Lost(count)) => self.lost = self.lost.saturating_add(count),
-                Err(why) => unread.add(number, why),
+    fn read(&mut self, input: impl BufRead) -> io::Result<Unreadable> {
+        let mut reader = Reader::new(input);
+        while let Some(line) = reader.next_line(false)? {
+            match line {
+                Line::Verdict(record) if self.filter.passes(&*record) => self.seen.add(*record),
+                Line::Verdict(_) => {}
+                Line::Lost(count) => self.lost = self.lost.saturating_add(count),
             }
         }
-        Ok(unread)
+        Ok(reader.unreadable)
     }
 }
 
-fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
-    loop {
-        let buffer = input.fill_buf()?;
-        let (used, done) = match buffer.iter().position(|byte| *byte == b'\n') {
-            Some(at) => (at + 1, true),
-            None => (buffer.len(), buffer.is_empty()),
-        };
-        input.consume(used);
-        if done {
-            return Ok(());
+/// What is asked for; what is wrong with it is told.
+pub fn filter(asked: &Asked) -> Option<Filter> {
+    match asked.filter(&Zoned::now(), &Disk) {
+        Ok(filter) => Some(filter),
+        Err(all) => {
+            all.iter().for_each(|wrong| eprintln!("error: --{wrong}"));
+            None
         }
     }
 }
 
-impl Unreadable {
-    fn add(&mut self, line: u64, why: Unread) {
-        let (times, first) = match why {
-            Unread::Broken(_) => &mut self.broken,
-            Unread::Unknown(_) => &mut self.unknown,
-        };
-        *times += 1;
-        first.get_or_insert((line, why.to_string()));
-    }
-
-    fn tell(&self, path: &Path) {
-        let kinds = [(&self.broken, "cannot be read"), (&self.unknown, "are of another kind")];
-        for ((times, first), what) in kinds {
-            if let Some((line, why)) = first {
-                let why = printable(why);
-                eprintln!("note: {}:{line}: {why}; lines that {what}: {times}", name(path));
-            }
+/// Tells of the lines of a file that were not understood.
+pub fn tell(unreadable: &Unreadable, path: &Path) {
+    let kinds =
+        [(&unreadable.broken, "cannot be read"), (&unreadable.unknown, "are of another kind")];
+    for ((times, first), what) in kinds {
+        if let Some((line, why)) = first {
+            let why = printable(why);
+            eprintln!("note: {}:{line}: {why}; lines that {what}: {times}", name(path));
         }
     }
 }

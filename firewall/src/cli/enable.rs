@@ -24,9 +24,10 @@ use crate::{
     policy::{
         self,
         diagnostic::printable,
-        source::{Content, Origin, Source},
+        source::{Content, Disk, Origin, Source},
     },
     remote::Store,
+    set::organisations,
 };
 
 /// Where policies are, and who reads them.
@@ -183,7 +184,7 @@ fn without_daemon(
     shown: &str,
     back: &dyn Fn(&str),
 ) -> anyhow::Result<ExitCode> {
-    let organisations = crate::set::organisations(&Config::load(None)?, &policy::source::Disk)?;
+    let organisations = organisations(&Config::load(None)?, &Disk)?;
     let sources = Source::at(&place.folder)?;
     let (_, findings) = policy::load(&sources, &organisations, &Store::new(Path::new(STATE)));
     print_findings(&findings)?;
@@ -228,7 +229,7 @@ fn find(name: &str, folder: &Path) -> anyhow::Result<Option<PathBuf>> {
     if !folder.exists() {
         return Ok(None);
     }
-    let organisations = crate::set::organisations(&Config::load(None)?, &policy::source::Disk)?;
+    let organisations = organisations(&Config::load(None)?, &Disk)?;
     let store = Store::new(Path::new(STATE));
     for source in Source::at(folder)? {
         let (policies, _) = policy::load(std::slice::from_ref(&source), &organisations, &store);

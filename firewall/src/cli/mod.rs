@@ -10,8 +10,8 @@ mod enable;
 pub mod explain;
 pub mod geo;
 pub mod import;
-mod line;
 pub mod list;
+pub mod log;
 pub mod policy;
 pub mod progress;
 pub mod reload;
@@ -19,11 +19,12 @@ pub mod run;
 pub mod set;
 pub mod status;
 pub mod update;
+pub mod verdict;
 pub mod watch;
 
 use std::{
     ffi::OsString,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal, Write as _},
     process::ExitCode,
 };
 
@@ -59,6 +60,8 @@ enum Command {
     Rollback(reload::Args),
     /// Remove enforcement: everything passes
     Off(reload::OffArgs),
+    /// Show the verdicts that the daemon has stored
+    Log(log::Args),
     /// Show the apps of a log and what they reached or tried to
     Apps(apps::Args),
     /// Show and choose policies
@@ -110,6 +113,7 @@ pub fn main() -> ExitCode {
         Command::Reload(args) => reload::reload(&args),
         Command::Rollback(args) => reload::rollback(&args),
         Command::Off(args) => reload::off(&args),
+        Command::Log(args) => log::run(&args),
         Command::Apps(args) => apps::run(&args),
         Command::Policy(args) => policy::run(args),
         Command::List(args) => list::run(args),
@@ -174,12 +178,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     })
 }
 
-/// Whether to write in colour to standard error.
-fn colour() -> bool {
-    io::stderr().is_terminal() && may_colour()
-}
-
-/// Whether colours are wanted where there is a terminal.
-fn may_colour() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+/// Whether to write in colour to a stream.
+fn colour(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

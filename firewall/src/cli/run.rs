@@ -11,9 +11,10 @@ use std::{
 
 use nix::unistd::User;
 
-use super::{colour, line::line, set};
+use super::{colour, set, verdict};
 use crate::{
     datapath::probe,
+    events::Event,
     intel::{ahead::Ahead, resolver::Resolver},
     run::{self, Notice, Plan, Summary},
     set::Set,
@@ -87,7 +88,7 @@ fn try_run(args: &Args) -> Result<u8, set::Failure> {
         ahead,
         log: args.log.clone(),
     };
-    let colour = colour();
+    let colour = colour(&io::stderr());
     let quiet = args.quiet;
     let mut lines = Lines::default();
     let mut tell = |notice: Notice<'_>| match notice {
@@ -96,7 +97,7 @@ fn try_run(args: &Args) -> Result<u8, set::Failure> {
             say(&format!("firewall: {text}"));
         }
         Notice::Verdict(event) if !quiet && event.finding.verdict == "deny" => {
-            lines.add(format!("firewall: {}", line(event, colour)), event.count, Instant::now());
+            lines.add(line(event, colour), event.count, Instant::now());
             if lines.is_full() {
                 lines.take(None).for_each(|line| say(&line));
             }
@@ -183,6 +184,10 @@ impl Lines {
     }
 }
 
+fn line(event: &Event, colour: bool) -> String {
+    format!("firewall: {}", verdict::line(&event.into(), colour))
+}
+
 fn summarise(summary: &Summary) -> String {
     let Summary { status: _, allowed, audited, denied, lost, unwritten } = summary;
     let mut text = format!("firewall: {denied} denied, {audited} audited, {allowed} allowed");
@@ -197,7 +202,99 @@ fn summarise(summary: &Summary) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::{
+        events::{App, Endpoint, Host, SCHEMA},
+        policy::explain::{Finding, Geo},
+    };
+
+    fn event() -> Event {
+        Event {
+            schema: SCHEMA,
+            seq: 1,
+            time: String::new(),
+            finding: Finding {
+                verdict: "deny",
+                mode: "enforce",
+                reason: "rule",
+                action: Some("drop"),
+                policy: Some("baidu-tongji".to_owned()),
+                rule: Some("tongji".to_owned()),
+                evidence: Vec::new(),
+            },
+            hook: "connect",
+            app: Arc::new(App { name: "curl".to_owned(), ..App::default() }),
+            proto: "tcp".into(),
+            src: None,
+            dst: Endpoint { ip: [103, 235, 46, 191].into(), port: Some(443) },
+            host: Some(Host {
+                name: "hm.baidu.com".to_owned(),
+                via: Some("dns"),
+                confidence: Some("unique"),
+                encrypted_hello: false,
+                chain: vec!["hm.e.shifen.com".to_owned()],
+            }),
+            geo: Geo {
+                country: Some("HK"),
+                asn: Some(55967),
+                organisation: Some("baidu".to_owned()),
+                as_name: None,
+            },
+            count: 1,
+            bytes_out: 0,
+            bytes_in: 0,
+        }
+    }
+
+    #[test]
+    fn a_name_gives_the_terminal_no_orders() {
+        let app = App { name: "a\x1b]0;b\x07\nfirewall: 0 denied".to_owned(), ..App::default() };
+        let line = line(&Event { app: Arc::new(app), ..event() }, false);
+        assert!(line.starts_with("firewall: deny a?]0;b??firewall: 0 denied -> "), "{line:?}");
+    }
+
+    #[test]
+    fn lines() {
+        let no_name = Event { host: None, ..event() };
+        let question = Event {
+            hook: "dns",
+            proto: "udp".into(),
+            dst: Endpoint { ip: [10, 0, 0, 1].into(), port: Some(53) },
+            geo: Geo::default(),
+            ..event()
+        };
+        let unreadable = Event {
+            host: None,
+            finding: Finding { reason: "parse-error", policy: None, rule: None, ..event().finding },
+            ..question.clone()
+        };
+        let unreadable_hello = Event { hook: "tls", proto: "tcp".into(), ..unreadable.clone() };
+        let hello = Event {
+            hook: "tls",
+            host: event().host.map(|host| Host { encrypted_hello: true, ..host }),
+            ..event()
+        };
+        let nowhere = Event { geo: Geo::default(), ..hello.clone() };
+        let differ = Finding { reason: "ambiguous", ..event().finding };
+        let differ = Event { finding: differ, ..event() };
+        let all =
+            [event(), no_name, question, unreadable, unreadable_hello, hello, nowhere, differ]
+                .map(|event| line(&event, false) + "\n")
+                .concat();
+        insta::assert_snapshot!(all, @r"
+        firewall: deny curl -> hm.baidu.com 103.235.46.191:443/tcp (HK, AS55967, baidu) by baidu-tongji/tongji
+        firewall: deny curl -> 103.235.46.191:443/tcp (HK, AS55967, baidu) by baidu-tongji/tongji
+        firewall: deny curl -> hm.baidu.com (question to 10.0.0.1:53/udp) by baidu-tongji/tongji
+        firewall: deny curl -> 10.0.0.1:53/udp (parse-error): unreadable DNS question
+        firewall: deny curl -> 10.0.0.1:53/tcp (parse-error): unreadable TLS hello
+        firewall: deny curl -> hm.baidu.com 103.235.46.191:443/tcp (outer name, HK, AS55967, baidu) by baidu-tongji/tongji
+        firewall: deny curl -> hm.baidu.com 103.235.46.191:443/tcp (outer name) by baidu-tongji/tongji
+        firewall: deny curl -> hm.baidu.com 103.235.46.191:443/tcp (HK, AS55967, baidu) by baidu-tongji/tongji (ambiguous)
+        ");
+        assert!(line(&event(), true).starts_with("firewall: \x1b[1;31mdeny\x1b[0m curl -> "));
+    }
 
     #[test]
     fn lines_that_say_the_same_are_one() {

@@ -2,13 +2,13 @@
 
 use std::{
     fmt::Write as _,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     process::ExitCode,
 };
 
 use jiff::Timestamp;
 
-use super::{ask, ask::Socket, check::count};
+use super::{ask, ask::Socket, check::count, colour};
 use crate::{
     api::dto::{Generation, Hook, List, Losses, Origin, Policy, Reload, Rule, State, Status},
     policy::diagnostic::printable,
@@ -41,7 +41,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         writeln!(out, "{answer}")?;
     } else {
         let status: Status = serde_json::from_value(answer)?;
-        let colour = out.is_terminal() && super::may_colour();
+        let colour = colour(&out);
         out.write_all(human(&status, Timestamp::now(), colour).as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)

@@ -1,14 +1,14 @@
 //! `firewall watch`: verdicts as they are reached.
 
 use std::{
-    io::{self, BufRead as _, BufReader, IsTerminal as _, Write as _},
+    io::{self, BufRead as _, BufReader, Write as _},
     process::ExitCode,
 };
 
-use super::{ask, ask::Socket, line::line};
+use super::{USAGE, apps, ask, ask::Socket, colour, verdict};
 use crate::{
     events::{
-        filter::Wanted,
+        filter::Asked,
         record::{self, Line},
     },
     policy::diagnostic::printable,
@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    wanted: Wanted,
+    asked: Asked,
     #[command(flatten)]
     socket: Socket,
 }
@@ -33,9 +33,12 @@ pub struct Args {
 /// # Errors
 /// When standard output cannot be written to.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if apps::filter(&args.asked).is_none() {
+        return Ok(ExitCode::from(USAGE));
+    }
     let query = url::form_urlencoded::Serializer::new(String::new())
         .append_pair("follow", "true")
-        .extend_pairs(args.wanted.clone().parameters())
+        .extend_pairs(args.asked.pairs())
         .finish();
     let lines = match args.socket.client()?.lines(&format!("/v1/verdicts?{query}")) {
         Ok(lines) => lines,
@@ -43,7 +46,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let mut lines = BufReader::new(lines);
     let mut out = io::stdout().lock();
-    let colour = out.is_terminal() && super::may_colour();
+    let colour = colour(&out);
     let mut text = Vec::new();
     loop {
         text.clear();
@@ -57,7 +60,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                         1 => String::new(),
                         count => format!(" ({count} times)"),
                     };
-                    writeln!(out, "{}{times}", line(&*record, colour))?;
+                    writeln!(out, "{}{times}", verdict::line(&(&*record).into(), colour))?;
                 }
                 Ok(Line::Lost(count)) => eprintln!("note: {count} verdicts are not shown: lost"),
                 Err(why) => eprintln!(

@@ -9,7 +9,7 @@ use crate::{
     remote::{Store, Validators},
 };
 
-const KEYS: Keys = Keys { seed: 7, factor: 9 };
+const KEYS: Keys = Keys { seed: 0x243f_6a88_85a3_08d3, factor: 0x9e37_79b9_7f4a_7c15 };
 
 /// A policy that needs everything that is read from somewhere.
 const POLICY: &str = r#"

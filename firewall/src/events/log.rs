@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Write},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -42,6 +42,42 @@ pub struct Log {
 /// The path of the file that holds what came before.
 pub fn older(path: &Path) -> PathBuf {
     path.with_added_extension("1")
+}
+
+/// The older file and the newer one, of those that there are.
+///
+/// # Errors
+///
+/// When one is there and cannot be opened.
+pub fn files(path: &Path) -> io::Result<Vec<(PathBuf, File)>> {
+    let file = |path: PathBuf| match File::open(&path) {
+        Ok(file) => Ok(Some((path, file))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    };
+    // If the log is begun anew between the two, they are the same file.
+    for _ in 0..10 {
+        let new = file(path.to_owned())?;
+        let old = file(older(path))?;
+        let same = match (&old, &new) {
+            (Some((_, old)), Some((_, new))) => identity(old)? == identity(new)?,
+            _ => false,
+        };
+        if !same {
+            return Ok(old.into_iter().chain(new).collect());
+        }
+    }
+    Err(io::Error::other("it is begun anew all the time"))
+}
+
+/// What tells files apart.
+///
+/// # Errors
+///
+/// When the system does not say.
+pub fn identity(file: &File) -> io::Result<(u64, u64)> {
+    let metadata = file.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 impl Log {

@@ -21,6 +21,7 @@ pub mod seen;
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use firewall_common::flow;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
@@ -157,6 +158,73 @@ pub struct Host {
     /// What it is an alias of, by the answer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub chain: Vec<String>,
+}
+
+/// What filters and lines for people look at, of an event that was just made or read back.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// When.
+    pub time: Option<Timestamp>,
+    /// What happened.
+    pub verdict: &'a str,
+    /// Why.
+    pub reason: &'a str,
+    /// The policy that decided.
+    pub policy: Option<&'a str>,
+    /// The rule.
+    pub rule: Option<&'a str>,
+    /// Where it was decided.
+    pub hook: &'a str,
+    /// Who.
+    pub app: &'a App,
+    /// The protocol.
+    pub proto: &'a str,
+    /// Where to.
+    pub ip: IpAddr,
+    /// Where to, by protocols with ports.
+    pub port: Option<u16>,
+    /// The name of the destination, or the one that is asked for.
+    pub host: Option<&'a str>,
+    /// It is an outer name.
+    pub encrypted_hello: bool,
+    /// What it is an alias of.
+    pub chain: &'a [String],
+    /// Country of the destination.
+    pub country: Option<&'a str>,
+    /// Its origin AS.
+    pub asn: Option<u32>,
+    /// Its owner by name.
+    pub organisation: Option<&'a str>,
+    /// Name of the AS.
+    pub as_name: Option<&'a str>,
+    /// How often.
+    pub count: u64,
+}
+
+impl<'a> From<&'a Event> for View<'a> {
+    fn from(event: &'a Event) -> Self {
+        let Event { time, finding, hook, app, proto, dst, host, geo, count, .. } = event;
+        Self {
+            time: time.parse().ok(),
+            verdict: finding.verdict,
+            reason: finding.reason,
+            policy: finding.policy.as_deref(),
+            rule: finding.rule.as_deref(),
+            hook,
+            app,
+            proto,
+            ip: dst.ip,
+            port: dst.port,
+            host: host.as_ref().map(|host| host.name.as_str()),
+            encrypted_hello: host.as_ref().is_some_and(|host| host.encrypted_hello),
+            chain: host.as_ref().map_or(&[], |host| &host.chain),
+            country: geo.country,
+            asn: geo.asn,
+            organisation: geo.organisation.as_deref(),
+            as_name: geo.as_name.as_deref(),
+            count: u64::from(*count),
+        }
+    }
 }
 
 /// Events that the kernel had no room for.

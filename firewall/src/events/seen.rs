@@ -233,23 +233,26 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::events::{Endpoint, record::Host};
+    use crate::events::record::{Host, To};
 
     fn record(second: i64, app: &App, verdict: Verdict, host: &str) -> Record {
         Record {
             time: Timestamp::from_second(second).unwrap(),
             verdict,
-            app: app.clone(),
-            dst: Endpoint { ip: IpAddr::from([192, 0, 2, 7]), port: None },
-            host: (!host.is_empty())
-                .then(|| Host { name: host.to_owned(), encrypted_hello: false }),
-            geo: Geo::default(),
-            count: 2,
-            reason: String::new(),
+            reason: "default".to_owned(),
             policy: None,
             rule: None,
-            hook: String::new(),
-            proto: String::new(),
+            hook: "connect".to_owned(),
+            app: app.clone(),
+            proto: "tcp".to_owned(),
+            dst: To { ip: IpAddr::from([192, 0, 2, 7]), port: Some(443) },
+            host: (!host.is_empty()).then(|| Host {
+                name: host.to_owned(),
+                encrypted_hello: false,
+                chain: Vec::new(),
+            }),
+            geo: Geo::default(),
+            count: 2,
         }
     }
 
