@@ -37,6 +37,9 @@ use crate::{
 /// Where the configuration of this machine is.
 pub const CONFIG: &str = "/etc/firewall/firewall.toml";
 
+/// Where the daemon of this machine answers.
+pub const SOCKET: &str = "/run/firewall/api.sock";
+
 /// Where the policy is that holds where nothing else can.
 pub const BOOT: &str = "/etc/firewall/boot.toml";
 

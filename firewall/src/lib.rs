@@ -16,4 +16,5 @@ pub mod remote;
 mod replace;
 pub mod run;
 pub mod set;
+pub mod surroundings;
 mod tls;
