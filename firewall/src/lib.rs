@@ -18,4 +18,5 @@ pub mod remote;
 mod replace;
 pub mod run;
 pub mod set;
+pub mod surroundings;
 mod tls;

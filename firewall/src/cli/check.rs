@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::{list, progress::Busy, set::State};
-use crate::config::{self, Config};
+use crate::config::{self, CONFIG, Config};
 use crate::policy::compile::Settings;
 use crate::policy::diagnostic::Diagnostics;
 use crate::policy::source::Source;
@@ -21,12 +21,16 @@ pub const POLICIES: &str = "/etc/firewall/policies.d";
 /// Exits with 0 if they are valid, 1 if not, 2 if a path does not exist.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Policy files, and folders of which every *.toml is one [default: /etc/firewall/policies.d]
+    /// Policy files, and folders of which every *.toml is one [default: /etc/firewall/policies.d, and
+    /// the settings]
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Print one JSON object a finding on standard output
     #[arg(long)]
     json: bool,
+    /// Settings [default: /etc/firewall/firewall.toml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     state: State,
 }
@@ -37,9 +41,11 @@ pub struct Args {
 ///
 /// When standard output or standard error cannot be written to.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let settings = args.config.is_some() || Path::new(CONFIG).exists();
     let paths = match args.paths.is_empty() {
         false => args.paths,
         true if Path::new(POLICIES).exists() => vec![PathBuf::from(POLICIES)],
+        true if settings => Vec::new(),
         true => {
             eprintln!("error: there is nothing to check: {POLICIES} does not exist\n");
             eprintln!("hint: name a policy file or a folder of them: `firewall check PATH`");
@@ -53,15 +59,17 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    let config = match Config::load(None) {
+    let config = match Config::load(args.config.as_deref()) {
         Ok(config) => config,
         Err(config::Error::Invalid { findings, .. }) => {
             report(&[&findings], args.json).context("the findings cannot be written")?;
             return Ok(ExitCode::FAILURE);
         }
+        // A file that is named and leads nowhere.
         Err(error) => {
             eprintln!("error: {error}");
-            return Ok(ExitCode::FAILURE);
+            let named = args.config.is_some();
+            return Ok(if named { ExitCode::from(2) } else { ExitCode::FAILURE });
         }
     };
     let store = args.state.store();
@@ -142,7 +150,7 @@ mod tests {
         let paths = paths.iter().map(|path| path.to_path_buf()).collect();
         // An exit code can only be compared by what it prints as.
         let state = State { state: "/none".into() };
-        format!("{:?}", run(Args { paths, json: false, state }).unwrap())
+        format!("{:?}", run(Args { paths, json: false, config: None, state }).unwrap())
     }
 
     #[test]
