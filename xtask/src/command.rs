@@ -56,7 +56,10 @@ pub fn target_directory() -> Result<PathBuf> {
 /// What a command says on standard output; fails when it does.
 pub fn output(command: &mut Command) -> Result<String> {
     let line = display(command);
-    let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("{line}: not started"))?;
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("{line}: not started"))?;
     if !output.status.success() {
         bail!("{line}: {}", output.status);
     }

@@ -91,7 +91,9 @@ impl<'a> Apt<'a> {
         let file = std::fs::read_dir(self.folder)?
             .filter_map(|entry| Some(entry.ok()?.path()))
             .find(|path| path.extension().is_some_and(|extension| extension == "deb"));
-        let Some(file) = file else { bail!("apt-get left no package in {}", self.folder.display()) };
+        let Some(file) = file else {
+            bail!("apt-get left no package in {}", self.folder.display())
+        };
         let unpacked = self.folder.join(series);
         run_command(command("dpkg-deb").arg("--extract").args([&file, &unpacked]))?;
         std::fs::remove_file(file)?;

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     harness::{Kind, Net, Zone},
-    support::{self, ALIDNS, AMAZON, BAIDU, FIREWALL, FREE, Outcome, Run},
+    support::{self, ALIDNS, AMAZON, BAIDU, FIREWALL, FREE, Outcome, Run, quic_client},
 };
 
 /// Files of the guest.
@@ -104,26 +104,65 @@ fn run_denies_and_allows_by_name() {
         .alias("alias.example", "target.example");
     let names = net.serve_names(Kind::Dnsmasq, &zone, &[DNS]);
     let _tcp = net.echo_tcp(&["[::]:443"]);
+    let _udp = net.answer_udp(&["[::]:443"], |datagram, _| quic_client::answer(datagram));
     let question = |name: &str| format!("dns {DNS} {name} A");
     let (denied, allowed, alias) =
         (question("bad.example"), question("good.example"), question("alias.example"));
     let reached = format!("tls {FREE}:443 plain good.example whole");
     let shown = format!("tls {FREE}:443 plain bad.example whole");
     let learned = format!("tcp {BAIDU}:443");
-    let script = [&denied, &allowed, &alias, &reached, &shown, &learned].map(String::as_str);
-    let outcome = Run::new(&net, &["--deny", "domain:bad.example", "--deny", "domain:target.example"])
-        .client(&script.join("\n"));
+    let quic = |name: &str| format!("quic {FREE}:443 v1 whole {name}");
+    let (quic_denied, quic_allowed) = (quic("bad.example"), quic("good.example"));
+    let script =
+        [&denied, &allowed, &alias, &reached, &shown, &learned, &quic_denied, &quic_allowed]
+            .map(String::as_str);
+    let outcome =
+        Run::new(&net, &["--deny", "domain:bad.example", "--deny", "domain:target.example"])
+            .client(&script.join("\n"));
     outcome.assert_status(0);
-    assert_eq!(outcome.errno(&denied), EPERM, "{}", outcome.stderr);
-    for step in [&allowed, &alias, &reached] {
+    for step in [&denied, &quic_denied] {
+        assert_eq!(outcome.errno(step), EPERM, "{step}: {}", outcome.stderr);
+    }
+    for step in [&allowed, &alias, &reached, &quic_allowed] {
         assert_eq!(outcome.errno(step), 0, "{step}: {}", outcome.stderr);
     }
     assert_ne!(outcome.errno(&shown), 0, "{}", outcome.stderr);
     assert_eq!(outcome.errno(&learned), ECONNREFUSED, "{}", outcome.stderr);
     assert!(names.was_asked("good.example") && !names.was_asked("bad.example"));
-    for (hook, name) in [("dns", "bad.example"), ("tls", "bad.example"), ("connect", "alias.example")] {
+    for (hook, name) in [
+        ("dns", "bad.example"),
+        ("tls", "bad.example"),
+        ("connect", "alias.example"),
+        ("quic", "bad.example"),
+    ] {
         assert!(is_denied(&outcome, hook, name), "{hook} {name}: {:#?}", outcome.events);
     }
+}
+
+#[test]
+#[ignore = "runs in the guest of another kernel"]
+fn run_allows_one_app() {
+    let net = Net::new(&[FREE]);
+    let _tcp = net.listen_tcp(&["[::]:80", "[::]:81"]);
+    let rule = |name: &str, port: u16, exe: &str| {
+        format!(
+            "[[rule]]\nname = \"{name}\"\naction = \"allow\"\napps = [\"exe:{exe}\"]\n\
+             to = {{ networks = [\"{FREE}/32\"] }}\nports = [\"tcp/{port}\"]\n"
+        )
+    };
+    let policy = format!(
+        "[policy]\nname = \"apps\"\ndefault = \"drop\"\n{}{}",
+        rule("own", 80, &support::own_program()),
+        rule("other", 81, "/bin/busybox"),
+    );
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a temporary file");
+    std::fs::write(&file, policy).expect("our file");
+    let path = file.path().to_str().expect("UTF-8");
+    let (own, other) = (format!("tcp {FREE}:80"), format!("tcp {FREE}:81"));
+    let outcome = Run::new(&net, &["--policy", path]).client(&[&*own, &*other].join("\n"));
+    outcome.assert_status(0);
+    assert_eq!(outcome.errno(&own), 0, "{}", outcome.stderr);
+    assert_eq!(outcome.errno(&other), ECONNREFUSED, "{}", outcome.stderr);
 }
 
 fn is_denied(outcome: &Outcome, hook: &str, name: &str) -> bool {

@@ -7,10 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    harness,
-    support::wait,
-};
+use crate::{harness, support::wait};
 
 pub const QEMU: &str = "qemu-system-x86_64";
 
@@ -44,7 +41,8 @@ pub fn boot(linux: &Path, initramfs: &Path, folder: &Path) -> String {
         let _ = guest.kill();
         let _ = guest.wait();
     }
-    let text = |file: &Path| String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned();
+    let text =
+        |file: &Path| String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned();
     let said = text(&console);
     assert!(
         status.is_some_and(|status| status.success()),
