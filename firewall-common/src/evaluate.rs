@@ -84,14 +84,14 @@ impl Cell {
             return Ok(Self(block[usize::from(byte)]));
         }
         let block = tables.block(index / LINE as u32).ok_or(Fault::Damaged)?;
-        // A line of its own, for an index that is put together of two kernels before 6.8 take for any number.
+        // A line of its own: an index that is put together of two is any number to kernel 6.1.
         let line = &block.as_chunks::<LINE>().0[index as usize % LINE];
         // How many runs start at `byte` or before it, two starts at a time: in each half,
         // 256 + byte - start has the bit 8 if the start is not past the byte.
         const HALVES: u32 = 0x0001_0001;
         let byte = (u32::from(byte) | 0x100) * HALVES;
         let mut found = 0;
-        for starts in line[..STARTS].iter().copied() {
+        for &starts in &line[..STARTS] {
             for two in [starts, starts >> 8] {
                 found += ((byte - (two & (0xff * HALVES))) >> 8) & HALVES;
             }
