@@ -117,30 +117,38 @@ impl Tables for Generation {
 }
 
 /// The same without a function for all that is known of an address.
-pub struct Steps {
-    /// Where its tables are.
-    pub slot: u32,
+pub struct Steps<'a> {
+    /// Where its tables are. Where that is kept, as the callers' stacks are small.
+    pub slot: &'a u32,
 }
 
-impl Tables for Steps {
+impl Steps<'_> {
+    #[inline(always)]
+    fn slot(&self) -> u32 {
+        // SAFETY: a plain read; volatile, so that no copy is kept beside it.
+        unsafe { (&raw const *self.slot).read_volatile() }
+    }
+}
+
+impl Tables for Steps<'_> {
     #[inline(always)]
     fn block(&self, index: u32) -> Option<&[u32; BLOCK]> {
-        blocks(self.slot)?.get(index)
+        blocks(self.slot())?.get(index)
     }
 
     #[inline(always)]
     fn class(&self, root: Cell, key: Address) -> u32 {
-        destination_class(self.slot, root.0, key.high, key.low)
+        destination_class(self.slot(), root.0, key.high, key.low)
     }
 
     #[inline(always)]
     fn leaf(&self, rows: u32, row: u32, service: Service) -> Cell {
-        Cell(row_leaf(self.slot, rows, row, service.0))
+        Cell(row_leaf(self.slot(), rows, row, service.0))
     }
 
     #[inline(always)]
     fn word(&self, first: u32, index: u32) -> u32 {
-        table_word(self.slot, first, index)
+        table_word(self.slot(), first, index)
     }
 }
 
@@ -194,7 +202,7 @@ extern "C" fn named_leaf(head: u64, place: u64, first: u64, second: u64) -> u32 
         trusted: head as u32 >> head::TRUSTED & Named::TRUSTED,
     };
     let service = Service((head >> 32) as u32);
-    Steps { slot }.named(header, head as u32 >> head::APP, Place(place), service, &named).0
+    Steps { slot: &slot }.named(header, head as u32 >> head::APP, Place(place), service, &named).0
 }
 
 #[unsafe(no_mangle)]

@@ -7,6 +7,7 @@
 mod command;
 mod data;
 mod demo;
+mod kernels;
 mod lint;
 mod measure;
 mod run;
