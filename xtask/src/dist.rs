@@ -37,7 +37,7 @@ pub struct Arguments {
     /// Revision of the Debian package: what stands behind the version
     #[arg(long, value_name = "N", default_value_t = 1)]
     revision: u32,
-    /// Build everything a second time, elsewhere, and fail if a byte differs
+    /// Build everything a second time, and fail if a byte differs
     #[arg(long)]
     check: bool,
 }
@@ -46,52 +46,48 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     setup::run()?;
     let out = workspace().join(&arguments.out);
-    let first = pack(&build()?, arguments.revision, &out)?;
-    for file in &first {
+    let made = pack(&build()?, arguments.revision, &out)?;
+    for file in &made {
         println!("{}  {}", digest(file)?, file.display());
     }
-    if arguments.check {
-        let again = workspace().join("target/dist-again");
-        let program = build_in(&again)?;
-        let second = pack(&program, arguments.revision, &again.join("packages"))?;
-        for (first, second) in first.iter().zip(&second) {
-            let (one, other) = (digest(first)?, digest(second)?);
-            ensure!(one == other, "{} is not reproducible: {}", first.display(), second.display());
-        }
-        fs::remove_dir_all(&again)?;
-        println!("built twice: the same bytes");
+    if arguments.check { built_again(&made, arguments.revision) } else { Ok(()) }
+}
+
+/// Builds from nothing, and compares. It has to be in the same folder, so what is there goes first.
+fn built_again(made: &[PathBuf], revision: u32) -> Result<()> {
+    fs::remove_dir_all(target())?;
+    let again = tempfile::tempdir()?;
+    for (first, second) in made.iter().zip(pack(&build()?, revision, again.path())?) {
+        ensure!(digest(first)? == digest(&second)?, "{} is not reproducible", first.display());
     }
+    println!("built again: the same bytes");
     Ok(())
 }
 
-/// The program as it is packed, from a release build of its own.
-pub fn build() -> Result<Program> {
-    build_in(&workspace().join("target/dist"))
+/// Its own, as it is built with flags of its own.
+fn target() -> PathBuf {
+    workspace().join("target/dist")
 }
 
-fn build_in(target: &Path) -> Result<Program> {
+/// The program as it is packed.
+pub fn build() -> Result<Program> {
     setup::programs(&PROGRAMS)?;
     let home = std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(std::env::home_dir()?.join(".cargo")))
         .context("neither CARGO_HOME nor HOME is set")?;
-    // Of two that fit, the later one counts.
-    let paths = [
-        (workspace(), "/usr/src/firewall"),
-        (target.to_owned(), "/usr/src/firewall/target"),
-        (home, "/usr/src/cargo"),
-    ];
+    let paths = [(workspace(), "/usr/src/firewall"), (home, "/usr/src/cargo")];
     let flags = paths.map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display()));
     run_command(
         cargo()
             .args(["build", "--release", "--locked", "--package", "firewall", "--target-dir"])
-            .arg(target)
+            .arg(target())
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")),
     )?;
-    let binary = target.join("firewall");
+    let binary = target().join("firewall");
     // By hand, as cargo would strip the kernel programs too, of the types that they need.
     run_command(
-        command("strip").arg("-o").arg(&binary).arg(target.join("release").join("firewall")),
+        command("strip").arg("-o").arg(&binary).arg(target().join("release").join("firewall")),
     )?;
     Program::ask(binary)
 }

@@ -4,6 +4,7 @@
 use std::{collections::BTreeSet, os::unix::fs::PermissionsExt as _};
 
 use super::*;
+use crate::demo::harness;
 
 fn program() -> Program {
     Program {
@@ -14,12 +15,12 @@ fn program() -> Program {
     }
 }
 
-/// Whether programs are here; where a test must not be skipped, they have to be.
+/// Whether programs are here; if not, that is said.
 fn here(programs: &[&str]) -> bool {
     let Some(missing) = programs.iter().find(|program| which(program).is_none()) else {
         return true;
     };
-    eprintln!("skipped: {missing} is not here");
+    harness::skip(&format!("there is no `{missing}`"));
     false
 }
 
