@@ -491,6 +491,27 @@ mod tests {
     }
 
     #[test]
+    fn the_installed_file_shows_every_key_and_sets_none() {
+        let installed = include_str!("../dist/firewall.toml");
+        let config = parse(installed).unwrap();
+        assert_eq!((config.default, config.ahead, config.upstreams), (None, None, None));
+
+        let is_setting = |line: &&str| line.starts_with(|first: char| first.is_ascii_lowercase());
+        let settings: Vec<&str> = installed
+            .lines()
+            .filter_map(|line| line.strip_prefix('#'))
+            .filter(is_setting)
+            .collect();
+        assert_eq!(parse(&settings.join("\n")).unwrap().findings.render(false), "");
+        let mut shown: Vec<&str> =
+            settings.iter().filter_map(|line| line.split(' ').next()).collect();
+        let mut keys = KEYS.to_vec();
+        shown.sort_unstable();
+        keys.sort_unstable();
+        assert_eq!(shown, keys);
+    }
+
+    #[test]
     fn settings_of_a_file() {
         let config = parse("on_deny = \"unreachable\"\ndefault = \"drop\"").unwrap();
         let system = vec![(Ipv4Addr::LOCALHOST.into(), 53)];

@@ -408,6 +408,17 @@ fn completions_and_manual_name_every_command() {
     assert_eq!(status, 0);
     assert!(out.contains(".TH firewall 1"));
     assert!(commands.iter().all(|name| out.contains(&format!("FIREWALL {}", name.to_uppercase()))));
+    let folder = tempfile::tempdir().expect("a folder");
+    let (status, out, _) = firewall(&["man", "--dir", folder.path().to_str().expect("UTF-8")]);
+    assert_eq!((status, out.as_str()), (0, ""));
+    for command in commands {
+        let page = folder.path().join(format!("firewall-{command}.1"));
+        let page = std::fs::read_to_string(page).expect(command);
+        assert!(page.contains(&format!(".TH firewall-{command} 1")), "{page}");
+    }
+    assert!(folder.path().join("firewall.1").exists());
+    let (status, _, err) = firewall(&["man", "--dir", "/nonexistent"]);
+    assert!(status == 1 && err.contains("/nonexistent"), "{err}");
     let (status, out, _) = firewall(&["--version"]);
     assert_eq!(
         (status, out),

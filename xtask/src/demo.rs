@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
 #[path = "../../firewall/tests/harness/mod.rs"]
-mod harness;
+pub mod harness;
 
 use crate::run::{NAME_POLICIES, POLICIES, policy_arguments};
 

@@ -1,4 +1,4 @@
-//! `cargo xtask`: set-up, build, test, data and measurements.
+//! `cargo xtask`: set-up, build, test, data, packages and measurements.
 //!
 //! This crate does not depend on `firewall`, so that `setup` runs where the kernel programs cannot
 //! be built yet.
@@ -7,6 +7,7 @@
 mod command;
 mod data;
 mod demo;
+mod dist;
 mod kernels;
 mod lint;
 mod measure;
@@ -15,12 +16,13 @@ mod setup;
 mod skips;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Set-up, build, test, data and measurements of this workspace.
+/// Set-up, build, test, data, packages and measurements of this workspace.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -38,8 +40,10 @@ enum Task {
     Data(data::Args),
     /// Run a command under the shipped policies, or show what they do
     Run(run::Arguments),
-    /// Set up, lint, and run every test
+    /// Set up, lint, and run every test; or the package in a whole machine
     Test(test::Arguments),
+    /// Make the tarball and the Debian package
+    Dist(dist::Arguments),
     /// Load every kernel program and cn-jurisdiction; check instructions and time
     #[command(disable_help_flag = true)]
     Verify(measure::Arguments),
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
         Task::Data(args) => data::run(&args).map(done),
         Task::Run(arguments) => run::run(&arguments),
         Task::Test(arguments) => test::run(&arguments).map(done),
+        Task::Dist(arguments) => dist::run(&arguments).map(done),
         Task::Verify(arguments) => measure::verify(&arguments).map(done),
         Task::Bench(arguments) => measure::bench(&arguments).map(done),
     };

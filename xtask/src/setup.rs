@@ -231,12 +231,30 @@ fn ebpf_clippy(apt: &mut Apt, found: &Toolchain) {
     }
 }
 
-fn test_programs(apt: &mut Apt) {
-    let missing: Vec<&str> = TEST_PROGRAMS
+/// Installs the packages of programs that are not here.
+pub fn programs(needed: &[(&str, &str)]) -> Result<()> {
+    let missing = missing(needed);
+    let mut apt = Apt::default();
+    if missing.is_empty() {
+        Ok(())
+    } else if apt.usable() {
+        apt.install(&missing)
+    } else {
+        bail!("these are missing, which only root can install with apt-get: {}", missing.join(" "))
+    }
+}
+
+/// The packages of those programs that are not here.
+fn missing<'p>(needed: &[(&str, &'p str)]) -> Vec<&'p str> {
+    needed
         .iter()
         .filter(|(program, _)| !is_installed(program))
         .map(|(_, package)| *package)
-        .collect();
+        .collect()
+}
+
+fn test_programs(apt: &mut Apt) {
+    let missing = missing(TEST_PROGRAMS);
     if missing.is_empty() {
         return;
     }

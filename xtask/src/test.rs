@@ -1,13 +1,16 @@
-//! `cargo xtask test`: set-up, lints and all tests.
+//! `cargo xtask test`: set-up, lints and all tests; `cargo xtask test vm`: the package in a machine.
 
 use anyhow::Result;
 
 use crate::command::{cargo, is_root, run as run_command, succeeds};
 use crate::skips::Skips;
-use crate::{lint, measure, setup};
+use crate::{lint, measure, setup, vm};
 
 #[derive(clap::Args)]
 pub struct Arguments {
+    /// What to test instead of everything
+    #[arg(value_name = "WHAT")]
+    only: Option<Only>,
     /// Fail where a test needs something of the kernel that is not there, instead of skipping it
     /// (default: as root)
     #[arg(long, value_name = "YES", num_args = 0..=1, default_missing_value = "true")]
@@ -20,9 +23,20 @@ pub struct Arguments {
     runner: Vec<String>,
 }
 
+/// A test that takes too long to be one of all.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Only {
+    /// Install, restart, upgrade and remove the Debian package, in a Debian in qemu
+    Vm,
+}
+
 /// Runs everything; the test runner's summary comes last.
 pub fn run(arguments: &Arguments) -> Result<()> {
     setup::run()?;
+    match arguments.only {
+        Some(Only::Vm) => return vm::run(),
+        None => {}
+    }
     if arguments.no_lint {
         eprintln!("skipped: lints, as asked");
     } else {

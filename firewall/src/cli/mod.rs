@@ -25,9 +25,11 @@ pub mod watch;
 use std::{
     ffi::OsString,
     io::{self, IsTerminal, Write as _},
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
+use anyhow::Context as _;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 /// Stops connections by name, country, owner and network, in the kernel.
@@ -80,7 +82,11 @@ enum Command {
         shell: clap_complete::Shell,
     },
     /// Print the manual page
-    Man,
+    Man {
+        /// Write a page for each command into this folder instead
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 /// Wrong usage.
@@ -125,7 +131,8 @@ pub fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Arguments::command(), "firewall", &mut completions);
             print_all(&completions)
         }
-        Command::Man => manual().and_then(|manual| print_all(&manual)),
+        Command::Man { dir: None } => manual().and_then(|manual| print_all(&manual)),
+        Command::Man { dir: Some(dir) } => manuals(&dir),
     };
     match result {
         Ok(status) => status,
@@ -170,6 +177,13 @@ fn manual() -> anyhow::Result<Vec<u8>> {
         manual.render_options_section(&mut page)?;
     }
     Ok(page)
+}
+
+/// `firewall.1`, `firewall-run.1`, …
+fn manuals(folder: &Path) -> anyhow::Result<ExitCode> {
+    clap_mangen::generate_to(Arguments::command(), folder)
+        .with_context(|| format!("cannot write manual pages into {}", folder.display()))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -1,0 +1,169 @@
+#!/bin/bash
+# Runs in the guest, as root, once after each of its starts. Each line that it prints is `ok WHAT`,
+# `failed WHAT`, `note WHAT`, or `end` when there is nothing more to come.
+set -u
+here=/srv
+state=/var/lib/firewall-test
+mkdir -p "$state"
+
+. "$here/reach.sh"
+
+# Checks: a name, and a command that has to succeed.
+check() {
+    local name=$1
+    shift
+    if "$@" >"$state/output" 2>&1; then
+        echo "ok $name"
+    else
+        echo "failed $name: $(tail -n 3 "$state/output" | tr '\n' ' ')"
+    fi
+}
+fails() { ! "$@"; }
+# Waits up to half a minute for a command to succeed.
+soon() {
+    for _ in $(seq 60); do
+        "$@" && return
+        sleep 0.5
+    done
+    echo "not within 30 s: $*"
+    return 1
+}
+
+serve() {
+    for namespace in allowed denied; do
+        systemd-run --quiet --unit="serve-$namespace" ip netns exec "$namespace" \
+            systemd-socket-activate --accept --inetd --listen=80 /bin/echo hello
+    done
+    soon reaches "$ALLOWED"
+}
+reaches() { [ "$(timeout 5 bash -c "head -n 1 </dev/tcp/$1/80" 2>/dev/null)" = hello ]; }
+denied() {
+    local before
+    before=$(segments denied)
+    for address in "$DENIED" "$DENIED6"; do
+        reaches "$address" && echo "$address answers" && return 1
+    done
+    # That nothing answers is not enough: nothing may arrive.
+    [ "$(segments denied)" = "$before" ]
+}
+allowed() { reaches "$ALLOWED" && reaches "$ALLOWED6"; }
+active() { systemctl is-active --quiet firewall.service; }
+main_pid() { systemctl show --property=MainPID --value firewall.service; }
+restarted() { active && [ "$(main_pid)" != "$1" ]; }
+runs_as_its_user() {
+    [ "$(stat --format=%U "/proc/$(main_pid)")" = firewall ] ||
+        grep -q "^Uid:.*\b$(id --user firewall)\b" "/proc/$(main_pid)/status"
+}
+version_is() { [ "$(dpkg-query --show --showformat='${Version}' firewall)" = "$1" ]; }
+package() { echo "$here/$1.deb"; }
+package_version() { dpkg-deb --field "$(package "$1")" Version; }
+
+# Connects all the time, for as long as a command takes: nothing may arrive at the denied addresses,
+# and nothing that is allowed may fail.
+meanwhile() {
+    local before
+    before=$(segments denied)
+    rm -f "$state/stop" "$state/trouble"
+    (
+        while [ ! -e "$state/stop" ]; do
+            for address in "$DENIED" "$DENIED6"; do
+                reaches "$address" && echo "$address answers" >>"$state/trouble"
+            done
+            allowed || echo "what is allowed fails" >>"$state/trouble"
+            echo >>"$state/rounds"
+        done
+    ) &
+    local visitor=$!
+    "$@"
+    local status=$?
+    touch "$state/stop"
+    wait "$visitor"
+    [ "$status" = 0 ] || return 1
+    [ ! -e "$state/trouble" ] || { sort "$state/trouble" | uniq --count; return 1; }
+    [ "$(segments denied)" = "$before" ] || { echo "segments arrived"; return 1; }
+}
+
+kill_daemon() {
+    local pid
+    pid=$(main_pid)
+    systemctl kill --signal=KILL --kill-who=all firewall.service
+    denied || return 1
+    soon restarted "$pid"
+}
+
+first_start() {
+    check "the package installs" dpkg --install "$(package first)"
+    cp "$state/output" "$state/installed"
+    check "it says how to block something" grep -q "firewall policy enable" "$state/installed"
+    check "the service is up" soon active
+    check "both units are enabled" systemctl is-enabled --quiet firewall.service firewall-early.service
+    check "the daemon is of its own user" runs_as_its_user
+    check "the group is there" getent group firewall
+    check "nothing is blocked yet" reaches "$DENIED"
+    check "a policy is enabled" firewall policy enable cn-jurisdiction
+    cp "$here/by-path.toml" /etc/firewall/policies.d/
+    check "it is loaded" systemctl reload firewall.service
+    check "what it denies is denied" denied
+    check "the rest is allowed" allowed
+    check "the path of an executable is trusted" reaches "$BY_PATH"
+    check "the verdict is in the log" soon grep -q '"verdict":"deny".*cn-jurisdiction' /var/lib/firewall/events.jsonl
+    echo "nonsense" >/etc/firewall/policies.d/wrong.toml
+    check "a wrong policy is refused" fails systemctl reload firewall.service
+    check "and what was in force holds" denied
+    rm /etc/firewall/policies.d/wrong.toml
+    check "killed, it is denied all the while, and the service comes back" meanwhile kill_daemon
+    check "denied after that" denied
+    check "allowed after that" allowed
+    echo second_start >"$state/stage"
+    systemctl reboot
+}
+
+second_start() {
+    check "after a restart of the machine, denied with the first packet" early 0 denied
+    check "and the rest was allowed" early 1 allowed
+    check "the early unit was done before the network" before_network
+    check "the service is up again" soon active
+    check "denied" denied
+    check "allowed" allowed
+    local pid
+    pid=$(main_pid)
+    check "upgraded, it is denied all the while" meanwhile dpkg --install "$(package second)"
+    check "it is the new version" version_is "$(package_version second)"
+    check "the service was restarted" soon restarted "$pid"
+    check "denied by it" denied
+    check "allowed by it" allowed
+    check "the package is removed" dpkg --remove firewall
+    check "what was denied is allowed" reaches "$DENIED"
+    check "no program is left in the kernel" fails test -e /sys/fs/bpf/firewall
+    check "no process is left" fails pgrep_firewall
+    check "the configuration is left" test -e /etc/firewall/policies.d/cn-jurisdiction.toml
+    check "the package is purged" dpkg --purge firewall
+    check "configuration and state are gone" fails ls -d /etc/firewall /var/lib/firewall
+}
+
+# What the first connections of this start found: at least, or no more than, so many segments.
+early() {
+    local arrived
+    arrived=$(sed -n "s/^$2 //p" /run/first-packets)
+    echo "arrived: ${arrived:-nothing known}"
+    if [ "$1" = 0 ]; then [ "$arrived" = 0 ]; else [ "${arrived:-0}" -ge "$1" ]; fi
+}
+before_network() {
+    local boot network
+    boot=$(systemctl show --property=ExecMainExitTimestampMonotonic --value firewall-early.service)
+    network=$(systemctl show --property=ActiveEnterTimestampMonotonic --value network-pre.target)
+    echo "early unit done at $boot us, network-pre.target at $network us"
+    [ "$boot" -gt 0 ] && [ "$boot" -lt "$network" ]
+}
+pgrep_firewall() { grep -qx firewall /proc/[0-9]*/comm; }
+
+timeout 120 systemctl is-system-running --wait >/dev/null
+check "the servers answer" serve
+echo "note kernel $(uname --kernel-release)"
+echo "note systemd $(systemctl --version | sed -n '1s/systemd \([0-9]*\).*/\1/p')"
+stage=$(cat "$state/stage" 2>/dev/null || echo first_start)
+"$stage"
+if [ "$stage" = second_start ]; then
+    echo end
+    systemctl poweroff
+fi
