@@ -100,13 +100,12 @@ pub fn build(options: &Options, keys: Keys) -> Result<Built, Error> {
 
 /// Compiles the boot policy, if there is one.
 pub fn build_boot(options: &Options, keys: Keys) -> Result<Option<Built>, Error> {
-    let path =
-        Config::load(options.config.as_deref()).ok().and_then(|config| super::boots(&config));
-    let path = path.unwrap_or_else(|| PathBuf::from(super::BOOT));
-    if !path.exists() {
-        return Ok(None);
+    // Settings that are wrong name none, and then the usual one counts.
+    let config = Config::load(options.config.as_deref()).unwrap_or_default();
+    match config.boot() {
+        Some(path) => build_of(options, &Source::at(&path)?, keys, Vec::new()).map(Some),
+        None => Ok(None),
     }
-    build_of(options, &Source::at(&path)?, keys, Vec::new()).map(Some)
 }
 
 fn build_of(

@@ -41,9 +41,6 @@ use crate::{
 
 pub use crate::datapath::pins::{PINS as PIN, Removed};
 
-/// Where the boot policy is, if the settings do not say.
-pub const BOOT: &str = "/etc/firewall/boot.toml";
-
 /// What the daemon is told.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -123,14 +120,4 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<u8, Error> {
 /// When a daemon has it, or something stays.
 pub fn off(pin: &Path) -> Result<Removed, pins::Error> {
     pins::remove(pin)
-}
-
-fn watches(_: &crate::config::Config) -> bool {
-    false
-}
-fn stops_off(_: &crate::config::Config) -> bool {
-    false
-}
-fn boots(_: &crate::config::Config) -> Option<PathBuf> {
-    None
 }

@@ -37,6 +37,7 @@ use super::{
 use crate::{
     api::{self, Rights, dto, dto::Origin},
     cgroup::{self, Hierarchy},
+    config::Stop,
     datapath::apply,
     events::{
         apps::Apps,
@@ -294,7 +295,7 @@ async fn serve(
     if let Some(trouble) = refresh.follow(&engine.now.lists) {
         say(&trouble);
     }
-    let mut watch = Watch::new(super::watches(&engine.now.config), &options.policies);
+    let mut watch = Watch::new(engine.now.config.watch == Some(true), &options.policies);
     if let Some(trouble) = watch.trouble() {
         say(&trouble);
     }
@@ -396,7 +397,7 @@ async fn serve(
     if let Some(news) = sinks.log.flush() {
         say(&news);
     }
-    if !off && super::stops_off(&engine.now.config) {
+    if !off && engine.now.config.stop == Some(Stop::Off) {
         errands.remove()?;
         say("enforcement is removed, as `stop` says");
     } else if !off {
