@@ -442,6 +442,8 @@ pub mod told {
     pub const INBOUND: u32 = 3;
     /// The root directory of who tells is that of the machine.
     pub const ROOT: u32 = 4;
+    /// Who tells asks for names on behalf of the firewall.
+    pub const OWN: u32 = 5;
 }
 
 /// What user space tells the kernel: the packet that a program is run on by hand.

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -18,7 +19,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{broadcast, mpsc},
     task::{JoinHandle, spawn_blocking},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
@@ -38,7 +39,7 @@ use crate::{
     api::{self, Rights, dto, dto::Origin},
     cgroup::{self, Hierarchy},
     config::Stop,
-    datapath::apply,
+    datapath::{apply, tell},
     events::{
         apps::Apps,
         enrich::Enricher,
@@ -74,6 +75,9 @@ pub enum Error {
     /// The cgroups.
     #[error(transparent)]
     Cgroup(#[from] cgroup::Error),
+    /// What the kernel is told.
+    #[error(transparent)]
+    Tell(#[from] tell::Error),
     /// A map.
     #[error(transparent)]
     Maps(#[from] crate::datapath::maps::Error),
@@ -266,6 +270,7 @@ async fn serve(
     let maps = &engine.loaded().maps;
     let tell =
         engine.loaded().tell.try_clone().map_err(system("cannot hold the program `tell`"))?;
+    tell::own(tell.as_fd())?;
     let mut attendant = Attendant::new(tell, maps)?;
     attendant.is_here()?;
     let counters = Counters::new(maps)?;
@@ -324,6 +329,8 @@ async fn serve(
                     let _ = answer.send(done);
                     if is_off {
                         say("enforcement is removed");
+                        // The answer is still to be sent.
+                        sleep(SOON).await;
                         break true;
                     }
                 }

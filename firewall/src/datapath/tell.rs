@@ -38,6 +38,9 @@ pub enum Error {
     /// The program cannot be held.
     #[error("cannot hold the program `tell`: {0}")]
     Hold(#[source] io::Error),
+    /// It does not find out who asks for names.
+    #[error("cannot tell the kernel who asks for names: {0}")]
+    Own(#[source] io::Error),
     /// It does not find the root directory.
     #[error("cannot tell the kernel where the root directory is: {0}")]
     Root(#[source] io::Error),
@@ -101,6 +104,15 @@ impl Teller {
 /// The program `tell` of loaded programs.
 pub fn program(loaded: &Loaded) -> Result<OwnedFd, Error> {
     loaded.program("tell")?.try_clone_to_owned().map_err(Error::Hold)
+}
+
+/// Tells that this process asks for names on behalf of the firewall: its questions pass.
+pub fn own(program: BorrowedFd<'_>) -> Result<(), Error> {
+    match run(program, &Told { kind: told::OWN, ..nothing() }) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::Own(io::Error::other("the kernel does not say who it is"))),
+        Err(error) => Err(Error::Own(error)),
+    }
 }
 
 /// Tells that the root directory of this process is the machine's own: paths of executables that
