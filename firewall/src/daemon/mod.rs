@@ -31,7 +31,10 @@ use std::{
     process::exit,
 };
 
-use nix::unistd::{ForkResult, fork};
+use nix::{
+    sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs},
+    unistd::{ForkResult, fork},
+};
 
 use self::{keeper::Keeper, wire::Channel};
 use crate::{
@@ -69,6 +72,20 @@ pub enum Error {
     /// The cgroup.
     #[error(transparent)]
     Cgroup(#[from] cgroup::Error),
+    /// The cgroup that was named cannot be opened.
+    #[error("cannot open the cgroup {}: {source}", path.display())]
+    Open {
+        /// Its folder.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// What was named as the cgroup is none.
+    #[error(
+        "{} is no cgroup\n\nhint: name a folder below the mount of cgroup2, as /sys/fs/cgroup/user.slice",
+        .0.display()
+    )]
+    NoCgroup(PathBuf),
     /// Something of the system.
     #[error("{what}: {source}")]
     System {
@@ -89,7 +106,7 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<u8, Error> {
         Some(directory) => directory.clone(),
         None => Hierarchy::find()?.directory(Path::new("/")),
     };
-    let directory = File::open(&cgroup).map_err(system("cannot open the cgroup"))?;
+    let directory = open_cgroup(&cgroup)?;
     let pins = Pins::open(&options.pin)?;
     if pins.mounted {
         say(&format!("mounted a bpf file system at {}", pins::BPFFS));
@@ -111,6 +128,16 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<u8, Error> {
             drop(pins);
             exit(status.into())
         }
+    }
+}
+
+fn open_cgroup(path: &Path) -> Result<File, Error> {
+    let failed = |source| Error::Open { path: path.to_owned(), source };
+    let directory = File::open(path).map_err(failed)?;
+    let kind = fstatfs(&directory).map_err(|errno| failed(errno.into()))?;
+    match kind.filesystem_type() == CGROUP2_SUPER_MAGIC {
+        true => Ok(directory),
+        false => Err(Error::NoCgroup(path.to_owned())),
     }
 }
 

@@ -128,28 +128,66 @@ fn try_run(options: &Options, channel: Channel, say: &mut dyn FnMut(&str)) -> Re
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(system("cannot follow the keeper"))?;
     rights::of_worker().map_err(system("cannot give up capabilities"))?;
     SigSet::all().thread_unblock().map_err(system("cannot take signals"))?;
-    fs::create_dir_all(&options.state)
-        .map_err(system(format!("cannot make the state folder {}", options.state.display())))?;
     let folders = [Some(options.state.clone()), options.socket.parent().map(Path::to_owned)];
     let folders: Vec<PathBuf> = folders.into_iter().flatten().collect();
+    // Later none can be made.
+    for folder in &folders {
+        fs::create_dir_all(folder)
+            .map_err(system(format!("cannot make the folder {}", folder.display())))?;
+    }
     match rights::confine(&folders) {
         Ok(true) => {}
         Ok(false) => say("this kernel cannot confine the worker wholly (Landlock)"),
         Err(error) => say(&format!("this kernel cannot confine the worker: {error}")),
     }
-    let errands = Errands::new(channel);
-    let start = begin(options, &errands, say)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(system("cannot start the runtime"))?;
-    let status = match start {
-        Start::Daemon(begun) => runtime.block_on(serve(options, &errands, *begun, say))?,
-        Start::Done(status) => status,
+    let errands = Errands::new(channel);
+    let outlets = match options.boot {
+        true => None,
+        false => Some(runtime.block_on(async { Outlets::open(options) })?),
+    };
+    let status = match (begin(options, &errands, say)?, outlets) {
+        (Start::Daemon(begun), Some(outlets)) => {
+            runtime.block_on(serve(options, &errands, outlets, *begun, say))?
+        }
+        (Start::Daemon(_), None) => 0,
+        (Start::Done(status), _) => status,
     };
     // A look-up of a name that nobody waits for any more can hang on.
     runtime.shutdown_background();
     Ok(status)
+}
+
+/// Where the daemon answers and records. Another process can have the one, and the other cannot always be
+/// written to, so they are opened before anything is put in force.
+struct Outlets {
+    listener: UnixListener,
+    socket: Unlink,
+    log: Log,
+}
+
+impl Outlets {
+    /// To be called in a runtime.
+    fn open(options: &Options) -> Result<Self, Error> {
+        let path = options.state.join(log::EVENTS);
+        let log = Log::open(&path, Some(log::ROTATE))
+            .map_err(system(format!("cannot open the log {}", path.display())))?;
+        let listener = api::bind(&options.socket)?;
+        Ok(Self { listener, socket: Unlink(options.socket.clone()), log })
+    }
+}
+
+/// Takes a socket away at the end, however that comes.
+struct Unlink(PathBuf);
+
+impl Drop for Unlink {
+    fn drop(&mut self) {
+        // Where it stays, the next daemon replaces it.
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 enum Start<'e> {
@@ -261,9 +299,11 @@ const REQUESTS: usize = 64;
 async fn serve(
     options: &Options,
     errands: &Errands,
+    outlets: Outlets,
     started: Started<'_>,
     say: &mut dyn FnMut(&str),
 ) -> Result<u8, Error> {
+    let Outlets { listener, socket, log } = outlets;
     let Started { mut engine, degraded } = started;
     let since = Timestamp::now();
     let hierarchy = Hierarchy::find()?;
@@ -277,9 +317,6 @@ async fn serve(
     let enricher = Enricher::new(Apps::new(maps, &hierarchy)?, Names::new(maps)?)
         .going_on_from(last_number(&options.state));
     let mut recorder = Recorder::new(Reader::new(maps, "EVENTS")?, enricher);
-    let path = options.state.join(log::EVENTS);
-    let log = Log::open(&path, Some(log::ROTATE))
-        .map_err(system(format!("cannot open the log {}", path.display())))?;
     let (verdicts, _) = broadcast::channel(FOLLOWED);
     let mut sinks = Sinks::new(log, verdicts.clone(), errands);
     let mut losses = Losses::new(&mut engine, &counters, &mut sinks)?;
@@ -287,7 +324,6 @@ async fn serve(
     engine.intel.asn()?;
 
     let (requests, mut asked) = mpsc::channel(REQUESTS);
-    let listener: UnixListener = api::bind(&options.socket)?;
     let rights = Rights::of_system().map_err(system("cannot look for the group `firewall`"))?;
     let control = Control { requests, verdicts, state: options.state.clone() };
     let api = tokio::spawn(api::serve(listener, control, rights));
@@ -398,7 +434,7 @@ async fn serve(
     };
     notify(&[NotifyState::Stopping]);
     api.abort();
-    let _ = fs::remove_file(&options.socket);
+    drop(socket);
     attendant.finish();
     recorder.finish(&engine, &engine.intel, &mut sinks)?;
     if let Some(news) = sinks.log.flush() {

@@ -23,7 +23,7 @@ fn daemon(host: &Host, option: &str, place: &Path) -> Command {
         ("--state", host.file("state")),
         ("--cgroup", host.cgroup.path().to_owned()),
         ("--pin", host.pin.clone()),
-        ("--socket", host.socket()),
+        ("--socket", host.api.clone()),
     ];
     for (name, usual) in places {
         command.arg(name).arg(if name == option { place } else { &usual });
@@ -79,8 +79,8 @@ fn refused_with(prepare: impl FnOnce(&Host), told: &[&str]) {
     assert_refused(&first, first.command("daemon"), told);
     assert_nothing(&first);
     // It is there for others.
-    assert!(first.socket().exists());
-    fs::remove_file(first.socket()).unwrap();
+    assert!(first.api.exists());
+    fs::remove_file(&first.api).unwrap();
     first.start();
     first.app().assert_enforced();
 }
@@ -92,7 +92,7 @@ fn a_socket_that_another_process_answers_at_is_left_alone() {
     }
     let mut other = None;
     refused_with(
-        |host| other = Some(UnixListener::bind(host.socket()).unwrap()),
+        |host| other = Some(UnixListener::bind(&host.api).unwrap()),
         &["another process answers at", "api.sock", "--socket"],
     );
 }
@@ -116,12 +116,12 @@ fn what_was_in_force_stays_where_the_socket_is_taken() {
     let mut host = Host::with_china();
     let server = Server::of(&host);
     host.kill(false);
-    fs::remove_file(host.socket()).unwrap();
+    fs::remove_file(&host.api).unwrap();
     host.set("api.sock", "of value");
     host.remove("policies.d/china.toml");
     let pinned = host.pinned();
     assert_refused(&host, host.command("daemon"), &["is there and no socket"]);
-    assert_eq!(fs::read(host.socket()).unwrap(), b"of value");
+    assert_eq!(fs::read(&host.api).unwrap(), b"of value");
     assert_eq!(host.pinned(), pinned);
     host.app().assert_enforced();
     server.assert_untouched();
@@ -133,8 +133,19 @@ fn a_stale_socket_is_replaced() {
         return;
     }
     let mut host = Host::new();
-    drop(UnixListener::bind(host.socket()).unwrap());
-    assert!(host.socket().exists());
+    drop(UnixListener::bind(&host.api).unwrap());
+    assert!(host.api.exists());
+    host.start();
+    host.status();
+}
+
+#[test]
+fn a_folder_for_the_socket_is_made() {
+    if !require_kernel() {
+        return;
+    }
+    let mut host = Host::new();
+    host.api = host.file("run/firewall/api.sock");
     host.start();
     host.status();
 }

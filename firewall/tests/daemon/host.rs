@@ -47,6 +47,7 @@ pub struct Host {
     pub net: Net,
     pub cgroup: Cgroup,
     pub pin: PathBuf,
+    pub api: PathBuf,
     resolver: Resolver,
     directory: TempDir,
     child: Option<Child>,
@@ -60,12 +61,14 @@ impl Host {
         STALE.call_once(remove_stale);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let pin = Path::new(BPFFS).join(format!("{PREFIX}{}-{number}", std::process::id()));
+        let directory = tempfile::tempdir().unwrap();
         let host = Self {
             net: Net::new(&[DENIED, ALLOWED].concat()),
             cgroup: Cgroup::new(),
             pin,
+            api: directory.path().join("api.sock"),
             resolver: Resolver::new(&["10.200.0.1"], ""),
-            directory: tempfile::tempdir().unwrap(),
+            directory,
             child: None,
         };
         fs::create_dir(host.file("policies.d")).unwrap();
@@ -110,13 +113,9 @@ impl Host {
         command.arg("--cgroup").arg(self.cgroup.path());
         command.arg("--pin").arg(&self.pin).stdin(Stdio::null());
         if word == "daemon" {
-            command.arg("--socket").arg(self.socket());
+            command.arg("--socket").arg(&self.api);
         }
         command
-    }
-
-    pub fn socket(&self) -> PathBuf {
-        self.file("api.sock")
     }
 
     /// Starts the daemon, and waits until it answers.
@@ -145,11 +144,8 @@ impl Host {
     #[track_caller]
     pub fn ends(&self, mut command: Command) -> (Option<i32>, String) {
         let path = self.file("ended");
-        let mut child = command
-            .stdout(Stdio::null())
-            .stderr(File::create(&path).unwrap())
-            .spawn()
-            .unwrap();
+        let mut child =
+            command.stdout(Stdio::null()).stderr(File::create(&path).unwrap()).spawn().unwrap();
         let status = wait(&mut child, LIMIT);
         if status.is_none() {
             let _ = child.kill();
@@ -172,7 +168,7 @@ impl Host {
 
     /// Runs a command that asks the daemon.
     pub fn ask(&self, words: &[&str]) -> Output {
-        Command::new(FIREWALL).args(words).arg("--socket").arg(self.socket()).output().unwrap()
+        Command::new(FIREWALL).args(words).arg("--socket").arg(&self.api).output().unwrap()
     }
 
     /// The same, which has to succeed. Returns what it printed.
@@ -385,7 +381,9 @@ impl App {
 }
 
 fn each(addresses: &[&str]) -> Vec<String> {
-    let places = addresses.iter().map(|ip| if ip.contains(':') { format!("[{ip}]") } else { (*ip).to_owned() });
+    let places = addresses
+        .iter()
+        .map(|ip| if ip.contains(':') { format!("[{ip}]") } else { (*ip).to_owned() });
     places.flat_map(|ip| [format!("tcp {ip}:80"), format!("udp-sendto {ip}:81")]).collect()
 }
 

@@ -84,7 +84,9 @@ fn events_of_meanwhile_have_the_names_of_then() {
     host.kill(false);
     assert_eq!(app.step(&format!("tcp {BAIDU}:1002")), libc::ECONNREFUSED);
     assert!(host.events().iter().all(|event| event["dst"]["port"] != 1002), "nobody reads");
-    host.set("policies.d/china.toml", &CHINA.replace("registered", "another"));
+    let first = "[[rule]]\nname = \"ping\"\naction = \"log\"\nports = [\"icmp\"]\n[[rule]]";
+    let changed = CHINA.replace("registered", "another").replace("[[rule]]", first);
+    host.set("policies.d/china.toml", &changed);
     host.start();
     let meanwhile = host.event(|event| event["dst"]["port"] == 1002);
     assert_eq!((&meanwhile["policy"], &meanwhile["rule"]), (&"china".into(), &"registered".into()));
@@ -128,5 +130,9 @@ fn losses_of_meanwhile_are_told_once() {
 /// All losses that the log tells of.
 fn host_lost(host: &Host) -> u64 {
     let events = host.events();
-    events.iter().filter(|event| event["kind"] == "lost").filter_map(|event| event["count"].as_u64()).sum()
+    events
+        .iter()
+        .filter(|event| event["kind"] == "lost")
+        .filter_map(|event| event["count"].as_u64())
+        .sum()
 }

@@ -55,7 +55,7 @@ fn stops(signal: i32) {
     host.signal(host.keeper(), signal);
     assert_eq!(host.ended().code(), Some(0), "{}", host.said());
     host.wait_said("stopped; generation 1 stays in force");
-    assert!(!host.socket().exists());
+    assert!(!host.api.exists());
     host.app().assert_enforced();
     host.start();
     assert_eq!(host.generation(), (1, "adopted".to_owned()));
@@ -121,7 +121,10 @@ fn changes_are_seen_where_the_settings_say_so() {
     let files = 40;
     for number in 0..files {
         let name = format!("other-{number}");
-        host.set(&format!("policies.d/{name}.toml"), &CHINA.replace("\"china\"", &format!("{name:?}")));
+        host.set(
+            &format!("policies.d/{name}.toml"),
+            &CHINA.replace("\"china\"", &format!("{name:?}")),
+        );
     }
     let all = || host.status()["policies"].as_array().unwrap().len() == files;
     assert!(wait_until(LIMIT, all), "{}", host.said());

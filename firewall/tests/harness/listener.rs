@@ -15,7 +15,7 @@ use super::Namespace;
 const MAX_CONTACTS: usize = 10_000;
 const MAX_BYTES: usize = 64 * 1024;
 /// The longest that one peer can keep a listener busy.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(2);
 
 /// Somebody who reached a listener: a TCP connection or a UDP datagram.
