@@ -30,7 +30,7 @@ use crate::{
     events::enrich::Generations,
     intel::Intel,
     policy::{
-        Action, DeniedNames, Destinations, List, ListSource, Mode,
+        DeniedNames, List, ListSource,
         compile::Generation,
         diagnostic::Diagnostics,
         source::{NotFound, Source},
@@ -208,26 +208,37 @@ impl<'e> Engine<'e> {
         set.generation.header.netns = netns;
         let active = apply::active(&loaded.maps)?;
         let keys = set.generation.header.name_keys;
-        let runs = active.generation() != 0 && {
-            let tables = errands.tables()?;
-            apply::is_running(&loaded.maps, tables.as_fd(), &set.generation)?
-        };
         let before = NonZeroU32::new(active.generation());
+        let tables = before.map(|_| errands.tables()).transpose()?;
+        let is_running = |generation: &Generation| match &tables {
+            Some(tables) => apply::is_running(&loaded.maps, tables.as_fd(), generation),
+            None => Ok(false),
+        };
+        let runs = is_running(&set.generation)?;
         let mut known = BTreeMap::new();
         let path = options.state.join(inputs::GENERATION);
         // Events of the one before wait to be read.
         if let Some(number) = before
             && !runs
         {
-            match rebuild(&path, keys) {
-                Ok(Built { set: old, .. }) => {
-                    known.insert(number.get(), Arc::new(without_tables(old.generation)));
+            let why = match rebuild(&path, keys) {
+                Ok(Built { set: mut old, .. }) => {
+                    old.generation.header.netns = netns;
+                    if is_running(&old.generation)? {
+                        known.insert(number.get(), Arc::new(without_tables(old.generation)));
+                        None
+                    } else {
+                        Some("what is kept compiles to another one".to_owned())
+                    }
                 }
-                Err(error) => said.push(format!(
+                Err(error) => Some(error.to_string()),
+            };
+            said.extend(why.map(|why| {
+                format!(
                     "what generation {number} was compiled from is not known, so its events name \
-                     no rules: {error}"
-                )),
-            }
+                     no rules: {why}"
+                )
+            }));
         }
         let (number, origin) = match before {
             Some(number) if runs => (number, Origin::Adopted),
@@ -323,14 +334,13 @@ fn adopt(errands: &Errands, maps: &Maps) -> Result<Vec<OpenSocket>, errands::Err
 /// Has sockets ended that are connected to where they may not be.
 fn end_denied(errands: &Errands, maps: &Maps, generation: &Generation) -> Result<(), Error> {
     let open = adopt(errands, maps)?;
-    // Which names a socket is known by is not known here: where one can let it pass, its next packet is
-    // judged by it.
-    if names_can_allow(generation) {
-        return Ok(());
-    }
+    // Where an address is known by names, they have a say, and the next packet is judged with them.
+    let named = bring::addresses(maps)?;
     // What the tables have no answer to is left to the kernel.
     for socket in sockets::denied(&open, generation).unwrap_or_default() {
-        errands.end(socket.cookie, socket.identity.pid, socket.protocol);
+        if !named.contains(&socket.peer) {
+            errands.end(socket.cookie, socket.identity.pid, socket.protocol);
+        }
     }
     Ok(())
 }
@@ -351,16 +361,6 @@ fn save(inputs: &Inputs, path: &Path, said: &mut Vec<String>) {
             path.display()
         ));
     }
-}
-
-fn names_can_allow(generation: &Generation) -> bool {
-    generation
-        .policies
-        .iter()
-        .filter(|policy| policy.mode == Mode::Enforce)
-        .flat_map(|policy| &policy.rules)
-        .filter(|rule| rule.action != Action::Drop)
-        .any(|rule| rule.to.as_ref().is_some_and(Destinations::has_names))
 }
 
 fn without_tables(mut generation: Generation) -> Generation {
