@@ -84,20 +84,20 @@ impl Cell {
             return Ok(Self(block[usize::from(byte)]));
         }
         let block = tables.block(index / LINE as u32).ok_or(Fault::Damaged)?;
-        let line = index as usize % LINE * LINE;
+        // A line of its own: an index that is put together of two is any number to kernel 6.1.
+        let line = &block.as_chunks::<LINE>().0[index as usize % LINE];
         // How many runs start at `byte` or before it, two starts at a time: in each half,
         // 256 + byte - start has the bit 8 if the start is not past the byte.
         const HALVES: u32 = 0x0001_0001;
         let byte = (u32::from(byte) | 0x100) * HALVES;
         let mut found = 0;
-        for word in 0..STARTS {
-            let starts = block[line + word];
+        for &starts in &line[..STARTS] {
             for two in [starts, starts >> 8] {
                 found += ((byte - (two & (0xff * HALVES))) >> 8) & HALVES;
             }
         }
         let run = (found + (found >> 16)) as usize;
-        Ok(Self(block[line + (STARTS + run) % LINE]))
+        Ok(Self(line[(STARTS + run) % LINE]))
     }
 }
 

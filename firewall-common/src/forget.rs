@@ -3,7 +3,7 @@
 //! The verifier follows every way through the code as long as what it knows of a number differs
 //! between them: over a million steps for a packet with options, and minutes where such ways
 //! multiply. It does not follow numbers through the half-words of the stack at 8k + 4 (seen with
-//! kernel 6.18), so a number that went through one is the same on all ways, and they join again.
+//! kernels 6.1 to 6.18), so a number that went through one is the same on all ways, and they join again.
 //! Except zero: it knows of memory that a zero was written to that it is zero. So what goes
 //! through is the number with some of its bits turned over.
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Version of everything that is pinned or crosses the ring buffer.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Generations that can be in the kernel at once: the running one and the one being built.
 pub const SLOTS: u32 = 2;
@@ -98,8 +98,8 @@ pub struct Header {
     pub errno: i32,
     /// Of [`flags`].
     pub flags: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// The number of the generation; 0 until it is put in place.
+    pub number: u32,
     /// Secrets of [`crate::name_table`]'s hash.
     pub name_keys: crate::name_table::Keys,
     /// How to find the class of an app.
@@ -304,14 +304,10 @@ pub struct Question {
     pub check: u64,
     /// The name, by its hash.
     pub name: u64,
-    /// Class of the name.
-    pub class: u32,
     /// When it was asked, in seconds of the monotonic clock.
     pub asked: u32,
     /// 1 if the server is a trusted resolver.
     pub trusted: u32,
-    /// The generation that judged it.
-    pub generation: u32,
 }
 
 /// Pieces of memory that programs on one CPU read messages in at a time.
@@ -446,6 +442,8 @@ pub mod told {
     pub const INBOUND: u32 = 3;
     /// The root directory of who tells is that of the machine.
     pub const ROOT: u32 = 4;
+    /// Who tells asks for names on behalf of the firewall.
+    pub const OWN: u32 = 5;
 }
 
 /// What user space tells the kernel: the packet that a program is run on by hand.
@@ -835,7 +833,7 @@ const _: () = {
     assert!(size_of::<Answer>() == 32);
     assert!(size_of::<Answers>() == 32 * NAMES + 16);
     assert!(size_of::<AnswerKey>() == 24);
-    assert!(size_of::<Question>() == 32);
+    assert!(size_of::<Question>() == 24);
     assert!(size_of::<Stream>() == 32 + MESSAGE);
     assert!(size_of::<NameText>() == size_of::<Text>() + 8 * CHAIN);
     assert!(size_of::<ConnectionKey>() == 64);

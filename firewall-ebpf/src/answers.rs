@@ -166,16 +166,14 @@ fn believed(index: u32) -> u32 {
     if end == 0 {
         return MALFORMED;
     }
-    names::name_class(index, which::ASKED);
+    let class = names::name_class(index, which::ASKED);
     let Some(scratch) = scratch::get(index) else { return NOTHING };
     let Some(header) = HEADERS.get(scratch.slot) else { return NOTHING };
     scratch.name = scratch.suffixes.whole;
     let Some(question) = names::answered(header, scratch, id) else { return NOTHING };
-    if question.generation != scratch.generation {
-        return NOTHING;
-    }
     scratch.now = names::now();
-    scratch.named.classes = [question.class, 0, 0, 0];
+    // Not the class that the question had: the generation can be another one by now.
+    scratch.named.classes = [class, 0, 0, 0];
     scratch.named.trusted = question.trusted;
     scratch.addresses = 0;
     scratch.aliases = 0;

@@ -69,7 +69,7 @@ extern "C" fn classify(active: u64, index: u32) -> u32 {
     };
     let Some(scratch) = scratch::get(index) else { return app::DAMAGED };
     let identity = &scratch.process.identity;
-    let tables = Steps { slot: active.slot() };
+    let tables = Steps { slot: &active.slot() };
     let facets = Facets {
         user: app::id(&tables, header.apps.user, identity.uid),
         group: app::id(&tables, header.apps.group, identity.gid),

@@ -212,7 +212,7 @@ fn ask(ctx: &SkBuffContext) {
         (scratch::get(taken.index), policy::header(policy::active()), ASKED_NAME.get(0))
     {
         scratch.name = *name;
-        names::ask(header, scratch, u16::from_be_bytes([a, b]), 0);
+        names::ask(header, scratch, u16::from_be_bytes([a, b]));
     }
     scratch::give_back(taken);
 }

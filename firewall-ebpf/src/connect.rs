@@ -81,7 +81,7 @@ fn judge(ctx: &SockAddrContext, hook: Hook, address: Address) -> i32 {
         // A socket that was refused, or is let go, can be connected again.
         socket::wait_no_more(state, addr.cast());
     }
-    let active = policy::active();
+    let active = policy::deciding(policy::active(), state.app, destination.address);
     let (settings, errno, judgement) = match policy::header(active) {
         Some(header) => {
             let judgement = decide(active, header, state, &destination);

@@ -125,7 +125,7 @@ extern "C" fn judge_question(index: u32, at: u32) -> u32 {
     }
     if let Some(header) = HEADERS.get(scratch.slot) {
         let id = Message { bytes: &scratch.message, len: scratch.len }.u16(0);
-        names::ask(header, scratch, id, class);
+        names::ask(header, scratch, id);
     }
     end
 }

@@ -128,7 +128,6 @@ fn undecided(
         identify(skb, sk, state);
     }
     let control = forget(state.flags & socket_flags::CONTROL) != 0;
-    let header = policy::header(active);
     let plain = packet::plain(Skb(skb));
     let is_plain = forget(u32::from(plain.is_some())) != 0;
     let (mut packet, error) = match is_plain {
@@ -137,6 +136,8 @@ fn undecided(
     };
     let unreadable = forget(u32::from(error.is_some())) != 0;
     rewrite(&mut packet, state);
+    let active = policy::deciding(active, state.app, packet.destination.address);
+    let header = policy::header(active);
     // An accepted connection can be given a source route too: only what goes straight back to the
     // other end is a reply.
     let settings = || header.map_or(socket::NO_SETTINGS, |header| header.flags);

@@ -14,7 +14,7 @@ use firewall_common::{
 use crate::{
     dns::{self, MALFORMED, NOTHING},
     egress::{DROP, DROP_SILENTLY, PASS},
-    maps::{HEADERS, count},
+    maps::{HEADERS, OWN, count},
     names::{self, DNS, NO_DNS, which},
     packet::{self, Skb},
     payload,
@@ -62,6 +62,7 @@ pub fn with_payload(ctx: &SkBuffContext, look: impl FnOnce(u32, Skb, *mut bpf_so
     };
     let done = match prepare(taken.index, skb, active, state) {
         0 => DROP_SILENTLY as u32,
+        OWN_QUESTION => PASS as u32,
         _ => forget(look(taken.index, skb, sk)),
     };
     let passed = if done == JUDGED || done == JUDGED_SO_FAR {
@@ -121,17 +122,29 @@ fn settle(index: u32, skb: Skb, state: &mut SocketState, done: u32) -> i32 {
     if judgement.passes() { PASS } else { DROP }
 }
 
+/// In place of 1: the firewall asks for a name itself, to know ahead where a denied one leads.
+const OWN_QUESTION: u32 = 2;
+
 /// Puts into scratch memory what is known of the packet; 0 if nothing is.
 // Not inlined: the stack of its caller is small.
 #[inline(never)]
 fn prepare(index: u32, skb: Skb, active: Active, state: &mut SocketState) -> u32 {
-    let Some(header) = policy::header(active) else { return 0 };
     let Some(packet) = packet::handed_over(skb) else {
         count(Counter::ParseError);
         return 0;
     };
+    let active = policy::deciding(active, state.app, packet.destination.address);
+    let Some(header) = policy::header(active) else { return 0 };
     dns::prepare(index, active, header, state, &packet, packet.src_port);
-    1
+    let asks = scratch::get(index).is_some_and(|scratch| scratch.service == DNS);
+    if asks && is_own(state) { OWN_QUESTION } else { 1 }
+}
+
+/// Whether the firewall itself has the socket, to ask for names.
+#[inline(always)]
+fn is_own(state: &SocketState) -> bool {
+    let process = state.identity.process();
+    process.pid != 0 && OWN.get(0).is_some_and(|own| *own == process)
 }
 
 /// What the program returns, or [`JUDGED`].

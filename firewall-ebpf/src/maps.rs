@@ -290,6 +290,10 @@ pub static LISTENERS: HashMap<Listener, u8> = HashMap::with_max_entries(MAX_LIST
 #[map]
 pub static ROOT: Array<u64> = Array::with_max_entries(1, 0);
 
+/// The process that asks for names on behalf of the firewall, denied ones among them.
+#[map]
+pub static OWN: Array<ProcessKey> = Array::with_max_entries(1, 0);
+
 /// From the running kernel's BTF, set when the object is loaded.
 #[unsafe(no_mangle)]
 pub static OFFSETS: Global<Offsets> = Global::new(Offsets::NONE);

@@ -83,6 +83,19 @@ pub fn of(app: u64, address: Address, generation: u32) -> Option<&'static Answer
     (answers.generation == generation).then_some(answers)
 }
 
+/// The generation whose names an address has for an app; 0 if it has none that hold.
+#[inline(always)]
+pub fn generation(app: u64, address: Address) -> u32 {
+    let key = AnswerKey { app, address };
+    // SAFETY: as above.
+    match unsafe { ANSWERS.get(&key) } {
+        Some(answers) if answers.names.iter().any(|answer| answer.until > now()) => {
+            answers.generation
+        }
+        _ => 0,
+    }
+}
+
 /// Whether [`of`] can have an answer, whichever the app.
 #[inline(always)]
 pub fn any(address: Address) -> bool {
@@ -214,22 +227,15 @@ fn tie(keys: Keys, scratch: &Scratch, id: u16, question: &Question) -> (u32, u64
     state = mix(state, transaction);
     state = mix(state, scratch.name);
     let place = (keys.finish(state) >> 32) as u32 % MAX_PENDING;
-    state = mix(state, u64::from(question.class) << 32 | u64::from(question.asked));
-    state = mix(state, u64::from(question.trusted) << 32 | u64::from(question.generation));
+    state = mix(state, u64::from(question.trusted) << 32 | u64::from(question.asked));
     (place, keys.finish(state))
 }
 
 /// Notes that the name in the memory is asked for.
 #[inline(always)]
-pub fn ask(header: &Header, scratch: &Scratch, id: u16, class: u32) {
-    let mut question = Question {
-        check: 0,
-        name: scratch.name,
-        class,
-        asked: awake(),
-        trusted: scratch.trusted,
-        generation: scratch.generation,
-    };
+pub fn ask(header: &Header, scratch: &Scratch, id: u16) {
+    let mut question =
+        Question { check: 0, name: scratch.name, asked: awake(), trusted: scratch.trusted };
     let (place, check) = tie(header.name_keys, scratch, id, &question);
     question.check = check;
     if let Some(to) = QUESTIONS.get_ptr_mut(place) {

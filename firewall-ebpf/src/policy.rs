@@ -117,30 +117,38 @@ impl Tables for Generation {
 }
 
 /// The same without a function for all that is known of an address.
-pub struct Steps {
-    /// Where its tables are.
-    pub slot: u32,
+pub struct Steps<'a> {
+    /// Where its tables are. Where that is kept, as the callers' stacks are small.
+    pub slot: &'a u32,
 }
 
-impl Tables for Steps {
+impl Steps<'_> {
+    #[inline(always)]
+    fn slot(&self) -> u32 {
+        // SAFETY: a plain read; volatile, so that no copy is kept beside it.
+        unsafe { (&raw const *self.slot).read_volatile() }
+    }
+}
+
+impl Tables for Steps<'_> {
     #[inline(always)]
     fn block(&self, index: u32) -> Option<&[u32; BLOCK]> {
-        blocks(self.slot)?.get(index)
+        blocks(self.slot())?.get(index)
     }
 
     #[inline(always)]
     fn class(&self, root: Cell, key: Address) -> u32 {
-        destination_class(self.slot, root.0, key.high, key.low)
+        destination_class(self.slot(), root.0, key.high, key.low)
     }
 
     #[inline(always)]
     fn leaf(&self, rows: u32, row: u32, service: Service) -> Cell {
-        Cell(row_leaf(self.slot, rows, row, service.0))
+        Cell(row_leaf(self.slot(), rows, row, service.0))
     }
 
     #[inline(always)]
     fn word(&self, first: u32, index: u32) -> u32 {
-        table_word(self.slot, first, index)
+        table_word(self.slot(), first, index)
     }
 }
 
@@ -194,7 +202,7 @@ extern "C" fn named_leaf(head: u64, place: u64, first: u64, second: u64) -> u32 
         trusted: head as u32 >> head::TRUSTED & Named::TRUSTED,
     };
     let service = Service((head >> 32) as u32);
-    Steps { slot }.named(header, head as u32 >> head::APP, Place(place), service, &named).0
+    Steps { slot: &slot }.named(header, head as u32 >> head::APP, Place(place), service, &named).0
 }
 
 #[unsafe(no_mangle)]
@@ -221,6 +229,36 @@ pub fn active() -> Active {
         // and whole though user space may be writing it.
         Some(active) => unsafe { active.read_volatile() },
         None => Active(0),
+    }
+}
+
+/// The generation that decides about an address: the running one. As long as names that the app knows it
+/// by are still those of the generation before, which user space brings over right after each switch,
+/// that one decides: it knows what they mean.
+#[inline(always)]
+pub fn deciding(active: Active, app: u64, address: Address) -> Active {
+    Active(of_names(active.0, app, address.high, address.low))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn of_names(active: u64, app: u64, high: u64, low: u64) -> u64 {
+    let address = Address { high, low };
+    let running = Active(active);
+    if !names::any(address) {
+        return active;
+    }
+    let number = match names::generation(app, address) {
+        0 => names::generation(names::ANYBODY, address),
+        number => number,
+    };
+    if number == 0 || number == running.generation() {
+        return active;
+    }
+    let other = (running.slot() + 1) % SLOTS;
+    match HEADERS.get(other) {
+        Some(header) if header.number == number => Active::new(number, other).0,
+        _ => active,
     }
 }
 

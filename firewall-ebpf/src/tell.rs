@@ -20,7 +20,7 @@ use firewall_common::{
 use crate::{
     answers, app, identity,
     inspect::{self, JUDGED},
-    maps::{CONNECTIONS, EVENTS, HEADERS, Led, ROOT, Scratch, count},
+    maps::{CONNECTIONS, EVENTS, HEADERS, Led, OWN, ROOT, Scratch, count},
     names::{self, NO_DNS, which},
     offset,
     packet::Skb,
@@ -44,6 +44,7 @@ pub fn tell(ctx: &SkBuffContext) -> i32 {
         told::AHEAD => ahead(taken.index),
         told::INBOUND => inbound(taken.index),
         told::ROOT => root(),
+        told::OWN => own(),
         _ => NOT_TAKEN,
     };
     scratch::give_back(taken);
@@ -65,6 +66,20 @@ fn root() -> u32 {
     }
 }
 
+/// Notes which process tells.
+#[inline(always)]
+fn own() -> u32 {
+    // SAFETY: the helper has no preconditions.
+    match (identity::process(unsafe { bpf_get_current_task() }), OWN.get_ptr_mut(0)) {
+        (Some((process, _)), Some(to)) => {
+            // SAFETY: the pointer is valid as long as the map.
+            unsafe { to.write_volatile(process) };
+            TAKEN
+        }
+        _ => NOT_TAKEN,
+    }
+}
+
 /// No kind of what is told.
 const NOTHING: u32 = u32::MAX;
 
@@ -80,8 +95,8 @@ fn read(index: u32, skb: Skb) -> u32 {
     if result != 0 {
         return NOTHING;
     }
-    if scratch.tells.kind == told::ROOT {
-        return told::ROOT;
+    if matches!(scratch.tells.kind, told::ROOT | told::OWN) {
+        return scratch.tells.kind;
     }
     let active = policy::active();
     if policy::header(active).is_none() {

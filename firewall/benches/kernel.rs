@@ -160,7 +160,7 @@ fn benches(output: &mut Output) -> Result<Vec<Bench>> {
 
 fn in_place(generation: &Generation) -> Result<Loaded> {
     let mut loaded = load(BENCH_OBJECT, 0)?;
-    apply::apply(&mut loaded.ebpf, generation)?;
+    apply::apply(&loaded.maps()?, generation)?;
     let asked = loaded.ebpf.map_mut("ASKED_NAME").context("no map of the name asked for")?;
     Array::try_from(asked)?.set(0, generation.header.name_keys.hash(NAME), 0)?;
     let executables = loaded.ebpf.map_mut("EXECUTABLES").context("no map of executables")?;
@@ -454,15 +454,15 @@ fn print_setup(output: &mut Output) -> Result<()> {
         let (compile, generation) =
             timed(|| common::compile(policies, &intel, Settings::default()));
         let generation = generation?;
-        let mut loaded = load(OBJECT, 0)?;
-        let (write, applied) = timed(|| apply::apply(&mut loaded.ebpf, &generation));
+        let loaded = load(OBJECT, 0)?;
+        let (write, applied) = timed(|| apply::apply(&loaded.maps()?, &generation));
         applied?;
         let (parse, policies) = timed(|| world::names(&text));
         let policies = policies?;
         let (compile_names, generation) =
             timed(|| common::compile(policies, &intel, Settings::default()));
         let generation = generation?;
-        let (write_names, applied) = timed(|| apply::apply(&mut loaded.ebpf, &generation));
+        let (write_names, applied) = timed(|| apply::apply(&loaded.maps()?, &generation));
         applied?;
         let times = [read, compile, write, parse, compile_names, write_names];
         for ((_, times), time) in steps.iter_mut().zip(times) {

@@ -90,8 +90,8 @@ fn round() -> Result<Round> {
         common::compile(common::shipped("cn-jurisdiction", &intel)?, &intel, Settings::default())
     });
     let generation = generation?;
-    let mut loaded = load(OBJECT, 0)?;
-    let (write, applied) = timed(|| apply::apply(&mut loaded.ebpf, &generation));
+    let loaded = load(OBJECT, 0)?;
+    let (write, applied) = timed(|| apply::apply(&loaded.maps()?, &generation));
     applied?;
     let verification = loaded.programs_time;
     let mut programs = Vec::with_capacity(loaded.verified.len());

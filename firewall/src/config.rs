@@ -37,6 +37,12 @@ use crate::{
 /// Where the configuration of this machine is.
 pub const CONFIG: &str = "/etc/firewall/firewall.toml";
 
+/// Where the daemon of this machine answers.
+pub const SOCKET: &str = "/run/firewall/api.sock";
+
+/// Where the policy is that holds where nothing else can.
+pub const BOOT: &str = "/etc/firewall/boot.toml";
+
 /// Where the state of this machine is.
 pub const STATE: &str = "/var/lib/firewall";
 
@@ -48,7 +54,7 @@ const STUBS: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54))];
 
 /// The keys of `firewall.toml`. A key that is not here is an error.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 17] = [
     "default",
     "on_deny",
     "inbound",
@@ -63,6 +69,9 @@ const KEYS: [&str; 14] = [
     "organisations",
     "geo",
     "asn",
+    "stop",
+    "boot",
+    "watch",
 ];
 
 /// What `firewall.toml` says; what it leaves out is `None`.
@@ -96,10 +105,26 @@ pub struct Config {
     pub geo: Option<PathBuf>,
     /// A database of AS numbers in place of the one in the binary.
     pub asn: Option<PathBuf>,
+    /// What a clean stop of the daemon leaves.
+    pub stop: Option<Stop>,
+    /// The policy that holds where nothing else can.
+    pub boot: Option<PathBuf>,
+    /// Whether the daemon looks for changes of the policies by itself.
+    pub watch: Option<bool>,
     /// The file, for what is found about it later.
     pub findings: Diagnostics,
     /// Where `resolvers` stands.
     pub resolvers_place: Option<Place>,
+}
+
+/// What a clean stop of the daemon leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stop {
+    /// The generation that runs goes on deciding.
+    #[default]
+    Keep,
+    /// Nothing: everything passes.
+    Off,
 }
 
 /// One entry of `upstreams`.
@@ -132,17 +157,40 @@ pub enum Error {
     },
 }
 
+/// The bytes of the file that was named, or of that of this machine, which need not be there.
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub fn read(named: Option<&Path>) -> Result<Option<Vec<u8>>, Error> {
+    let path = named.unwrap_or(Path::new(CONFIG));
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Read { path: path.to_owned(), source }),
+    }
+}
+
 impl Config {
     /// The file that was named, or that of this machine, which need not be there.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or anything in it is wrong.
     pub fn load(named: Option<&Path>) -> Result<Self, Error> {
         let path = named.unwrap_or(Path::new(CONFIG));
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Self::default());
-            }
-            Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
-        };
+        match read(named)? {
+            None => Ok(Self::default()),
+            Some(bytes) => Self::of(path, bytes),
+        }
+    }
+
+    /// What stands in a file.
+    ///
+    /// # Errors
+    ///
+    /// When anything in it is wrong.
+    pub fn of(path: &Path, bytes: Vec<u8>) -> Result<Self, Error> {
         Self::parse(&path.display().to_string(), bytes)
             .map_err(|findings| Error::Invalid { path: path.to_owned(), findings })
     }
@@ -173,6 +221,12 @@ impl Config {
             true => Err(findings.into()),
             false => Ok(Self { findings, ..config }),
         }
+    }
+
+    /// The policy that holds where nothing else can: the one that is named, or [`BOOT`] if it is there.
+    pub fn boot(&self) -> Option<PathBuf> {
+        let usual = || Some(PathBuf::from(BOOT)).filter(|path| path.exists());
+        self.boot.clone().or_else(usual)
     }
 
     /// Whom the firewall itself asks, in order. The system's resolvers are those of now.
@@ -220,6 +274,7 @@ impl Walker<'_> {
         ];
         let quic = [("inspect", Quic::Inspect), ("block", Quic::Block), ("allow", Quic::Allow)];
         let unattended = [("block", Standard::Drop), ("allow", Standard::Allow)];
+        let stops = [("keep", Stop::Keep), ("off", Stop::Off)];
         let switch = [("off", false), ("on", true)];
         let replies = [("allow", Inbound::Allow), ("enforce", Inbound::Enforce)];
         let fields = self.fields(root, &KEYS, "`firewall.toml`", |key| match key {
@@ -257,6 +312,9 @@ impl Walker<'_> {
             organisations: path(self, "organisations", "/etc/firewall/organisations.tsv"),
             geo: path(self, "geo", "/var/lib/countries.mmdb"),
             asn: path(self, "asn", "/var/lib/asn.mmdb"),
+            stop: fields.field("stop").and_then(|field| self.word(field, &stops)),
+            boot: path(self, "boot", BOOT),
+            watch: fields.field("watch").and_then(|field| self.word(field, &switch)),
             findings: Diagnostics::default(),
             resolvers_place: resolvers.map(|field| self.place(field.value.span())),
         }
@@ -407,6 +465,9 @@ mod tests {
                     upstreams = [\"https://dns.example/dns-query\", \"quic://9.9.9.9\", 9]\n\
                     ahead = \"yes\"\n\
                     geo = [\"x\"]\n\
+                    stop = \"on\"\n\
+                    boot = true\n\
+                    watch = \"of\"\n\
                     [policy]\n\
                     name = \"p\"\n";
         insta::assert_snapshot!(parse(text).unwrap_err().render(false));
@@ -468,6 +529,21 @@ mod tests {
         let want = [server("10.0.0.1", 53), server("::1", 53), server("::1", 5353)];
         assert_eq!(settings.resolvers, want);
         assert_eq!((settings.dns_ports, settings.ambiguous), (vec![5300], Standard::Allow));
+    }
+
+    #[test]
+    fn what_the_daemon_does() {
+        let Config { stop, boot, watch, .. } = parse("").unwrap();
+        assert_eq!((stop.unwrap_or_default(), boot, watch), (Stop::Keep, None, None));
+        let config = parse("stop = \"off\"\nboot = \"/none/b.toml\"\nwatch = \"on\"").unwrap();
+        assert_eq!((config.stop, config.watch), (Some(Stop::Off), Some(true)));
+        assert_eq!(
+            config.boot(),
+            Some("/none/b.toml".into()),
+            "it is named, so it has to be there"
+        );
+        assert_eq!(parse("stop = \"keep\"").unwrap().stop, Some(Stop::Keep));
+        assert_eq!(parse("watch = \"off\"").unwrap().watch, Some(false));
     }
 
     #[test]

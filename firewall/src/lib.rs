@@ -1,16 +1,22 @@
 //! An egress firewall for Linux workstations.
 
+pub mod api;
 pub mod apps;
 pub mod cgroup;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod datapath;
 pub mod encrypted_dns;
 pub mod events;
 pub mod intel;
 pub mod lists;
+mod memory;
 pub mod policy;
 pub mod quic;
 pub mod remote;
+mod replace;
 pub mod run;
+pub mod set;
+pub mod surroundings;
 mod tls;

@@ -69,7 +69,7 @@ fn some() -> String {
 
 #[test]
 fn as_json() {
-    let all = objects(&[], &some());
+    let all = objects(&["-"], &some());
     assert_eq!(all.len(), 2);
     assert_eq!(
         all[0],
@@ -103,16 +103,16 @@ fn for_people() {
 #[test]
 fn of_some_apps() {
     let names = |words: &[&str]| -> Vec<String> {
-        let all = objects(words, &some());
+        let all = objects(&[words, &["-"]].concat(), &some());
         all.iter().map(|one| one["app"]["name"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(names(&["--app", "exe:/usr/bin/curl"]), ["curl"]);
     assert_eq!(names(&["--app", "unit:x.service"]), ["python3.12"]);
     assert_eq!(names(&["--app", "user:0", "--app", "group:1000"]), ["curl", "python3.12"]);
     assert_eq!(names(&["--app", "kernel"]), [""; 0]);
-    let (status, _, err) = apps(&["--app", "exe:/usr/bin/none"], &some());
+    let (status, _, err) = apps(&["-", "--app", "exe:/usr/bin/none"], &some());
     assert_eq!((status, err.as_str()), (0, "note: no verdict of any app asked for\n"));
-    let (status, out, err) = apps(&["--app", "curl", "--app", "exe:x"], "");
+    let (status, out, err) = apps(&["-", "--app", "curl", "--app", "exe:x"], "");
     assert_eq!((status, out.as_str()), (2, ""));
     assert!(err.contains("`curl` is not an app") && err.contains("`exe:x`"), "{err}");
 }
@@ -122,7 +122,7 @@ fn what_is_no_event_is_counted_and_said() {
     let broken = format!("first line\n{}{{\"schema\":1\n", some());
     let rest = "{\"schema\":9}\n{\"schema\":1,\"kind\":\"lost\",\"count\":17}\n";
     let huge = format!("{}\n", "x".repeat(3 << 20));
-    let (status, out, err) = apps(&["--json"], &format!("{broken}{rest}{huge}{}", some()));
+    let (status, out, err) = apps(&["--json", "-"], &format!("{broken}{rest}{huge}{}", some()));
     assert_eq!((status, out.lines().count()), (0, 2));
     assert!(out.contains("\"deny\":4"), "what stands behind is read: {out}");
     insta::assert_snapshot!(err);
@@ -139,7 +139,7 @@ fn several_files_and_none() {
     let (status, out, err) = apps(&[path, "/nowhere/log"], "");
     assert_eq!((status, out.as_str()), (1, ""));
     assert!(err.starts_with("error: cannot read /nowhere/log: "), "{err}");
-    let (status, out, err) = apps(&[], "");
+    let (status, out, err) = apps(&["-"], "");
     assert_eq!((status, out.as_str(), err.as_str()), (0, "", "note: no verdict of any app\n"));
 }
 
@@ -155,7 +155,7 @@ fn digests_are_of_files_as_they_are() {
         event(1, "allow", app("/nowhere/exe"), "a.example"),
         event(1, "audit", inside, "a.example"),
     ]);
-    let (status, out, err) = apps(&["--json", "--sha256"], &input);
+    let (status, out, err) = apps(&["--json", "--sha256", "-"], &input);
     assert_eq!(status, 0);
     let all: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";

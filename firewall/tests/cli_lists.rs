@@ -115,3 +115,19 @@ fn the_networks_of_a_list_decide_and_are_evidence() {
     let shown = explain(&["--deny", "list:lists/easy.txt", "192.0.2.7"]);
     assert!(shown.contains("list:lists/easy.txt=192.0.2.7/32"), "{shown}");
 }
+
+#[test]
+fn check_covers_the_settings_that_are_named() {
+    let folder = folder(&[
+        ("p.toml", b"[policy]\nname = \"p\"\ndefault = \"drop\"\n"),
+        ("good.toml", b"stop = \"off\"\nwatch = \"on\"\nboot = \"p.toml\"\n"),
+        ("bad.toml", b"stopp = \"off\"\n"),
+    ]);
+    let check = |config| firewall(folder.path(), &["check", "p.toml", "--config", config]);
+    assert!(check("good.toml").contains("\nstatus: 0\n"), "{}", check("good.toml"));
+    let bad = check("bad.toml");
+    assert!(bad.contains("\nstatus: 1\n") && bad.contains("bad.toml:1:1"), "{bad}");
+    assert!(bad.contains("hint: did you mean `stop`?"), "{bad}");
+    let none = check("none.toml");
+    assert!(none.contains("\nstatus: 2\n") && none.contains("cannot read none.toml"), "{none}");
+}

@@ -23,7 +23,7 @@ use firewall::{
         attach::{Attached, attach},
         destroy::Destroyer,
         load::Loaded,
-        sockets::{adopt, denied},
+        sockets::{adopt, denied, visit},
     },
     policy::{
         Action, Apps, Destinations, Mode, Policy, Rule,
@@ -96,7 +96,8 @@ impl Stage {
     /// The sockets of the app, charged to whoever has them.
     fn adopt(&self, loaded: &mut Loaded) -> Vec<OpenSocket> {
         let pid = self.child.as_ref().expect("started").id();
-        let open = adopt(loaded).expect("the open sockets");
+        let maps = loaded.maps().expect("the maps");
+        let open = adopt(&maps, || visit(loaded)).expect("the open sockets");
         open.into_iter().filter(|socket| socket.identity.pid == pid).collect()
     }
 
@@ -199,7 +200,7 @@ fn they_are_charged_to_who_has_them_and_end_where_they_are_denied() {
     let generation = generation(&["110.242.68.0/24", "2400:3200::/32"]);
     let events_map = loaded.ebpf.take_map("EVENTS").expect("the events");
     let mut ring = RingBuf::try_from(events_map).expect("a ring buffer");
-    apply(&mut loaded.ebpf, &generation).expect("applying");
+    apply(&loaded.maps().unwrap(), &generation).expect("applying");
 
     let open = stage.adopt(&mut loaded);
     assert_eq!(open.len(), 8, "{open:#?}");
@@ -229,7 +230,7 @@ fn they_are_charged_to_who_has_them_and_end_where_they_are_denied() {
     assert!(found.iter().all(|socket| doomed.contains(socket)), "{doomed:#?}");
     let mut destroyer = Destroyer::default();
     for socket in doomed.iter().filter(|socket| socket.peer_port != 82) {
-        assert!(destroyer.end(socket));
+        assert!(destroyer.end(socket.cookie, socket.identity.pid, socket.protocol));
     }
     stage.go_on();
     stage.wait_for(lines.len());
@@ -281,7 +282,7 @@ fn one_that_sends_before_it_is_found_is_charged_from_then_on() {
     stage.wait_for(1);
     let events_map = loaded.ebpf.take_map("EVENTS").expect("the events");
     let mut ring = RingBuf::try_from(events_map).expect("a ring buffer");
-    apply(&mut loaded.ebpf, &generation(&["212.27.48.0/24"])).expect("applying");
+    apply(&loaded.maps().unwrap(), &generation(&["212.27.48.0/24"])).expect("applying");
     let _attached = stage.attach(&loaded);
     stage.go_on();
     stage.wait_for(3);
@@ -331,7 +332,7 @@ fn connections_from_outside_are_told_from_own_ones() {
     });
     stage.wait_for(8);
     let generation = generation(&["0.0.0.0/0", "::/0"]);
-    apply(&mut loaded.ebpf, &generation).expect("applying");
+    apply(&loaded.maps().unwrap(), &generation).expect("applying");
     let open = stage.adopt(&mut loaded);
     let _attached = stage.attach(&loaded);
     let accepted = |port| {
@@ -344,7 +345,8 @@ fn connections_from_outside_are_told_from_own_ones() {
     assert_eq!(open.len(), 6, "{open:#?}");
     let doomed = denied(&open, &generation).expect("sound tables");
     assert_eq!(doomed, [accepted(9002)], "the connection of the app's own");
-    assert!(Destroyer::default().end(doomed[0]));
+    let last = doomed[0];
+    assert!(Destroyer::default().end(last.cookie, last.identity.pid, last.protocol));
     stage.go_on();
     stage.wait_for(lines.len());
     for peer in &mut peers {

@@ -63,7 +63,7 @@ impl Kernel {
     fn load() -> Option<Self> {
         let mut loaded = loaded::loaded(BENCH_OBJECT, "the parsers in kernel and user space")?;
         let generation = generation();
-        apply(&mut loaded.ebpf, &generation).unwrap();
+        apply(&loaded.maps().unwrap(), &generation).unwrap();
         let mut map = |name| loaded.ebpf.take_map(name).unwrap();
         let (read, name, payload) = (map("READ"), map("READ_NAME"), map("PAYLOAD"));
         Some(Self {

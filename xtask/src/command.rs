@@ -41,6 +41,31 @@ fn prepared(mut command: Command) -> Command {
     command
 }
 
+/// Where cargo puts what it builds.
+pub fn target_directory() -> Result<PathBuf> {
+    #[derive(serde::Deserialize)]
+    struct Metadata {
+        target_directory: PathBuf,
+    }
+    let text = output(cargo().args(["metadata", "--format-version=1", "--no-deps"]))?;
+    let metadata: Metadata = serde_json::from_str(&text)
+        .with_context(|| format!("cargo metadata in {}", workspace().display()))?;
+    Ok(metadata.target_directory)
+}
+
+/// What a command says on standard output; fails when it does.
+pub fn output(command: &mut Command) -> Result<String> {
+    let line = display(command);
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("{line}: not started"))?;
+    if !output.status.success() {
+        bail!("{line}: {}", output.status);
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
 /// Shows the command, runs it, and fails when it does.
 pub fn run(command: &mut Command) -> Result<()> {
     let line = display(command);

@@ -8,6 +8,7 @@ mod command;
 mod data;
 mod demo;
 mod dist;
+mod kernels;
 mod lint;
 mod measure;
 mod run;

@@ -2,14 +2,13 @@
 
 use std::{
     ffi::OsString,
-    path::PathBuf,
     process::{Command, ExitCode},
 };
 
 use anyhow::{Context as _, Result};
 
 use crate::{
-    command::{cargo, run as run_command, workspace},
+    command::{cargo, run as run_command, target_directory},
     demo, setup,
 };
 
@@ -71,18 +70,4 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         .code()
         .and_then(|code| u8::try_from(code).ok())
         .map_or(ExitCode::FAILURE, ExitCode::from))
-}
-
-fn target_directory() -> Result<PathBuf> {
-    #[derive(serde::Deserialize)]
-    struct Metadata {
-        target_directory: PathBuf,
-    }
-    let output = cargo()
-        .args(["metadata", "--format-version=1", "--no-deps"])
-        .output()
-        .context("cargo metadata")?;
-    let metadata: Metadata = serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("cargo metadata in {}", workspace().display()))?;
-    Ok(metadata.target_directory)
 }

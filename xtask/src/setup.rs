@@ -8,6 +8,7 @@
 use anyhow::{Context as _, Result, bail};
 
 use crate::command::{command, is_root, run as run_command, succeeds};
+use crate::kernels;
 use crate::toolchain::{self, Misfits, Toolchain};
 
 /// Its crate ships a lock file, so that one version is always built from the same sources.
@@ -19,13 +20,17 @@ const BPF_LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 const DEBIAN_RUST: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
 /// Programs that tests run, and the packages they are in.
 const TEST_PROGRAMS: &[(&str, &str)] = &[
+    ("busybox", "busybox-static"),
+    ("cpio", "cpio"),
     ("curl", "curl"),
     ("dnsmasq", "dnsmasq-base"),
     ("ip", "iproute2"),
     ("mkfs.btrfs", "btrfs-progs"),
     ("openssl", "openssl"),
     ("ping", "iputils-ping"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
     ("unbound", UNBOUND),
+    ("xz", "xz-utils"),
 ];
 /// Its package would start it at once, and make it the resolver of the whole machine.
 const UNBOUND: &str = "unbound";
@@ -35,6 +40,7 @@ const UNBOUND_UNITS: [&str; 2] = ["unbound.service", "unbound-resolvconf.service
 pub fn run() -> Result<()> {
     let mut apt = Apt::default();
     test_programs(&mut apt);
+    other_kernels();
     rust_components();
     let found = match toolchain::find() {
         Ok(found) => found,
@@ -266,6 +272,19 @@ fn test_programs(apt: &mut Apt) {
     }
     if let Err(error) = apt.install(&missing) {
         say(&format!("tests need {packages}: {error:#}"));
+    }
+}
+
+/// Kernels that tests boot.
+fn other_kernels() {
+    // Emulated too, programs of another processor would have to be built first.
+    if !cfg!(target_arch = "x86_64") {
+        return say("the firewall is tested on other kernels on x86-64 only");
+    }
+    match kernels::provide() {
+        Ok(new) if new.is_empty() => {}
+        Ok(new) => say(&format!("unpacked Debian's kernels {} to test on", new.join(", "))),
+        Err(error) => say(&format!("no other kernels to test on: {error:#}")),
     }
 }
 

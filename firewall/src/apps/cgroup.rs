@@ -18,7 +18,7 @@ pub struct Labels {
 }
 
 /// A container.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Container {
     /// The engine's number, in hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::read;
 
 /// A package.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Package {
     /// Its name.
     pub name: String,

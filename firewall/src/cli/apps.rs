@@ -1,36 +1,44 @@
-//! `firewall apps`: the apps seen and what they reached. Needs no privileges and no daemon.
+//! `firewall apps`: the apps seen and what they reached. Of a file it needs no privileges and no daemon.
 
 use std::{
-    fs::File,
-    io::{self, BufRead, BufReader, Read as _, Write as _},
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use super::USAGE;
+use jiff::Zoned;
+
+use super::{CANNOT, USAGE, ask, ask::Socket};
 use crate::{
+    api::client,
     apps::digest::Digests,
+    config::STATE,
     events::{
-        filter::Filter,
-        record::{self, Line, Unread},
+        filter::{Asked, Filter},
+        log::{EVENTS, older},
+        record::{Line, Reader, Unreadable},
         seen::{Destination, Flows, Seen, Summary},
     },
-    policy::{self, diagnostic::printable, source::Disk},
+    policy::{diagnostic::printable, source::Disk},
 };
 
 /// Shows the apps of a log and what they reached or tried to.
 ///
-/// Reads what `firewall run --log FILE` writes. What is counted are verdicts: a flow that a policy
+/// Reads what `firewall run --log FILE` writes, or what the daemon has recorded. What is counted are verdicts: a flow that a policy
 /// observes has more than one.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Logs; `-` or none is standard input
+    /// Logs; `-` is standard input [default: that of the daemon]
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Only apps that this selects, as in policies: `exe:/usr/bin/curl`, `unit:*.service`, `user:ada`.
-    /// Several select what one of them does
-    #[arg(long, value_name = "SEL")]
-    app: Vec<String>,
+    /// Read the log in this state folder, and ask no daemon
+    #[arg(long, value_name = "DIR", conflicts_with = "files")]
+    state: Option<PathBuf>,
+    #[command(flatten)]
+    socket: Socket,
+    #[command(flatten)]
+    asked: Asked,
     /// Print a JSON object a line for each app
     #[arg(long)]
     json: bool,
@@ -39,8 +47,6 @@ pub struct Args {
     sha256: bool,
 }
 
-/// Bytes of a line. Those that events have are shorter.
-const MAX_LINE: u64 = 1 << 20;
 /// Destinations that are shown to people.
 const SHOWN: usize = 3;
 
@@ -49,34 +55,10 @@ const SHOWN: usize = 3;
 /// # Errors
 /// When a file cannot be read, or standard output cannot be written to.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut selectors = Vec::new();
-    let mut wrong = false;
-    for text in &args.app {
-        match policy::parse_selector(text, &Disk) {
-            Ok(selector) => selectors.push(selector),
-            Err(error) => {
-                eprintln!("error: --app: {}\n\nhint: {}", error.message, error.hint);
-                wrong = true;
-            }
-        }
-    }
-    if wrong {
-        return Ok(ExitCode::from(USAGE));
-    }
-    let mut log = Log { filter: Filter::new(selectors), seen: Seen::default(), lost: 0 };
-    let input = [PathBuf::from("-")];
-    for path in if args.files.is_empty() { &input[..] } else { &args.files } {
-        let unread = match path.as_os_str() == "-" {
-            true => log.read(io::stdin().lock()),
-            false => File::open(path).and_then(|file| log.read(BufReader::new(file))),
-        };
-        match unread {
-            Ok(unread) => unread.tell(path),
-            Err(error) => {
-                eprintln!("error: cannot read {}: {error}", name(path));
-                return Ok(ExitCode::FAILURE);
-            }
-        }
+    let Some(filter) = filter(&args.asked) else { return Ok(ExitCode::from(USAGE)) };
+    let mut log = Log { filter, seen: Seen::default(), lost: 0 };
+    if let Err(status) = log.read_all(args)? {
+        return Ok(status);
     }
     let Log { seen, lost, .. } = log;
     if lost > 0 {
@@ -106,7 +88,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     } else if all.is_empty() {
         eprintln!(
             "note: no verdict of any app{}",
-            if args.app.is_empty() { "" } else { " asked for" }
+            if args.asked.is_all() { "" } else { " asked for" }
         );
     } else {
         out.write_all(table(&all).as_bytes())?;
@@ -120,71 +102,90 @@ struct Log {
     lost: u64,
 }
 
-/// Lines of one file that were not understood, and the first of each.
-#[derive(Debug, Default)]
-struct Unreadable {
-    broken: (u64, Option<(u64, String)>),
-    unknown: (u64, Option<(u64, String)>),
-}
-
 impl Log {
-    fn read(&mut self, mut input: impl BufRead) -> io::Result<Unreadable> {
-        let mut unread = Unreadable::default();
-        let mut line = Vec::new();
-        for number in 1.. {
-            line.clear();
-            if input.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
-                break;
-            }
-            if line.len() as u64 == MAX_LINE && line.last() != Some(&b'\n') {
-                skip_line(&mut input)?;
-                unread.add(number, Unread::Broken(format!("longer than {MAX_LINE} bytes")));
-                continue;
-            }
-            match record::read(line.trim_ascii()) {
-                Ok(Line::Verdict(record)) if self.filter.passes(&record.app) => {
-                    self.seen.add(*record)
+    /// Reads what is asked for; if it cannot, says why and returns the exit status.
+    fn read_all(&mut self, args: &Args) -> io::Result<Result<(), ExitCode>> {
+        if !args.files.is_empty() {
+            return Ok(self.read_files(&args.files));
+        }
+        let state = match &args.state {
+            Some(state) => state,
+            None => match args.socket.client()?.lines("/v1/log") {
+                Ok(lines) => {
+                    tell(&self.read(BufReader::new(lines))?, Path::new("the log"));
+                    return Ok(Ok(()));
                 }
-                Ok(Line::Verdict(_)) => {}
-                Ok(Line::Lost(count)) => self.lost = self.lost.saturating_add(count),
-                Err(why) => unread.add(number, why),
+                // What it has recorded is there without it.
+                Err(client::Error::NoDaemon { .. }) => Path::new(STATE),
+                Err(error) => return Ok(Err(ask::failed(&error))),
+            },
+        };
+        let newer = state.join(EVENTS);
+        let files = [older(&newer), newer].into_iter().filter(|path| {
+            // One that may not be looked at is to be said.
+            !fs::exists(path).is_ok_and(|there| !there)
+        });
+        let files: Vec<PathBuf> = files.collect();
+        if files.is_empty() {
+            eprintln!("error: there is no log in {}\n", name(state));
+            eprintln!("hint: name a file of `firewall run --log FILE`, or `-` for standard input");
+            return Ok(Err(ExitCode::FAILURE));
+        }
+        Ok(self.read_files(&files))
+    }
+
+    fn read_files(&mut self, files: &[PathBuf]) -> Result<(), ExitCode> {
+        for path in files {
+            let unread = match path.as_os_str() == "-" {
+                true => self.read(io::stdin().lock()),
+                false => File::open(path).and_then(|file| self.read(BufReader::new(file))),
+            };
+            match unread {
+                Ok(unread) => tell(&unread, path),
+                Err(error) => {
+                    eprintln!("error: cannot read {}: {error}", name(path));
+                    return Err(match error.kind() {
+                        io::ErrorKind::PermissionDenied => ExitCode::from(CANNOT),
+                        _ => ExitCode::FAILURE,
+                    });
+                }
             }
         }
-        Ok(unread)
+        Ok(())
+    }
+
+    fn read(&mut self, input: impl BufRead) -> io::Result<Unreadable> {
+        let mut reader = Reader::new(input);
+        while let Some(line) = reader.next_line(false)? {
+            match line {
+                Line::Verdict(record) if self.filter.passes(&*record) => self.seen.add(*record),
+                Line::Verdict(_) => {}
+                Line::Lost(count) => self.lost = self.lost.saturating_add(count),
+            }
+        }
+        Ok(reader.unreadable)
     }
 }
 
-fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
-    loop {
-        let buffer = input.fill_buf()?;
-        let (used, done) = match buffer.iter().position(|byte| *byte == b'\n') {
-            Some(at) => (at + 1, true),
-            None => (buffer.len(), buffer.is_empty()),
-        };
-        input.consume(used);
-        if done {
-            return Ok(());
+/// What is asked for; what is wrong with it is told.
+pub fn filter(asked: &Asked) -> Option<Filter> {
+    match asked.filter(&Zoned::now(), &Disk) {
+        Ok(filter) => Some(filter),
+        Err(all) => {
+            all.iter().for_each(|wrong| eprintln!("error: --{wrong}"));
+            None
         }
     }
 }
 
-impl Unreadable {
-    fn add(&mut self, line: u64, why: Unread) {
-        let (times, first) = match why {
-            Unread::Broken(_) => &mut self.broken,
-            Unread::Unknown(_) => &mut self.unknown,
-        };
-        *times += 1;
-        first.get_or_insert((line, why.to_string()));
-    }
-
-    fn tell(&self, path: &Path) {
-        let kinds = [(&self.broken, "cannot be read"), (&self.unknown, "are of another kind")];
-        for ((times, first), what) in kinds {
-            if let Some((line, why)) = first {
-                let why = printable(why);
-                eprintln!("note: {}:{line}: {why}; lines that {what}: {times}", name(path));
-            }
+/// Tells of the lines of a file that were not understood.
+pub fn tell(unreadable: &Unreadable, path: &Path) {
+    let kinds =
+        [(&unreadable.broken, "cannot be read"), (&unreadable.unknown, "are of another kind")];
+    for ((times, first), what) in kinds {
+        if let Some((line, why)) = first {
+            let why = printable(why);
+            eprintln!("note: {}:{line}: {why}; lines that {what}: {times}", name(path));
         }
     }
 }

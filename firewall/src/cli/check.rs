@@ -6,13 +6,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use super::{list, progress::Busy, set};
-use crate::config::{self, Config};
-use crate::intel::Intel;
-use crate::policy;
-use crate::policy::compile::{self, Settings};
+use super::{list, progress::Busy, set::State};
+use crate::config::{self, CONFIG, Config};
+use crate::policy::compile::Settings;
 use crate::policy::diagnostic::Diagnostics;
 use crate::policy::source::Source;
+use crate::set::{self, Invalid, Parts, Set};
 
 /// Where the policies of this machine are.
 pub const POLICIES: &str = "/etc/firewall/policies.d";
@@ -22,14 +21,18 @@ pub const POLICIES: &str = "/etc/firewall/policies.d";
 /// Exits with 0 if they are valid, 1 if not, 2 if a path does not exist.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Policy files, and folders of which every *.toml is one [default: /etc/firewall/policies.d]
+    /// Policy files, and folders of which every *.toml is one [default: /etc/firewall/policies.d, and
+    /// the settings]
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Print one JSON object a finding on standard output
     #[arg(long)]
     json: bool,
+    /// Settings [default: /etc/firewall/firewall.toml]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
-    state: set::State,
+    state: State,
 }
 
 /// Runs `firewall check`.
@@ -38,9 +41,11 @@ pub struct Args {
 ///
 /// When standard output or standard error cannot be written to.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let settings = args.config.is_some() || Path::new(CONFIG).exists();
     let paths = match args.paths.is_empty() {
         false => args.paths,
         true if Path::new(POLICIES).exists() => vec![PathBuf::from(POLICIES)],
+        true if settings => Vec::new(),
         true => {
             eprintln!("error: there is nothing to check: {POLICIES} does not exist\n");
             eprintln!("hint: name a policy file or a folder of them: `firewall check PATH`");
@@ -54,36 +59,40 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    let mut config = match Config::load(None) {
+    let config = match Config::load(args.config.as_deref()) {
         Ok(config) => config,
         Err(config::Error::Invalid { findings, .. }) => {
             report(&[&findings], args.json).context("the findings cannot be written")?;
             return Ok(ExitCode::FAILURE);
         }
+        // A file that is named and leads nowhere.
         Err(error) => {
             eprintln!("error: {error}");
-            return Ok(ExitCode::FAILURE);
+            let named = args.config.is_some();
+            return Ok(if named { ExitCode::from(2) } else { ExitCode::FAILURE });
         }
     };
-    let intel = Intel::new(config.geo.clone(), config.asn.clone())
-        .with_organisations(set::organisations(&config)?);
+    let store = args.state.store();
     let busy = Busy::new("reading policies and lists");
-    let (mut policies, mut diagnostics) =
-        policy::load(&sources, intel.organisations()?, &args.state.store());
-    if !diagnostics.has_errors() {
-        compile::order(&mut policies);
-        let generation = set::compile(
-            policies,
-            &intel,
-            config.settings(Settings::default().name_keys, Vec::new()),
-        )?;
-        set::warn_of_unreachable(&generation, &intel, &mut diagnostics)?;
-        set::warn_of_unsupported(&generation, &mut config);
-    }
+    let set = Set::compile(Parts {
+        settings: config.settings(Settings::default().name_keys, Vec::new()),
+        organisations: set::organisations(&config, &store)?,
+        config,
+        first: None,
+        sources: &sources,
+        files: &store,
+    });
     drop(busy);
-    report(&[&config.findings, &diagnostics], args.json)
-        .context("the findings cannot be written")?;
-    Ok(if diagnostics.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let (all, status) = match set {
+        Ok(Set { config, findings, .. }) => ([config.findings, findings], ExitCode::SUCCESS),
+        Err(set::Error::Invalid(invalid)) => {
+            let Invalid { settings, policies } = *invalid;
+            ([settings, policies], ExitCode::FAILURE)
+        }
+        Err(error) => return Err(error.into()),
+    };
+    report(&all.each_ref(), args.json).context("the findings cannot be written")?;
+    Ok(status)
 }
 
 /// Tells the findings about the settings and about the policies.
@@ -140,8 +149,8 @@ mod tests {
     fn exit(paths: &[&Path]) -> String {
         let paths = paths.iter().map(|path| path.to_path_buf()).collect();
         // An exit code can only be compared by what it prints as.
-        let state = set::State { state: "/none".into() };
-        format!("{:?}", run(Args { paths, json: false, state }).unwrap())
+        let state = State { state: "/none".into() };
+        format!("{:?}", run(Args { paths, json: false, config: None, state }).unwrap())
     }
 
     #[test]

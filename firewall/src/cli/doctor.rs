@@ -2,20 +2,24 @@
 
 use std::{
     io::{self, Write},
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use nix::unistd::{Uid, User};
 use serde::Serialize;
 
+use super::set;
 use crate::{
+    config::SOCKET,
     datapath::probe::{self, Feature, State},
     encrypted_dns::{self, Finding, Home, Machine},
     policy::diagnostic::printable,
+    surroundings::{self, Places},
 };
 
-/// Says what this kernel and this machine can and cannot enforce, feature by feature, and which browsers
-/// and resolvers ask for names over encrypted DNS: those of all users for root, else your own.
+/// Says what this kernel and this machine can and cannot enforce, feature by feature, what else on it has to
+/// do with that (other firewalls, who asks for names, the lists, the daemon), and which browsers and resolvers ask for names over encrypted DNS: those of all users for root, else your own.
 ///
 /// Exits with 0 if policies can be enforced, 3 if not.
 #[derive(Debug, clap::Args)]
@@ -23,7 +27,15 @@ pub struct Args {
     /// Print one JSON object a feature, and one for each browser and resolver
     #[arg(long)]
     json: bool,
+    /// Where the daemon answers
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    socket: PathBuf,
+    #[command(flatten)]
+    state: set::State,
 }
+
+/// Lists the tables of nftables.
+const NFT: &str = "/usr/sbin/nft";
 
 #[derive(Serialize)]
 struct Row<'a> {
@@ -51,16 +63,19 @@ struct Of<'a> {
 /// # Errors
 /// Standard output cannot be written; what else fails is what it reports.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let features = probe::all();
+    let machine = Machine::at("/");
+    let mut features = probe::all();
+    let places = Places { socket: &args.socket, state: &args.state.state, nft: Path::new(NFT) };
+    features.extend(surroundings::all(&machine, places));
     let mut out = io::stdout().lock();
     for Feature { name, state, detail, .. } in &features {
         if args.json {
             write_row(&mut out, &Row { feature: name, state: state.word(), detail, of: None })?;
         } else {
-            writeln!(out, "{:<8} {name:<42} {detail}", state.word())?;
+            let line = format!("{:<8} {name:<42} {detail}", state.word());
+            writeln!(out, "{}", printable(line.trim_end()))?;
         }
     }
-    let machine = Machine::at("/");
     let findings = homes(&machine).map(|homes| encrypted_dns::find(&machine, &homes));
     match &findings {
         Ok(findings) if args.json => json(&mut out, findings)?,

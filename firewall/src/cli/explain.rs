@@ -17,12 +17,14 @@ use serde::Serialize;
 
 use super::set;
 use crate::{
+    api::dto,
     events::{Endpoint, Host, protocol_number, protocol_word},
     policy::{
         self, AppFacts, Mode, domains,
-        explain::{Explainer, Finding, Geo, RunnerUp},
+        explain::{self, Explainer, Finding, Geo, RunnerUp},
         source::Disk,
     },
+    set::Set,
 };
 
 /// Says what would happen to a connection, by which rule and on what evidence.
@@ -106,14 +108,14 @@ struct Explanation {
 /// # Errors
 /// The tables cannot be read.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let asked = match asked(args) {
+    let asked = match asked(&args.destination, &args.names) {
         Ok(asked) => asked,
         Err(message) => {
             eprintln!("error: {message}");
             return Ok(ExitCode::from(super::USAGE));
         }
     };
-    let app = match app(args) {
+    let app = match app(&args.apps) {
         Ok(app) => app,
         Err(message) => {
             eprintln!("error: {message}");
@@ -213,16 +215,29 @@ fn explain(
             encrypted_hello: false,
             chain: names.collect(),
         }),
-        geo: to.map(|to| explainer.geo(to.address)).transpose()?.unwrap_or_default(),
+        geo: to
+            .map(|to| explain::geo(explainer.intel, to.address))
+            .transpose()?
+            .unwrap_or_default(),
         observed: findings,
         runners_up,
     })
 }
 
-fn asked(args: &Args) -> Result<Asked, String> {
-    let asked = parse(&args.destination)?;
+/// What would happen to a connection, as `--json` prints it.
+pub fn answer(set: &Set, question: &dto::Question) -> Result<serde_json::Value, String> {
+    let asked = asked(&question.destination, &question.name)?;
+    let app = app(&question.app)?;
+    let explainer = Explainer { generation: &set.generation, intel: &set.intel };
+    explain(&explainer, &asked, &app)
+        .and_then(|explanation| Ok(serde_json::to_value(&explanation)?))
+        .map_err(|error| error.to_string())
+}
+
+fn asked(destination: &str, names: &[String]) -> Result<Asked, String> {
+    let asked = parse(destination)?;
     match asked {
-        Asked::Question(..) if !args.names.is_empty() => {
+        Asked::Question(..) if !names.is_empty() => {
             Err("--name says by what an address is known, so it needs one\n\n\
              hint: firewall explain 192.0.2.7 --name example.org"
                 .to_owned())
@@ -230,16 +245,16 @@ fn asked(args: &Args) -> Result<Asked, String> {
         Asked::Question(..) => Ok(asked),
         Asked::Connection(destination, _) => {
             let told = |name: &String| Ok((normal(name)?, true));
-            let names = args.names.iter().map(told).collect::<Result<_, String>>()?;
+            let names = names.iter().map(told).collect::<Result<_, String>>()?;
             Ok(Asked::Connection(destination, names))
         }
     }
 }
 
 /// The app that is judged.
-fn app(args: &Args) -> Result<AppFacts, String> {
-    let mut selectors = Vec::with_capacity(args.apps.len());
-    for text in &args.apps {
+fn app(apps: &[String]) -> Result<AppFacts, String> {
+    let mut selectors = Vec::with_capacity(apps.len());
+    for text in apps {
         let selector = policy::parse_selector(text, &Disk);
         selectors.push(selector.map_err(|error| format!("--app {text}: {error}"))?);
     }

@@ -15,6 +15,7 @@ use crate::policy::diagnostic::printable;
 use crate::policy::source::{Disk, Files as _, NotFound, Source};
 use crate::policy::{self, DomainSet, List, ListSource, RemoteList};
 use crate::remote::{Failure as FetchFailure, Store};
+use crate::set::organisations;
 
 /// Shows lists of domains and networks, and fetches those that are at a URL.
 #[derive(Debug, clap::Args)]
@@ -157,7 +158,7 @@ fn read(
         }
         Err(error) => return Ok(Err(Failure::Usage(error.to_string()))),
     };
-    let organisations = set::organisations(&Config::load(None)?)?;
+    let organisations = organisations(&Config::load(None)?, &Disk)?;
     let (_, diagnostics) = policy::load(&sources, &organisations, store);
     if diagnostics.has_errors() {
         print_findings(&diagnostics)?;

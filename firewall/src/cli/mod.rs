@@ -2,21 +2,29 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is where printing belongs")]
 
 pub mod apps;
+mod ask;
 pub mod check;
+pub mod daemon;
 pub mod doctor;
+mod enable;
 pub mod explain;
 pub mod geo;
 pub mod import;
 pub mod list;
+pub mod log;
 pub mod policy;
 pub mod progress;
+pub mod reload;
 pub mod run;
 pub mod set;
+pub mod status;
 pub mod update;
+pub mod verdict;
+pub mod watch;
 
 use std::{
     ffi::OsString,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -36,13 +44,29 @@ struct Arguments {
 enum Command {
     /// Run one command under policies
     Run(run::Args),
+    /// Run the service, in the foreground
+    Daemon(daemon::Args),
+    /// Put in force what was last, before there is a network, and end
+    Boot(daemon::Boot),
     /// Check policies, and report every mistake with its place
     Check(check::Args),
     /// Say what would happen to a connection, by which rule and on what evidence
     Explain(explain::Args),
+    /// Show what the daemon enforces: generation, policies with hits, hooks, losses
+    Status(status::Args),
+    /// Show verdicts as they are reached
+    Watch(watch::Args),
+    /// Have the daemon read and compile the policies anew; if they are not valid, nothing changes
+    Reload(reload::Args),
+    /// Have the daemon go back to the generation before
+    Rollback(reload::Args),
+    /// Remove enforcement: everything passes
+    Off(reload::OffArgs),
+    /// Show the verdicts that the daemon has stored
+    Log(log::Args),
     /// Show the apps of a log and what they reached or tried to
     Apps(apps::Args),
-    /// Show the policies that are shipped and those of this machine
+    /// Show and choose policies
     Policy(policy::Args),
     /// Show lists of domains and networks, and fetch those that are at a URL
     List(list::Args),
@@ -86,8 +110,16 @@ pub fn main() -> ExitCode {
     };
     let result = match command {
         Command::Run(args) => return run::run(&args),
+        Command::Daemon(args) => return daemon::run(&args),
+        Command::Boot(args) => return daemon::boot(&args),
         Command::Check(args) => check::run(args),
         Command::Explain(args) => explain::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Watch(args) => watch::run(&args),
+        Command::Reload(args) => reload::reload(&args),
+        Command::Rollback(args) => reload::rollback(&args),
+        Command::Off(args) => reload::off(&args),
+        Command::Log(args) => log::run(&args),
         Command::Apps(args) => apps::run(&args),
         Command::Policy(args) => policy::run(args),
         Command::List(args) => list::run(args),
@@ -160,7 +192,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     })
 }
 
-/// Whether to write in colour to standard error.
-fn colour() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+/// Whether to write in colour to a stream.
+fn colour(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

@@ -7,12 +7,14 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::check::{POLICIES, print_findings};
+use super::enable::{self, Place};
 use crate::config::{Config, STATE};
-use crate::policy::source::{NotFound, Origin, Source};
+use crate::policy::source::{Disk, NotFound, Origin, Source};
 use crate::policy::{self, Mode, SHIPPED};
 use crate::remote::Store;
+use crate::set::organisations;
 
-/// Shows the policies that are shipped and those of this machine.
+/// Shows the policies that are shipped and those of this machine, and says which are to hold.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -35,6 +37,21 @@ enum Command {
         /// As `firewall policy list` shows it
         name: String,
     },
+    /// Puts a shipped policy, or a file, into the folder of this machine's policies, and has the daemon
+    /// take it. If the daemon does not, or the policies are not valid then, all stays as it was
+    Enable {
+        /// As `firewall policy list` shows it, or a path
+        name: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Takes a policy out of that folder: its file stays there as NAME.toml.disabled
+    Disable {
+        /// As `firewall policy list` shows it
+        name: String,
+        #[command(flatten)]
+        place: Place,
+    },
 }
 
 /// Runs `firewall policy`.
@@ -46,6 +63,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::List { json, policies } => list(json, policies),
         Command::Show { name } => show(&name),
+        Command::Enable { name, place } => enable::enable(&name, &place),
+        Command::Disable { name, place } => enable::disable(&name, &place),
     }
 }
 
@@ -76,7 +95,7 @@ fn list(json: bool, folder: Option<PathBuf>) -> anyhow::Result<ExitCode> {
         }
     }
 
-    let organisations = super::set::organisations(&Config::load(None)?)?;
+    let organisations = organisations(&Config::load(None)?, &Disk)?;
     let store = Store::new(Path::new(STATE));
     let mut listed = Vec::new();
     let mut sound = true;

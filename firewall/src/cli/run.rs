@@ -9,16 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use firewall_common::verdict::{Hook, Reason};
 use nix::unistd::User;
 
-use super::{colour, set};
+use super::{colour, set, verdict};
 use crate::{
     datapath::probe,
-    events::{Endpoint, Event},
+    events::Event,
     intel::{ahead::Ahead, resolver::Resolver},
-    policy::diagnostic::printable,
     run::{self, Notice, Plan, Summary},
+    set::Set,
 };
 
 /// Exit status of every failure that is not the command's.
@@ -69,7 +68,7 @@ fn try_run(args: &Args) -> Result<u8, set::Failure> {
              hint: `sudo firewall run --as-me -- CMD` runs the command as yourself"
         ))
     })?;
-    let set::Set { config, intel, ahead, generation } = args.set.load()?;
+    let Set { config, intel, ahead, generation, findings: _ } = args.set.load()?;
     if ahead.left_out > 0 {
         say(&format!(
             "firewall: {} denied names are looked up ahead, and {} more are not: too many",
@@ -89,7 +88,7 @@ fn try_run(args: &Args) -> Result<u8, set::Failure> {
         ahead,
         log: args.log.clone(),
     };
-    let colour = colour();
+    let colour = colour(&io::stderr());
     let quiet = args.quiet;
     let mut lines = Lines::default();
     let mut tell = |notice: Notice<'_>| match notice {
@@ -185,71 +184,8 @@ impl Lines {
     }
 }
 
-/// A verdict in one line, for people, without how often.
-pub fn line(event: &Event, colour: bool) -> String {
-    let finding = &event.finding;
-    let (on, off) = match (colour, finding.verdict) {
-        (false, _) => ("", ""),
-        (true, "deny") => ("\x1b[1;31m", "\x1b[0m"),
-        (true, "audit") => ("\x1b[33m", "\x1b[0m"),
-        (true, _) => ("\x1b[32m", "\x1b[0m"),
-    };
-    let place = format!("{}/{}", endpoint(event.dst), event.proto);
-    // A process calls itself what it likes.
-    let app = printable(&event.app.name);
-    let to = match &event.host {
-        None => place,
-        Some(host) if event.hook == Hook::Dns.word() => {
-            format!("{} (question to {place})", host.name)
-        }
-        Some(host) => format!("{} {place}", host.name),
-    };
-    let mut text = format!("firewall: {on}{}{off} {app} -> {to}", finding.verdict);
-    let outer = event.host.as_ref().is_some_and(|host| host.encrypted_hello);
-    let owner = event.geo.organisation.as_ref().or(event.geo.as_name.as_ref());
-    let facts: Vec<String> = outer
-        .then_some("outer name")
-        .into_iter()
-        .chain(event.geo.country)
-        .map(str::to_owned)
-        .chain(event.geo.asn.map(|asn| format!("AS{asn}")))
-        .chain(owner.cloned())
-        .collect();
-    if !facts.is_empty() {
-        text += &format!(" ({})", facts.join(", "));
-    }
-    match (&finding.policy, &finding.rule) {
-        (Some(policy), Some(rule)) => text += &format!(" by {policy}/{rule}"),
-        (Some(policy), None) => text += &format!(" by the default of {policy}"),
-        _ => {
-            text += &format!(" ({})", finding.reason);
-            if finding.reason == Reason::ParseError.word() {
-                text += &format!(": unreadable {}", unreadable(event.hook));
-            }
-        }
-    }
-    if finding.policy.is_some() && finding.reason == Reason::Ambiguous.word() {
-        text += &format!(" ({})", finding.reason);
-    }
-    text
-}
-
-/// What could not be read at a hook.
-fn unreadable(hook: &str) -> &'static str {
-    match hook {
-        _ if hook == Hook::Dns.word() => "DNS question",
-        _ if hook == Hook::Tls.word() => "TLS hello",
-        _ if hook == Hook::Http.word() => "HTTP request",
-        _ => "packet",
-    }
-}
-
-/// An address and its port as they are written in a URL.
-fn endpoint(Endpoint { ip, port }: Endpoint) -> String {
-    match port {
-        None => ip.to_string(),
-        Some(port) => std::net::SocketAddr::new(ip, port).to_string(),
-    }
+fn line(event: &Event, colour: bool) -> String {
+    format!("firewall: {}", verdict::line(&event.into(), colour))
 }
 
 fn summarise(summary: &Summary) -> String {
@@ -270,7 +206,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        events::{App, Host, SCHEMA},
+        events::{App, Endpoint, Host, SCHEMA},
         policy::explain::{Finding, Geo},
     };
 

@@ -5,25 +5,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use firewall_common::name_table::Keys;
-
 use crate::{
     config::{self, Config, STATE},
-    intel::{self, Intel, ahead, organisations::Organisations},
+    intel::organisations::Organisations,
     policy::{
-        self, Action, Apps, DeniedNames, Destinations, Mode, Policy, Rule,
-        compile::{self, Facts, Generation, Settings},
-        diagnostic::{Diagnostic, Diagnostics, Severity},
-        explain::Explainer,
+        self, Action, Apps, Destinations, Mode, Policy, Rule, diagnostic::Diagnostics,
         source::Source,
     },
     remote::Store,
+    set::{self, COMMAND_LINE, Parts, Set},
 };
 
 use super::{check, progress::Busy};
-
-/// Name of the policy that `--allow`, `--deny` and `--default` make.
-pub const COMMAND_LINE: &str = "command-line";
 
 /// What stands in place of the machine's policies where it has none.
 const WITHOUT_POLICIES: &str = "watch-everything";
@@ -83,18 +76,6 @@ enum Passage {
     Drop,
 }
 
-/// What holds.
-pub struct Set {
-    /// What `firewall.toml` says.
-    pub config: Config,
-    /// What is known of addresses.
-    pub intel: Intel,
-    /// Names that are to be known ahead: those that policies deny, if they are to be looked up.
-    pub ahead: DeniedNames,
-    /// What was compiled.
-    pub generation: Generation,
-}
-
 /// Why nothing holds.
 #[derive(Debug)]
 pub enum Failure {
@@ -133,41 +114,27 @@ impl PolicySet {
             config::Error::Read { .. } => Failure::Usage(error.to_string()),
             config::Error::Invalid { findings, .. } => Failure::Invalid(findings),
         })?;
-        let organisations =
-            organisations(&config).map_err(|error| Failure::Usage(error.to_string()))?;
-        let command_line = self.command_line(&organisations)?;
+        config.geo = self.geo.clone().or(config.geo);
+        config.asn = self.asn.clone().or(config.asn);
         let store = self.state.store();
-        let busy = Busy::new("reading policies and lists");
-        let (mut policies, mut findings) = policy::load(&self.sources()?, &organisations, &store);
-        if findings.has_errors() {
-            return Err(Failure::Invalid(Box::new(findings)));
-        }
-        compile::order(&mut policies);
-        policies.splice(0..0, command_line);
-        if policies.iter().skip(1).any(|policy| policy.name == COMMAND_LINE) {
-            return Err(Failure::Usage(format!(
-                "`{COMMAND_LINE}` is the name of what --allow, --deny and --default make\n\n\
-                 hint: give your policy another name"
-            )));
-        }
-        let intel = Intel::new(
-            self.geo.clone().or(config.geo.clone()),
-            self.asn.clone().or(config.asn.clone()),
-        )
-        .with_organisations(organisations);
-        let mut settings = config.settings(name_keys()?, config::system_resolvers());
+        let organisations = set::organisations(&config, &store)
+            .map_err(|error| Failure::Usage(error.to_string()))?;
+        let first = self.command_line(&organisations)?;
+        let mut settings = config.settings(set::name_keys()?, config::system_resolvers());
         settings.observe = self.observe;
-        let ahead = match config.ahead {
-            Some(true) => policy::denied_names(&policies, ahead::MOST_NAMES),
-            _ => DeniedNames::default(),
-        };
-        let generation = compile(policies, &intel, settings)?;
-        warn_of_unreachable(&generation, &intel, &mut findings)?;
-        warn_of_unsupported(&generation, &mut config);
+        let busy = Busy::new("reading policies and lists");
+        let sources = self.sources()?;
+        let parts =
+            Parts { config, settings, organisations, first, sources: &sources, files: &store };
+        let set = Set::compile(parts).map_err(|error| match error {
+            set::Error::Invalid(invalid) => Failure::Invalid(Box::new(invalid.policies)),
+            set::Error::Reserved => Failure::Usage(error.to_string()),
+            set::Error::Intel(_) | set::Error::Compile(_) => Failure::Other(error.into()),
+        })?;
         drop(busy);
-        check::print_findings(&config.findings)?;
-        check::print_findings(&findings)?;
-        Ok(Set { config, intel, ahead, generation })
+        check::print_findings(&set.config.findings)?;
+        check::print_findings(&set.findings)?;
+        Ok(set)
     }
 
     fn sources(&self) -> Result<Vec<Source>, Failure> {
@@ -221,136 +188,4 @@ pub fn sources(policies: &[String]) -> Result<Vec<Source>, Failure> {
         sources = Source::at(Path::new(check::POLICIES))?;
     }
     Ok(sources)
-}
-
-/// Secrets that nobody else knows.
-fn name_keys() -> std::io::Result<Keys> {
-    let mut bytes = [0; 16];
-    // Reads of up to 256 bytes are never short (random(7)).
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    let both = u128::from_ne_bytes(bytes);
-    Ok(Keys { seed: both as u64, factor: (both >> 64) as u64 | 1 })
-}
-
-/// The organisations in the binary and those of the configuration.
-pub fn organisations(config: &Config) -> Result<Organisations, intel::Error> {
-    let mut organisations = Organisations::embedded()?;
-    if let Some(path) = &config.organisations {
-        organisations.extend_from(path)?;
-    }
-    Ok(organisations)
-}
-
-/// Compiles with the tables that the policies need, and loads no others.
-pub fn compile(
-    policies: Vec<Policy>,
-    intel: &Intel,
-    settings: Settings,
-) -> anyhow::Result<Generation> {
-    let organisations = intel.organisations()?;
-    let to = || {
-        policies
-            .iter()
-            .flat_map(|policy| &policy.rules)
-            .filter_map(|rule| rule.to.as_ref())
-            .flat_map(|to| std::iter::once(to).chain(to.except.as_deref()))
-    };
-    let countries = to().any(|to| !to.jurisdictions.is_empty());
-    let asns = to().any(|to| !(to.organisations.is_empty() && to.asns.is_empty()));
-    let facts = Facts {
-        countries: if countries { Some(intel.geo()?) } else { None },
-        asns: if asns { Some(intel.asn()?) } else { None },
-        organisation: &|name| organisations.asns(name).unwrap_or_default().to_vec(),
-    };
-    Ok(compile::compile(policies, facts, settings)?)
-}
-
-/// Puts what can never match among the findings.
-pub fn warn_of_unreachable(
-    generation: &Generation,
-    intel: &Intel,
-    findings: &mut Diagnostics,
-) -> anyhow::Result<()> {
-    let explainer = Explainer { generation, intel };
-    for unreachable in &generation.unreachable {
-        let policy = &generation.policies[unreachable.policy];
-        let rule = &policy.rules[unreachable.rule];
-        let mut lists = rule.to.iter().flat_map(|to| &to.lists);
-        let (message, hint) = if unreachable.means_nothing {
-            // That a list is empty was said of the list.
-            if lists.any(|list| list.report.entries == 0) {
-                continue;
-            }
-            (
-                format!(
-                    "rule `{}` can never match: it means no name and no known address",
-                    rule.name
-                ),
-                "`firewall geo lookup` shows what the tables know".to_owned(),
-            )
-        } else if generation.some_app(unreachable.policy, unreachable.rule).is_none() {
-            (
-                format!("rule `{}` can never match: no app is one that it means", rule.name),
-                "`except-apps` and the policy's `apps` leave none of its `apps`".to_owned(),
-            )
-        } else {
-            match explainer.shadowed_by(unreachable.policy, unreachable.rule)? {
-                // Shipped policies each allow the loopback: to say so again harms nobody.
-                Some((by_policy, by))
-                    if by.action == rule.action && by_policy.name != policy.name =>
-                {
-                    continue;
-                }
-                Some((by_policy, by)) => (
-                    format!("rule `{}` can never match", rule.name),
-                    format!(
-                        "rule `{}` of policy `{}` comes first and decides; put this one before it \
-                         or remove it",
-                        by.name, by_policy.name
-                    ),
-                ),
-                None => (
-                    format!("rule `{}` can never match", rule.name),
-                    "earlier rules decide everything it names; put it before them or remove it"
-                        .to_owned(),
-                ),
-            }
-        };
-        findings.warn_rule(&policy.name, &rule.name, message, hint);
-    }
-    Ok(())
-}
-
-/// Puts rules among the findings that allow by name where no answer can support it. Told at
-/// `resolvers`: only if that says so is no resolver trusted.
-pub fn warn_of_unsupported(generation: &Generation, config: &mut Config) {
-    let enforcing = || generation.policies.iter().filter(|policy| policy.mode == Mode::Enforce);
-    let default = enforcing().find_map(|policy| policy.default);
-    let drops = default.unwrap_or(generation.settings.default) == policy::Default::Drop;
-    let Some(place) = config.resolvers_place.clone() else { return };
-    if !drops || !generation.settings.resolvers.is_empty() {
-        return;
-    }
-    let allows = |rule: &&Rule| {
-        rule.action != Action::Drop && rule.to.as_ref().is_some_and(Destinations::has_names)
-    };
-    for policy in enforcing() {
-        for rule in policy.rules.iter().filter(allows) {
-            config.findings.push(Diagnostic {
-                severity: Severity::Warning,
-                message: format!(
-                    "rule `{}` of policy `{}` allows by name, which no answer can support: no \
-                     resolver is trusted",
-                    rule.name, policy.name
-                ),
-                place: place.clone(),
-                related: None,
-                hint: Some(
-                    "name the resolvers that the apps ask, or leave `resolvers` out for those of \
-                     this machine"
-                        .to_owned(),
-                ),
-            });
-        }
-    }
 }

@@ -18,6 +18,7 @@ use crate::policy::diagnostic::printable;
 use crate::policy::source::Disk;
 use crate::policy::{self, List, ListSource};
 use crate::remote::{self, Failure, Head, Limits, Outcome, Reason, Refresher, Remote};
+use crate::set::organisations;
 
 /// Fetches the lists of policies that are at a URL, and keeps those that are good.
 ///
@@ -71,7 +72,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         eprintln!("\nhint: `--policy P` names one");
         return Ok(ExitCode::SUCCESS);
     }
-    let organisations = set::organisations(&Config::load(None)?)?;
+    let organisations = organisations(&Config::load(None)?, &Disk)?;
     // What was fetched before plays no part here.
     let (_, findings) = policy::load(&sources, &organisations, &Disk);
     if findings.has_errors() {

@@ -5,10 +5,7 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use aya::{
-    Ebpf,
-    maps::{Array, ArrayOfMaps, MapData, MapError},
-};
+use aya::maps::{Array, ArrayOfMaps, MapData, MapError};
 use aya_obj::generated::bpf_map_type;
 use firewall_common::{
     evaluate::BLOCK,
@@ -16,7 +13,8 @@ use firewall_common::{
 };
 
 use super::{
-    plain::{Plain, Shared},
+    maps::{self, Maps},
+    plain::Plain,
     sys,
 };
 use crate::policy::compile::Generation;
@@ -25,8 +23,8 @@ use crate::policy::compile::Generation;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A map is missing or of another shape.
-    #[error("the map `{0}` is missing or not what it should be")]
-    Map(&'static str),
+    #[error(transparent)]
+    Maps(#[from] maps::Error),
     /// A map was refused or could not be written.
     #[error("cannot write the policies into the kernel: {0}")]
     Write(#[from] MapError),
@@ -39,37 +37,79 @@ pub enum Error {
 }
 
 /// Writes `generation` into the slot that is not in use and switches to it. Returns its number.
-pub fn apply(ebpf: &mut Ebpf, generation: &Generation) -> Result<u32, Error> {
-    let running = array::<Active>(ebpf, "ACTIVE")?.get(&0, 0)?.0;
+pub fn apply(maps: &Maps, generation: &Generation) -> Result<u32, Error> {
+    apply_in(maps, generation, new_blocks)
+}
+
+/// As [`apply`], where somebody else makes the map for the tables.
+pub fn apply_in<E: From<Error>>(
+    maps: &Maps,
+    generation: &Generation,
+    blocks: impl FnOnce(usize) -> Result<MapData, E>,
+) -> Result<u32, E> {
+    let blocks = blocks(generation.blocks.len())?;
+    Ok(switch(maps, generation, &blocks)?)
+}
+
+/// Which generation decides.
+pub fn active(maps: &Maps) -> Result<Active, Error> {
+    let active: Array<_, Plain<Active>> = maps.open("ACTIVE")?;
+    Ok(active.get(&0, 0)?.0)
+}
+
+/// What the kernel has of the generation that decides, besides its tables; nothing before the first.
+pub fn running(maps: &Maps) -> Result<Option<Header>, Error> {
+    let active = active(maps)?;
+    if active.generation() == 0 {
+        return Ok(None);
+    }
+    let headers: Array<_, Plain<Header>> = maps.open("HEADERS")?;
+    Ok(Some(headers.get(&active.slot(), 0)?.0))
+}
+
+/// The tables of the generation that decides. To open them takes `CAP_SYS_ADMIN`.
+pub fn tables(maps: &Maps) -> Result<MapData, Error> {
+    let outer: ArrayOfMaps<_, MapData> = maps.open("BLOCKS")?;
+    Ok(outer.get(&active(maps)?.slot(), 0)?)
+}
+
+/// Whether `generation` is the one that decides, whose tables are given.
+pub fn is_running(
+    maps: &Maps,
+    tables: BorrowedFd<'_>,
+    generation: &Generation,
+) -> Result<bool, Error> {
+    let running = running(maps)?.map(|header| Header { number: 0, ..header });
+    let same = running == Some(generation.header);
+    // A map of another size cannot be read as this one.
+    Ok(same && holds(tables, &generation.blocks).unwrap_or(false))
+}
+
+fn switch(maps: &Maps, generation: &Generation, blocks: &MapData) -> Result<u32, Error> {
+    let mut active: Array<_, Plain<Active>> = maps.open("ACTIVE")?;
+    let Plain(running) = active.get(&0, 0)?;
     let number = running.generation().checked_add(1).unwrap_or(1);
     let slot = if running.generation() == 0 { 0 } else { (running.slot() + 1) % SLOTS };
 
-    let blocks = new_blocks(generation.blocks.len())?;
     sys::write_array(blocks.fd().as_fd(), &generation.blocks)?;
     if !holds(blocks.fd().as_fd(), &generation.blocks)? {
         return Err(Error::Differs);
     }
-    let outer = ebpf.map_mut("BLOCKS").ok_or(Error::Map("BLOCKS"))?;
-    let mut outer: ArrayOfMaps<_, MapData> = ArrayOfMaps::try_from(outer)?;
-    outer.set(slot, &blocks, 0)?;
+    let mut outer: ArrayOfMaps<_, MapData> = maps.open("BLOCKS")?;
+    outer.set(slot, blocks, 0)?;
 
-    let mut headers = array::<Header>(ebpf, "HEADERS")?;
-    headers.set(slot, Plain(generation.header), 0)?;
-    if headers.get(&slot, 0)?.0 != generation.header {
+    let mut headers: Array<_, Plain<Header>> = maps.open("HEADERS")?;
+    let header = Header { number, ..generation.header };
+    headers.set(slot, Plain(header), 0)?;
+    if headers.get(&slot, 0)?.0 != header {
         return Err(Error::Differs);
     }
-    array::<Active>(ebpf, "ACTIVE")?.set(0, Plain(Active::new(number, slot)), 0)?;
+    active.set(0, Plain(Active::new(number, slot)), 0)?;
     Ok(number)
 }
 
-fn array<'a, T: Shared>(
-    ebpf: &'a mut Ebpf,
-    name: &'static str,
-) -> Result<Array<&'a mut MapData, Plain<T>>, Error> {
-    Ok(Array::try_from(ebpf.map_mut(name).ok_or(Error::Map(name))?)?)
-}
-
-fn new_blocks(len: usize) -> Result<MapData, Error> {
+/// A map for the tables of a generation.
+pub fn new_blocks(len: usize) -> Result<MapData, Error> {
     let map = aya_obj::Map::new_from_params(
         bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
         size_of::<u32>() as u32,

@@ -5,10 +5,16 @@
 
 use std::{
     ffi::CStr,
+    fs::{self, File},
     io,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
-    path::Path,
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
+    path::{Path, PathBuf},
 };
+
+use serde::{Deserialize, Serialize};
 
 use super::{load, load::Loaded, sys, tell};
 
@@ -59,6 +65,17 @@ pub enum Error {
     /// The map of programs could not be held.
     #[error("cannot hold the map of programs: {0}")]
     Hold(#[source] io::Error),
+    /// What is pinned belongs to another cgroup.
+    #[error(
+        "the programs pinned in {} enforce on another cgroup (inode {cgroup})\n\n\
+         hint: `firewall off` removes them", path.display()
+    )]
+    Elsewhere {
+        /// Where the pins are.
+        path: PathBuf,
+        /// Inode number of the cgroup's directory.
+        cgroup: u64,
+    },
     /// A link or the map of programs could not be pinned.
     #[error("cannot pin `{name}` at {path}: {source}")]
     Pin {
@@ -93,6 +110,95 @@ pub fn attach(loaded: &Loaded, cgroup: BorrowedFd<'_>) -> Result<Attached, Error
         held.push((program, link));
     }
     Ok(Attached { held })
+}
+
+/// What became of links that were pinned.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// Links that hold other programs now.
+    pub adopted: usize,
+    /// Links that were not there.
+    pub attached: usize,
+    /// Programs whose pinned link was not what it should be; it was replaced.
+    pub replaced: Vec<String>,
+    /// Links of other versions that are gone since these are there.
+    pub removed: usize,
+}
+
+/// Puts the programs in the place of those that links pinned in `directory` hold. What is missing
+/// there is attached and pinned. At no moment is a hook without a program that had one.
+pub fn take_over(
+    loaded: &Loaded,
+    cgroup: BorrowedFd<'_>,
+    directory: &Path,
+) -> Result<Taken, Error> {
+    let id = File::from(cgroup.try_clone_to_owned().map_err(Error::Hold)?);
+    let id = id.metadata().map_err(Error::Hold)?.ino();
+    let mut pinned = Vec::new();
+    for Hook { program, attach_type } in HOOKS {
+        let link = sys::get(&directory.join(program)).ok();
+        let info = link.as_ref().and_then(|link| sys::link_info(link.as_fd()).ok());
+        if let Some(info) = info
+            && info.kind == sys::LINK_TO_CGROUP
+            && info.cgroup != 0
+            && info.cgroup != id
+        {
+            return Err(Error::Elsewhere { path: directory.to_owned(), cgroup: info.cgroup });
+        }
+        let fits = info.is_some_and(|info| {
+            (info.kind, info.cgroup, info.attach_type) == (sys::LINK_TO_CGROUP, id, attach_type)
+        });
+        pinned.push((link, fits));
+    }
+    tell::own_root(loaded)?;
+    let mut taken = Taken::default();
+    for (Hook { program, attach_type }, (link, fits)) in HOOKS.into_iter().zip(pinned) {
+        let refused = |source| Error::Attach { program, source };
+        let new = loaded.program(program)?;
+        match link {
+            Some(link) if fits => {
+                sys::update_link(link.as_fd(), new).map_err(refused)?;
+                taken.adopted += 1;
+                continue;
+            }
+            Some(_) => taken.replaced.push(program.to_owned()),
+            None => taken.attached += 1,
+        }
+        let link = sys::link_cgroup(new, cgroup, attach_type).map_err(refused)?;
+        pin_over(program, &link, directory)?;
+    }
+    for (program, tracepoint) in TRACEPOINTS {
+        // The kernel changes no program of these; to run twice for a moment does no harm.
+        let link = sys::open_raw_tracepoint(loaded.program(program)?, tracepoint)
+            .map_err(|source| Error::Attach { program, source })?;
+        pin_over(program, &link, directory)?;
+    }
+    Ok(taken)
+}
+
+/// Pins a link in the place of what may be pinned there.
+fn pin_over(name: &'static str, link: &OwnedFd, directory: &Path) -> Result<(), Error> {
+    let path = directory.join(name);
+    let beside = directory.join(format!("{name}-new"));
+    // Left by somebody who was killed.
+    let _ = fs::remove_file(&beside);
+    sys::pin(link.as_fd(), &beside)
+        .and_then(|()| fs::rename(&beside, &path))
+        .map_err(|source| Error::Pin { name, path: path.display().to_string(), source })
+}
+
+/// Whether each program is attached by what is pinned in `directory`.
+pub fn attached(directory: &Path) -> Vec<(&'static str, bool)> {
+    let cgroup = HOOKS.iter().map(|hook| hook.program);
+    let tracepoints = TRACEPOINTS.iter().map(|(program, _)| *program);
+    cgroup
+        .map(|program| {
+            let info =
+                sys::get(&directory.join(program)).and_then(|link| sys::link_info(link.as_fd()));
+            (program, info.is_ok_and(|info| info.cgroup != 0))
+        })
+        .chain(tracepoints.map(|program| (program, sys::get(&directory.join(program)).is_ok())))
+        .collect()
 }
 
 impl Attached {

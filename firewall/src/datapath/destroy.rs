@@ -16,7 +16,7 @@ use std::{
 };
 
 use firewall_common::{
-    event::{FlowEvent, OpenSocket},
+    event::FlowEvent,
     flow::{TCP, UDP},
     verdict::{Hook, Verdict},
 };
@@ -27,7 +27,7 @@ use rustix::{
 };
 
 /// Sockets that wait to be ended; beyond it they run into their time-outs.
-const MAX_WAITING: usize = 64;
+const MAX_WAITING: usize = 1024;
 /// Sockets that are remembered, so that none is looked for twice.
 const MAX_SEEN: usize = 4096;
 
@@ -37,42 +37,44 @@ struct Doomed {
     protocol: u8,
 }
 
-/// Ends sockets on a thread of its own, which goes from one network namespace to the next.
+/// Sees which sockets are to be ended.
 #[derive(Default)]
-pub struct Destroyer {
-    thread: Option<SyncSender<Doomed>>,
+pub struct Doom {
     seen: HashSet<u64>,
 }
 
-impl Destroyer {
-    /// Looks at an event, and has the socket ended if it is a TCP socket that may not send.
-    pub fn consider(&mut self, event: &FlowEvent) {
+impl Doom {
+    /// Looks at an event, and has the socket ended if it is a TCP socket that may not send. `end` says
+    /// whether that was taken on; if not, it is tried again when the next packet is denied.
+    pub fn consider(&mut self, event: &FlowEvent, end: impl FnOnce(u64, u32, u8) -> bool) {
         if !is_doomed(event) {
             return;
         }
         if self.seen.len() >= MAX_SEEN {
             self.seen.clear();
         }
-        if !self.seen.insert(event.cookie) {
-            return;
-        }
-        let thread = self.thread.get_or_insert_with(start);
-        // One that is not taken is tried again when its next packet is denied.
-        let doomed = Doomed { cookie: event.cookie, pid: event.identity.pid, protocol: TCP };
-        if thread.try_send(doomed).is_err() {
+        if self.seen.insert(event.cookie) && !end(event.cookie, event.identity.pid, TCP) {
             self.seen.remove(&event.cookie);
         }
     }
+}
 
-    /// Has a socket ended that was open before; waits while too many others do. Returns whether that
-    /// can be done: packets of other protocols than TCP and UDP are dropped all the same.
-    pub fn end(&mut self, socket: &OpenSocket) -> bool {
-        let OpenSocket { cookie, protocol, identity, .. } = *socket;
+/// Ends sockets on a thread of its own, which goes from one network namespace to the next.
+#[derive(Default)]
+pub struct Destroyer {
+    thread: Option<SyncSender<Doomed>>,
+}
+
+impl Destroyer {
+    /// Has a socket ended, by its cookie, a process that has it and its protocol. Returns whether that is
+    /// taken on: not while too many others wait, and of TCP and UDP alone. Packets of what is denied are
+    /// dropped all the same.
+    pub fn end(&mut self, cookie: u64, pid: u32, protocol: u8) -> bool {
         matches!(protocol, TCP | UDP)
             && self
                 .thread
                 .get_or_insert_with(start)
-                .send(Doomed { cookie, pid: identity.pid, protocol })
+                .try_send(Doomed { cookie, pid, protocol })
                 .is_ok()
     }
 }

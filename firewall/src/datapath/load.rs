@@ -5,6 +5,7 @@ use std::{
     num::NonZero,
     os::fd::{AsFd as _, BorrowedFd},
     panic::resume_unwind,
+    path::PathBuf,
     sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -17,7 +18,12 @@ use aya::{
 };
 use firewall_common::flow::SEEDS;
 
-use super::{btf, plain::Plain};
+use super::{
+    btf,
+    maps::{self, Maps},
+    pins::{self, Pins},
+    plain::Plain,
+};
 
 /// Why the kernel programs are not loaded.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +50,9 @@ pub enum Error {
         /// What the kernel says.
         source: MapError,
     },
+    /// What is pinned cannot be gone on with.
+    #[error(transparent)]
+    Pins(#[from] pins::Error),
     /// The kernel has no random numbers.
     #[error("no random numbers: {0}")]
     Random(#[source] std::io::Error),
@@ -98,14 +107,47 @@ pub struct Loaded {
     pub programs_time: Duration,
 }
 
-/// Loads `object`, following the execs below the cgroup of this inode number, or all for 0.
+/// Loads `object`, following the execs below the cgroup of this inode number, or all for 0. Its maps go
+/// with it.
 pub fn load(object: &[u8], cgroup: u64) -> Result<Loaded, Error> {
+    load_with(object, cgroup, &seed()?, &[])
+}
+
+/// As [`load`], with the maps that are pinned, which are made and pinned where they are not there.
+pub fn load_pinned(object: &[u8], cgroup: u64, pins: &Pins) -> Result<Loaded, Error> {
+    pins.check(object)?;
+    let mut notes = pins.notes()?;
+    let seed = match notes.seed()? {
+        Some(seed) => seed,
+        None => seed()?,
+    };
+    // Before any map is filled by it.
+    notes.keep_seed(&seed)?;
+    let names = aya_obj::Object::parse(object)
+        .map_err(|error| pins::Error::Object(error.to_string()))?
+        .maps
+        .into_keys()
+        // Constants are of this load.
+        .filter(|name| !name.starts_with('.'));
+    let paths: Vec<_> = names.map(|name| (pins.maps().join(&name), name)).collect();
+    load_with(object, cgroup, &seed, &paths)
+}
+
+fn load_with(
+    object: &[u8],
+    cgroup: u64,
+    seed: &[u64; SEEDS],
+    pinned: &[(PathBuf, String)],
+) -> Result<Loaded, Error> {
     let start = Instant::now();
     let offsets = Plain(btf::kernel_offsets()?);
-    let seed = seed()?;
-    let mut ebpf = EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    for (path, name) in pinned {
+        loader.map_pin_path(name, path);
+    }
+    let mut ebpf = loader
         .btf(None)
-        .override_global("SEED", &seed, false)
+        .override_global("SEED", seed, false)
         .override_global("OFFSETS", &offsets, false)
         .override_global("SCOPE", &cgroup, false)
         .load(object)
@@ -214,6 +256,11 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
 }
 
 impl Loaded {
+    /// The maps.
+    pub fn maps(&self) -> Result<Maps, maps::Error> {
+        Maps::of(&self.ebpf)
+    }
+
     /// A program's descriptor.
     pub fn program(&self, name: &'static str) -> Result<BorrowedFd<'_>, Error> {
         let program = self.ebpf.program(name).ok_or(Error::Missing(name))?;

@@ -2,9 +2,12 @@
 
 pub mod apply;
 pub mod attach;
+pub mod bring;
 pub mod btf;
 pub mod destroy;
 pub mod load;
+pub mod maps;
+pub mod pins;
 pub mod plain;
 pub mod probe;
 pub mod sockets;

@@ -2,7 +2,10 @@
 
 use firewall_common::{
     event::Identity,
-    layout::{Active, FileId, Header, Listener, NameText, Offsets, PathText, ProcessKey},
+    layout::{
+        Active, AnswerKey, Answers, FileId, Header, Listener, NameText, Offsets, PathText,
+        ProcessKey,
+    },
     name::Text,
     parse::payload::Payload,
 };
@@ -30,6 +33,6 @@ macro_rules! shared {
 }
 
 shared!(
-    Active, FileId, Header, Identity, Listener, NameText, Offsets, PathText, Payload, ProcessKey,
-    Text, u64,
+    Active, AnswerKey, Answers, FileId, Header, Identity, Listener, NameText, Offsets, PathText,
+    Payload, ProcessKey, Text, u64,
 );

@@ -182,8 +182,8 @@ fn protocol(name: &'static str, kind: i32, number: i32, detail: &str) -> Feature
     feature(name, false, found)
 }
 
-/// What no policy of this version reaches, whatever the kernel.
-fn limits() -> [Feature; 4] {
+/// What no policy reaches, whatever the kernel.
+fn limits() -> [Feature; 3] {
     let limit = |name, detail: &str| Feature {
         name,
         state: State::Missing,
@@ -196,7 +196,6 @@ fn limits() -> [Feature; 4] {
             "need CAP_NET_RAW, and pass below the hook: not stopped",
         ),
         limit("forwarded packets, virtual machines", "have no local socket: not stopped"),
-        limit("names in QUIC", "not read by this version: judged by what DNS told of the address"),
         limit(
             "encrypted names (DoH, DoT, ECH)",
             "cannot be read: the policy `encrypted-dns` denies known servers of DoH and DoT",

@@ -4,11 +4,15 @@
 //! the first process that has it, and says what it is. Whoever attaches has this done before, so
 //! that no packet meets a socket of nobody, and again after it, for what was opened in between.
 
-use std::{collections::HashSet, io, io::Read as _};
+use std::{
+    collections::HashSet,
+    fs::File,
+    io::{self, Read as _},
+};
 
 use aya::{
     Btf, BtfError,
-    maps::{HashMap, MapError},
+    maps::{HashMap, MapData, MapError},
     programs::{Iter, ProgramError, links::LinkError},
 };
 use firewall_common::{
@@ -20,19 +24,22 @@ use firewall_common::{
 
 use super::{
     load::{self, Loaded},
+    maps::{self, Maps},
     plain::Plain,
 };
 use crate::policy::compile::Generation;
 
 const PROGRAM: &str = "open_files";
-const LISTENERS: &str = "LISTENERS";
 
 /// Why it is not known which sockets were open.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The object lacks the program or a map.
+    /// The object lacks the program.
     #[error(transparent)]
     Missing(#[from] load::Error),
+    /// A map is missing or of another shape.
+    #[error(transparent)]
+    Maps(#[from] maps::Error),
     /// The kernel does not have it.
     #[error("this kernel cannot be asked for open files (BPF iterator `task_file`): {0}")]
     Iterator(#[from] ProgramError),
@@ -59,17 +66,25 @@ impl From<Malformed> for Error {
     }
 }
 
-/// Charges every open socket to who has it open, and tells which there are, each once.
-pub fn adopt(loaded: &mut Loaded) -> Result<Vec<OpenSocket>, Error> {
-    load(loaded)?;
-    forget_listeners(loaded)?;
+/// Charges every open socket to who has it open, and tells which there are, each once. To read what
+/// `visit` opens is to run the program once.
+pub fn adopt<E: From<Error>>(
+    maps: &Maps,
+    mut visit: impl FnMut() -> Result<File, E>,
+) -> Result<Vec<OpenSocket>, E> {
+    forget_listeners(maps)?;
+    let mut read = || {
+        let mut bytes = Vec::new();
+        visit()?.read_to_end(&mut bytes).map_err(Error::Read)?;
+        Ok::<_, E>(bytes)
+    };
     // The first time all listeners become known, by which the second tells who was called.
-    visit(loaded)?;
-    let bytes = visit(loaded)?;
+    read()?;
+    let bytes = read()?;
     let mut seen = HashSet::new();
     let mut open = Vec::new();
     for bytes in bytes.chunks(size_of::<OpenSocket>()) {
-        let socket = OpenSocket::try_from(bytes)?;
+        let socket = OpenSocket::try_from(bytes).map_err(Error::from)?;
         if seen.insert(socket.cookie) {
             open.push(socket);
         }
@@ -95,9 +110,8 @@ pub fn denied<'a>(
 }
 
 /// Listeners of the last time may be gone.
-fn forget_listeners(loaded: &mut Loaded) -> Result<(), Error> {
-    let map = loaded.ebpf.map_mut(LISTENERS).ok_or(load::Error::Missing(LISTENERS))?;
-    let mut map = HashMap::<_, Plain<Listener>, u8>::try_from(map)?;
+fn forget_listeners(maps: &Maps) -> Result<(), Error> {
+    let mut map: HashMap<MapData, Plain<Listener>, u8> = maps.open("LISTENERS")?;
     let known: Vec<Plain<Listener>> = map.keys().collect::<Result<_, _>>()?;
     for listener in known {
         map.remove(&listener)?;
@@ -119,11 +133,10 @@ fn program(loaded: &mut Loaded) -> Result<&mut Iter, Error> {
     Ok(program.try_into()?)
 }
 
-/// Runs the program over all open files, and returns what it said.
-fn visit(loaded: &mut Loaded) -> Result<Vec<u8>, Error> {
+/// A way through all open files: to read it is to run the program over them.
+pub fn visit(loaded: &mut Loaded) -> Result<File, Error> {
+    load(loaded)?;
     let program = program(loaded)?;
     let link = program.attach()?;
-    let mut bytes = Vec::new();
-    program.take_link(link)?.into_file()?.read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Ok(program.take_link(link)?.into_file()?)
 }

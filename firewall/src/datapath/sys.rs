@@ -233,3 +233,90 @@ pub fn open_raw_tracepoint(program: BorrowedFd<'_>, name: &std::ffi::CStr) -> io
     // SAFETY: the kernel just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
+
+const BPF_OBJ_GET: libc::c_int = 7;
+
+/// Opens what is pinned at a path.
+pub fn get(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    let mut attr = PinAttr { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    // SAFETY: the path lives until the call returns.
+    let fd = unsafe { bpf(BPF_OBJ_GET, &mut attr) }?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+#[repr(C)]
+struct InfoAttr {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// The beginning of `struct bpf_link_info`, with what it has of a link to a cgroup.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkInfo {
+    /// Of `enum bpf_link_type`.
+    pub kind: u32,
+    /// The link.
+    pub id: u32,
+    /// The program that it holds.
+    pub program: u32,
+    _pad: u32,
+    /// Inode number of the cgroup's directory; 0 if the cgroup is gone.
+    pub cgroup: u64,
+    /// Of `enum bpf_attach_type`.
+    pub attach_type: u32,
+    _pad2: u32,
+}
+
+/// `BPF_LINK_TYPE_CGROUP`
+pub const LINK_TO_CGROUP: u32 = 3;
+
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+
+/// What the kernel says of a link.
+pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    let mut info = LinkInfo::default();
+    let mut attr = InfoAttr {
+        bpf_fd: link.as_raw_fd() as u32,
+        info_len: size_of::<LinkInfo>() as u32,
+        info: (&raw mut info) as u64,
+    };
+    // SAFETY: the kernel writes up to `info_len` bytes to `info`, which lives until the call returns.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    Ok(info)
+}
+
+#[repr(C)]
+struct LinkUpdateAttr {
+    link_fd: u32,
+    new_prog_fd: u32,
+    flags: u32,
+    old_prog_fd: u32,
+}
+
+const BPF_LINK_UPDATE: libc::c_int = 29;
+
+/// Puts another program in the place of the one that a link holds, at once. The kernel checks no more
+/// than its type: the attach type is the caller's to look at.
+pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = LinkUpdateAttr {
+        link_fd: link.as_raw_fd() as u32,
+        new_prog_fd: program.as_raw_fd() as u32,
+        flags: 0,
+        old_prog_fd: 0,
+    };
+    // SAFETY: the attribute has no pointers.
+    unsafe { bpf(BPF_LINK_UPDATE, &mut attr) }.map(|_| ())
+}
+
+const BPF_LINK_DETACH: libc::c_int = 34;
+
+/// Takes a program off its cgroup, whoever holds the link.
+pub fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut fd = link.as_raw_fd();
+    // SAFETY: the attribute is the descriptor alone.
+    unsafe { bpf(BPF_LINK_DETACH, &mut fd) }.map(|_| ())
+}

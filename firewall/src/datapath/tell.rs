@@ -7,10 +7,7 @@ use std::{
     time::Duration,
 };
 
-use aya::{
-    Ebpf,
-    maps::{Array, MapData},
-};
+use aya::maps::{Array, MapData, MapError};
 use firewall_common::{
     event::FlowEvent,
     flow::Address,
@@ -20,7 +17,11 @@ use firewall_common::{
 };
 use nix::time::{ClockId, clock_gettime};
 
-use super::{apply, load, load::Loaded, sys};
+use super::{
+    load::{self, Loaded},
+    maps::{self, Maps},
+    sys,
+};
 
 /// Why nothing can be told.
 #[derive(Debug, thiserror::Error)]
@@ -28,12 +29,18 @@ pub enum Error {
     /// The object lacks a program.
     #[error(transparent)]
     Load(#[from] load::Error),
-    /// A map is missing or cannot be written.
+    /// A map is missing or of another shape.
     #[error(transparent)]
-    Map(#[from] apply::Error),
+    Maps(#[from] maps::Error),
+    /// The sign of life could not be given.
+    #[error("cannot tell the kernel programs that somebody reads: {0}")]
+    Sign(#[from] MapError),
     /// The program cannot be held.
     #[error("cannot hold the program `tell`: {0}")]
     Hold(#[source] io::Error),
+    /// It does not find out who asks for names.
+    #[error("cannot tell the kernel who asks for names: {0}")]
+    Own(#[source] io::Error),
     /// It does not find the root directory.
     #[error("cannot tell the kernel where the root directory is: {0}")]
     Root(#[source] io::Error),
@@ -63,18 +70,16 @@ pub struct Lead {
 const ETHERNET: usize = 14;
 
 impl Teller {
-    /// For loaded programs.
-    pub fn new(loaded: &mut Loaded) -> Result<Self, Error> {
-        let program = loaded.program("tell")?.try_clone_to_owned().map_err(Error::Hold)?;
-        let reader = take(&mut loaded.ebpf, "READER")?;
-        Ok(Self { program, reader, not_taken: 0 })
+    /// For the program `tell` and the maps of loaded programs.
+    pub fn new(program: OwnedFd, maps: &Maps) -> Result<Self, Error> {
+        Ok(Self { program, reader: maps.open("READER")?, not_taken: 0 })
     }
 
     /// Gives the sign that somebody reads what the kernel hands over.
     pub fn is_here(&mut self) -> Result<(), Error> {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        self.reader.set(0, now, 0).map_err(apply::Error::Write)?;
+        self.reader.set(0, now, 0)?;
         Ok(())
     }
 
@@ -93,6 +98,20 @@ impl Teller {
             let lifetime = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX);
             self.tell(&Told { kind: told::AHEAD, lifetime, event, name: text, ..nothing() });
         }
+    }
+}
+
+/// The program `tell` of loaded programs.
+pub fn program(loaded: &Loaded) -> Result<OwnedFd, Error> {
+    loaded.program("tell")?.try_clone_to_owned().map_err(Error::Hold)
+}
+
+/// Tells that this process asks for names on behalf of the firewall: its questions pass.
+pub fn own(program: BorrowedFd<'_>) -> Result<(), Error> {
+    match run(program, &Told { kind: told::OWN, ..nothing() }) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::Own(io::Error::other("the kernel does not say who it is"))),
+        Err(error) => Err(Error::Own(error)),
     }
 }
 
@@ -131,9 +150,4 @@ pub fn nothing() -> Told {
         event: FlowEvent::default(),
         name: Text::EMPTY,
     }
-}
-
-fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Array<MapData, u64>, Error> {
-    let map = ebpf.take_map(name).ok_or(apply::Error::Map(name))?;
-    Ok(Array::try_from(map).map_err(apply::Error::Write)?)
 }

@@ -73,12 +73,12 @@ impl Machine {
     }
 
     /// Whether something is there, or may be: where that cannot be seen, reading will say why.
-    pub(super) fn has(&self, path: &Path) -> bool {
+    pub(crate) fn has(&self, path: &Path) -> bool {
         !fs::metadata(self.place(path)).is_err_and(|error| is_absent(&error))
     }
 
     /// The text of a file, or none if there is no file.
-    pub(super) fn read(&self, path: &Path) -> Result<Option<String>, Unreadable> {
+    pub(crate) fn read(&self, path: &Path) -> Result<Option<String>, Unreadable> {
         match read(&self.place(path)) {
             Ok(text) => Ok(Some(text)),
             Err(error) if is_absent(&error) => Ok(None),
@@ -98,7 +98,7 @@ impl Machine {
     }
 
     /// What is in a folder, sorted; nothing if there is none.
-    pub(super) fn entries(&self, path: &Path) -> Result<Vec<PathBuf>, Unreadable> {
+    pub(crate) fn entries(&self, path: &Path) -> Result<Vec<PathBuf>, Unreadable> {
         let names: io::Result<BTreeSet<PathBuf>> = fs::read_dir(self.place(path))
             .and_then(|names| names.map(|entry| Ok(path.join(entry?.file_name()))).collect());
         match names {

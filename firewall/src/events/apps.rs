@@ -8,7 +8,6 @@ use std::{
     sync::Arc,
 };
 
-use aya::Ebpf;
 use firewall_common::{
     event::{Identity, app},
     layout::{FileId, ProcessKey},
@@ -17,7 +16,6 @@ use firewall_common::{
 use super::{
     App,
     paths::{Kept, Paths},
-    reader::Error,
 };
 use crate::{
     apps::{
@@ -27,6 +25,7 @@ use crate::{
         process::parents,
     },
     cgroup::Hierarchy,
+    datapath::maps::{Error, Maps},
 };
 
 /// Apps that are remembered.
@@ -52,10 +51,10 @@ pub struct Apps<'a> {
 
 impl<'a> Apps<'a> {
     /// Of what loaded programs see.
-    pub fn new(ebpf: &mut Ebpf, hierarchy: &'a Hierarchy) -> Result<Self, Error> {
-        let executables = Paths::new(ebpf, "EXECUTABLES")?;
-        let scripts = Paths::new(ebpf, "SCRIPTS")?;
-        let cgroups = Paths::new(ebpf, "CGROUPS")?;
+    pub fn new(maps: &Maps, hierarchy: &'a Hierarchy) -> Result<Self, Error> {
+        let executables = Paths::new(maps, "EXECUTABLES")?;
+        let scripts = Paths::new(maps, "SCRIPTS")?;
+        let cgroups = Paths::new(maps, "CGROUPS")?;
         Ok(Self::of(executables, scripts, cgroups, hierarchy, Path::new("/")))
     }
 

@@ -66,6 +66,11 @@ pub struct Coalescer {
 }
 
 impl Coalescer {
+    /// Whether a repeat is held.
+    pub fn waits(&self) -> bool {
+        self.flows.values().any(|held| held.repeat.is_some())
+    }
+
     /// Takes an event and tells what is to be passed on.
     pub fn push(&mut self, event: FlowEvent, mut tell: impl FnMut(FlowEvent)) {
         if self.flows.len() >= MAX_FLOWS {

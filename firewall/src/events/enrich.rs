@@ -14,16 +14,32 @@ use super::{
     App, Endpoint, Event, Host, SCHEMA, apps::Apps, filter::facts, names::Names, protocol_word,
 };
 use crate::{
-    intel,
+    intel::{self, Intel},
     policy::{
         AppFacts, Default, Mode,
-        explain::{Explainer, Finding, Geo},
+        compile::Generation,
+        explain::{self, Explainer, Finding, Geo},
     },
 };
 
+/// The reason of a verdict by a generation that is not known any more: by which rule cannot be said.
+pub const UNKNOWN_GENERATION: &str = "unknown-generation";
+
+/// The generations that decisions are of.
+pub trait Generations {
+    /// The one of that number, if it is known.
+    fn of(&self, number: u32) -> Option<&Generation>;
+}
+
+/// All decisions are of one.
+impl Generations for Generation {
+    fn of(&self, _: u32) -> Option<&Generation> {
+        Some(self)
+    }
+}
+
 /// Adds names to numbers.
 pub struct Enricher<'a> {
-    explainer: Explainer<'a>,
     apps: Apps<'a>,
     names: Names,
     geo: HashMap<Address, Geo>,
@@ -34,25 +50,46 @@ pub struct Enricher<'a> {
 const MAX_GEO: usize = 4096;
 
 impl<'a> Enricher<'a> {
-    /// For events of one generation.
-    pub fn new(explainer: Explainer<'a>, apps: Apps<'a>, names: Names) -> Self {
-        Self { explainer, apps, names, geo: HashMap::new(), seq: 0 }
+    /// For events of apps and names that are kept.
+    pub fn new(apps: Apps<'a>, names: Names) -> Self {
+        Self { apps, names, geo: HashMap::new(), seq: 0 }
+    }
+
+    /// The next event has the number after this one.
+    pub const fn going_on_from(mut self, last: u64) -> Self {
+        self.seq = last;
+        self
+    }
+
+    /// The tables of countries and owners are others now.
+    pub fn forget_places(&mut self) {
+        self.geo.clear();
     }
 
     /// The events that an event of the kernel stands for: one for each policy that would have
     /// dropped the flow, and the verdict.
-    pub fn enrich(&mut self, event: &FlowEvent) -> Result<Vec<Event>, intel::Error> {
+    pub fn enrich(
+        &mut self,
+        event: &FlowEvent,
+        generation: Option<&Generation>,
+        intel: &Intel,
+    ) -> Result<Vec<Event>, intel::Error> {
         let time = wall_clock(event.time);
         let hook = Hook::from_wire(event.hook).unwrap_or(Hook::Packet);
         let app = self.apps.app(&event.identity);
         // Where the resolver is says nothing of what is asked for.
-        let geo = if hook == Hook::Dns { Geo::default() } else { self.geo(event.dst)? };
+        let geo = if hook == Hook::Dns { Geo::default() } else { self.geo(event.dst, intel)? };
         let mut names = if event.name == 0 { Vec::new() } else { self.names.find(event.name) };
         if hook == Hook::Dns {
             // What the name is an alias of is not known yet, whatever an answer said before.
             names.truncate(1);
         }
-        let findings = self.findings(event, hook, &names, &app)?;
+        let findings = match generation {
+            Some(generation) => {
+                findings(event, Explainer { generation, intel }, hook, &names, &app)?
+            }
+            None => vec![of_unknown_generation(event)],
+        };
         let host = host(event, names);
         let endpoint = |address: Address, port: u16| Endpoint {
             ip: address.into(),
@@ -94,70 +131,84 @@ impl<'a> Enricher<'a> {
         self.apps.unreadable()
     }
 
-    fn findings(
-        &self,
-        event: &FlowEvent,
-        hook: Hook,
-        names: &[String],
-        app: &App,
-    ) -> Result<Vec<Finding>, intel::Error> {
-        let destination = Destination {
-            address: event.dst,
-            port: event.dst_port,
-            protocol: event.protocol,
-            port_hidden: 0,
-        };
-        let to = (hook != Hook::Dns).then_some(&destination);
-        let reason = Reason::from_wire(event.reason);
-        let mut findings = Vec::new();
-        let mut denied = None;
-        if let Some(decision) = self.explainer.generation.decision(event.decision) {
-            // Where no rule names an app, none of it is evidence.
-            let asks = self.explainer.generation.header.apps.classes > 1;
-            let app = if asks { facts(app) } else { AppFacts::default() };
-            findings = self.explainer.findings(decision, to, names, &app)?;
-            if reason.is_none() {
-                return Ok(findings);
-            }
-            // The decision is not what happened: it is that of a name that is denied, if one is.
-            let rest = findings.split_off(decision.observed.len());
-            denied = rest.into_iter().find(|_| decision.verdict == Verdict::Deny);
-        }
-        let settings = &self.explainer.generation.settings;
-        let reason = reason.unwrap_or(Reason::NoPolicy);
-        let verdict = Verdict::from_wire(event.verdict).unwrap_or(Verdict::Deny);
-        // Denied, if more than observing was asked for.
-        let setting = match reason {
-            Reason::Ambiguous => settings.ambiguous,
-            _ => settings.unparsable,
-        };
-        let observed = settings.observe && verdict == Verdict::Audit && setting == Default::Drop;
-        let without = Finding {
-            verdict: verdict.word(),
-            mode: if observed { Mode::Observe } else { Mode::Enforce }.word(),
-            reason: reason.word(),
-            action: None,
-            policy: None,
-            rule: None,
-            evidence: Vec::new(),
-        };
-        findings.push(match denied {
-            Some(denied) => Finding { verdict: verdict.word(), reason: reason.word(), ..denied },
-            None => without,
-        });
-        Ok(findings)
-    }
-
-    fn geo(&mut self, address: Address) -> Result<Geo, intel::Error> {
+    fn geo(&mut self, address: Address, intel: &Intel) -> Result<Geo, intel::Error> {
         if let Some(geo) = self.geo.get(&address) {
             return Ok(geo.clone());
         }
-        let geo = self.explainer.geo(address)?;
+        let geo = explain::geo(intel, address)?;
         if self.geo.len() >= MAX_GEO {
             self.geo.clear();
         }
         self.geo.insert(address, geo.clone());
         Ok(geo)
+    }
+}
+
+fn findings(
+    event: &FlowEvent,
+    explainer: Explainer<'_>,
+    hook: Hook,
+    names: &[String],
+    app: &App,
+) -> Result<Vec<Finding>, intel::Error> {
+    let destination = Destination {
+        address: event.dst,
+        port: event.dst_port,
+        protocol: event.protocol,
+        port_hidden: 0,
+    };
+    let to = (hook != Hook::Dns).then_some(&destination);
+    let reason = Reason::from_wire(event.reason);
+    let mut findings = Vec::new();
+    let mut denied = None;
+    if let Some(decision) = explainer.generation.decision(event.decision) {
+        // Where no rule names an app, none of it is evidence.
+        let asks = explainer.generation.header.apps.classes > 1;
+        let app = if asks { facts(app) } else { AppFacts::default() };
+        findings = explainer.findings(decision, to, names, &app)?;
+        if reason.is_none() {
+            return Ok(findings);
+        }
+        // The decision is not what happened: it is that of a name that is denied, if one is.
+        let rest = findings.split_off(decision.observed.len());
+        denied = rest.into_iter().find(|_| decision.verdict == Verdict::Deny);
+    }
+    let settings = &explainer.generation.settings;
+    let reason = reason.unwrap_or(Reason::NoPolicy);
+    let verdict = Verdict::from_wire(event.verdict).unwrap_or(Verdict::Deny);
+    // Denied, if more than observing was asked for.
+    let setting = match reason {
+        Reason::Ambiguous => settings.ambiguous,
+        _ => settings.unparsable,
+    };
+    let observed = settings.observe && verdict == Verdict::Audit && setting == Default::Drop;
+    let without = Finding {
+        verdict: verdict.word(),
+        mode: if observed { Mode::Observe } else { Mode::Enforce }.word(),
+        reason: reason.word(),
+        action: None,
+        policy: None,
+        rule: None,
+        evidence: Vec::new(),
+    };
+    findings.push(match denied {
+        Some(denied) => Finding { verdict: verdict.word(), reason: reason.word(), ..denied },
+        None => without,
+    });
+    Ok(findings)
+}
+
+/// What an event says by itself.
+fn of_unknown_generation(event: &FlowEvent) -> Finding {
+    let verdict = Verdict::from_wire(event.verdict).unwrap_or(Verdict::Deny);
+    Finding {
+        verdict: verdict.word(),
+        mode: Mode::Enforce.word(),
+        reason: Reason::from_wire(event.reason).map_or(UNKNOWN_GENERATION, Reason::word),
+        action: None,
+        policy: None,
+        rule: None,
+        evidence: Vec::new(),
     }
 }
 

@@ -72,12 +72,15 @@ impl World {
             OTHER => Some(text("shop.example", &[])),
             _ => None,
         });
-        let explainer = Explainer { generation: &self.generation, intel: &self.intel };
         let (executables, scripts, cgroups) =
             (Paths::of(|_| None), Paths::of(|_| None), Paths::of(|_| None));
         let root = Path::new("/nowhere");
         let apps = Apps::of(executables, scripts, cgroups, &self.hierarchy, root);
-        Enricher::new(explainer, apps, names)
+        Enricher::new(apps, names)
+    }
+
+    fn enrich(&self, enricher: &mut Enricher<'_>, event: &FlowEvent) -> Vec<Event> {
+        enricher.enrich(event, Some(&self.generation), &self.intel).unwrap()
     }
 
     fn flow(&self, names: &[&str]) -> Outcome {
@@ -124,8 +127,8 @@ fn named(event: FlowEvent, name: u64, via: Via, confidence: Confidence) -> FlowE
 }
 
 /// As logged, at no time, and broken into pieces to be read.
-fn lines(enricher: &mut Enricher<'_>, event: &FlowEvent) -> String {
-    let events = enricher.enrich(event).unwrap();
+fn lines(world: &World, enricher: &mut Enricher<'_>, event: &FlowEvent) -> String {
+    let events = world.enrich(enricher, event);
     let lines = events.into_iter().map(|event| {
         let line = serde_json::to_string(&Event { time: "T".to_owned(), ..event }).unwrap() + "\n";
         ["reason", "evidence", "hook", "proto", "host", "count"].iter().fold(line, |line, key| {
@@ -142,7 +145,7 @@ fn a_question_has_a_name_and_no_place() {
     let asked = world.generation.question(0, "hm.baidu.com").unwrap();
     let asked = event(Hook::Dns, SOMEWHERE, asked);
     let asked = named(asked, TONGJI, Via::Dns, Confidence::Confirmed);
-    insta::assert_snapshot!(lines(&mut world.enricher(), &asked), @r#"
+    insta::assert_snapshot!(lines(&world, &mut world.enricher(), &asked), @r#"
     {"schema":1,"seq":1,"time":"T","verdict":"deny","mode":"enforce",
       "reason":"rule","action":"drop","policy":"names","rule":"those",
       "evidence":["domain:hm.baidu.com"],
@@ -153,7 +156,7 @@ fn a_question_has_a_name_and_no_place() {
     "#);
     // The same server as a destination is somewhere.
     let to_it = FlowEvent { hook: Hook::Packet as u8, ..asked };
-    assert!(world.enricher().enrich(&to_it).unwrap()[0].geo.asn.is_some());
+    assert!(world.enrich(&mut world.enricher(), &to_it)[0].geo.asn.is_some());
 }
 
 #[test]
@@ -161,7 +164,7 @@ fn an_alias_stands_behind_the_name_that_was_asked_for() {
     let world = World::new();
     let connect = event(Hook::Connect, NOWHERE, world.flow(&["stats.example", "hm.e.shifen.com"]));
     let connect = named(connect, ALIASED, Via::Dns, Confidence::Unique);
-    insta::assert_snapshot!(lines(&mut world.enricher(), &connect), @r#"
+    insta::assert_snapshot!(lines(&world, &mut world.enricher(), &connect), @r#"
     {"schema":1,"seq":1,"time":"T","verdict":"deny","mode":"enforce",
       "reason":"rule","action":"drop","policy":"names","rule":"those",
       "evidence":["domain:=hm.e.shifen.com"],
@@ -178,7 +181,7 @@ fn a_hello_with_another_inside_shows_the_outer_name() {
     let hello = event(Hook::Tls, NOWHERE, world.flow(&["hm.baidu.com"]));
     let hello = named(hello, TONGJI, Via::Tls, Confidence::Confirmed);
     let hello = FlowEvent { encrypted_hello: 1, ..hello };
-    insta::assert_snapshot!(lines(&mut world.enricher(), &hello), @r#"
+    insta::assert_snapshot!(lines(&world, &mut world.enricher(), &hello), @r#"
     {"schema":1,"seq":1,"time":"T","verdict":"deny","mode":"enforce",
       "reason":"rule","action":"drop","policy":"names","rule":"those",
       "evidence":["domain:hm.baidu.com","domain:=hm.e.shifen.com"],
@@ -201,7 +204,8 @@ fn names_that_differ_are_the_reason() {
     // More names than are kept, and none of those that are is denied.
     let more = FlowEvent { decision: world.flow(&[]).decision, name: OTHER, ..denied };
     let mut enricher = world.enricher();
-    let all = [denied, passed, silent, more].map(|event| lines(&mut enricher, &event)).concat();
+    let all =
+        [denied, passed, silent, more].map(|event| lines(&world, &mut enricher, &event)).concat();
     insta::assert_snapshot!(all, @r#"
     {"schema":1,"seq":1,"time":"T","verdict":"deny","mode":"enforce",
       "reason":"ambiguous","action":"drop","policy":"names","rule":"those",
@@ -241,7 +245,8 @@ fn observing_what_would_be_denied_for_its_names_is_recorded() {
         let passed = event(Hook::Packet, NOWHERE, world.flow(&["hm.baidu.com"]));
         let passed = named(passed, TONGJI, Via::Dns, Confidence::Ambiguous);
         let (verdict, reason) = (Verdict::Audit as u8, Reason::Ambiguous as u8);
-        let events = world.enricher().enrich(&FlowEvent { verdict, reason, ..passed }).unwrap();
+        let passed = FlowEvent { verdict, reason, ..passed };
+        let events = world.enrich(&mut world.enricher(), &passed);
         let line = |event: Event| {
             let Finding { verdict, mode, reason, rule, .. } = event.finding;
             format!("{:?}\n", (verdict, mode, reason, rule))
@@ -262,7 +267,7 @@ fn a_question_that_nobody_can_read_has_no_name() {
     let outcome = Outcome { verdict: Verdict::Deny, decision: 0 };
     let broken = event(Hook::Dns, SOMEWHERE, outcome);
     let broken = FlowEvent { reason: Reason::ParseError as u8, ..broken };
-    insta::assert_snapshot!(lines(&mut world.enricher(), &broken), @r#"
+    insta::assert_snapshot!(lines(&world, &mut world.enricher(), &broken), @r#"
     {"schema":1,"seq":1,"time":"T","verdict":"deny","mode":"enforce",
       "reason":"parse-error",
       "hook":"dns","app":{"name":"curl","pid":7,"uid":4000000000,"gid":0},
@@ -277,7 +282,21 @@ fn a_name_that_is_gone_is_counted() {
     let connect = event(Hook::Connect, NOWHERE, world.flow(&["hm.baidu.com"]));
     let connect = named(connect, GONE, Via::Dns, Confidence::Unique);
     let mut enricher = world.enricher();
-    let events = enricher.enrich(&connect).unwrap();
+    let events = world.enrich(&mut enricher, &connect);
     assert_eq!((events[0].host.as_ref(), enricher.missed_names()), (None, 1));
     assert_eq!(events[0].finding.rule.as_deref(), Some("those"));
+}
+
+#[test]
+fn of_a_generation_that_nobody_knows_no_rule_is_told() {
+    let world = World::new();
+    let denied = event(Hook::Connect, NOWHERE, world.flow(&["hm.baidu.com"]));
+    let unreadable = FlowEvent { reason: Reason::ParseError as u8, ..denied };
+    let told = [denied, unreadable].map(|event| {
+        let events = world.enricher().enrich(&event, None, &world.intel).unwrap();
+        let Finding { verdict, reason, policy, rule, .. } = events[0].finding.clone();
+        (verdict, reason, policy, rule)
+    });
+    let of = |reason| ("deny", reason, None, None);
+    assert_eq!(told, [of(UNKNOWN_GENERATION), of("parse-error")]);
 }

@@ -1,7 +1,9 @@
 //! Datagrams of QUIC that the kernel hands over: the names in them are read here, and told.
 
 use std::{
+    future::pending,
     hash::{Hash, Hasher},
+    os::fd::OwnedFd,
     time::Duration,
 };
 
@@ -12,10 +14,125 @@ use firewall_common::{
     parse::payload::{answer, flags},
 };
 
+use nix::time::ClockId;
+
+use super::{
+    enrich::nanoseconds,
+    reader::{self, Reader},
+    recorder::AT_ONCE,
+};
 use crate::{
-    datapath::tell::{Teller, nothing},
+    datapath::{
+        maps::Maps,
+        tell::{self, Lead, Teller, nothing},
+    },
+    intel::{
+        ahead::{Ahead, Fact},
+        resolver::Resolver,
+    },
     quic::{self, Cid, Found, Hello, Inspector},
 };
+
+/// Tells the kernel what it waits for: the names in Initials, and where names lead.
+pub struct Attendant {
+    reader: Reader,
+    initials: Initials,
+    teller: Teller,
+}
+
+impl Attendant {
+    /// With the program `tell` and the maps of loaded programs. To be called in a runtime.
+    pub fn new(program: OwnedFd, maps: &Maps) -> Result<Self, Error> {
+        Ok(Self {
+            reader: Reader::new(maps, "HELD")?,
+            initials: Initials::default(),
+            teller: Teller::new(program, maps)?,
+        })
+    }
+
+    /// Waits until there is something to read.
+    pub async fn ready(&mut self) -> Result<(), reader::Error> {
+        self.reader.ready().await
+    }
+
+    /// Reads some, and tells whether there is more.
+    pub fn read(&mut self) -> bool {
+        let Self { reader, initials, teller } = self;
+        (0..AT_ONCE).all(|_| {
+            let now = boot_time();
+            let read = reader.read_next(|bytes| {
+                initials.take(&HeldDatagram::try_from(bytes)?, now, teller);
+                Ok(())
+            });
+            read.is_some()
+        })
+    }
+
+    /// Tells where names lead.
+    pub fn lead_to(&mut self, leads: &[Lead]) {
+        self.teller.lead_to(leads);
+    }
+
+    /// Gives the sign that somebody reads, which holds for a second.
+    pub fn is_here(&mut self) -> Result<(), Error> {
+        Ok(self.teller.is_here()?)
+    }
+
+    /// Time goes on.
+    pub fn tick(&mut self) -> Result<(), Error> {
+        self.is_here()?;
+        self.read();
+        self.initials.expire(boot_time(), &mut self.teller);
+        Ok(())
+    }
+
+    /// When nothing more comes: what came last is still to be told.
+    pub fn finish(&mut self) {
+        while self.read() {}
+        self.initials.finish(&mut self.teller);
+    }
+
+    /// Datagrams that could not be decoded.
+    pub const fn malformed(&self) -> u64 {
+        self.reader.malformed
+    }
+
+    /// How often the kernel could not take in what it was told.
+    pub const fn not_taken(&self) -> u64 {
+        self.teller.not_taken
+    }
+}
+
+/// What the next look-up tells, of names that are to be known ahead.
+pub async fn learn(ahead: &mut Option<Ahead<Resolver>>) -> Vec<Lead> {
+    let Some(ahead) = ahead else { return pending().await };
+    let mut leads = Vec::new();
+    let sink = |fact: Fact<'_>| {
+        leads.push(Lead {
+            name: fact.name.to_owned(),
+            address: fact.address,
+            lifetime: fact.lifetime,
+        });
+    };
+    ahead.learn(sink).await;
+    leads
+}
+
+/// Why nobody attends.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing can be read.
+    #[error(transparent)]
+    Reader(#[from] reader::Error),
+    /// Nothing can be told.
+    #[error(transparent)]
+    Tell(#[from] tell::Error),
+}
+
+fn boot_time() -> Duration {
+    let now = u64::try_from(nanoseconds(ClockId::CLOCK_BOOTTIME)).unwrap_or_default();
+    Duration::from_nanos(now)
+}
 
 /// A flow that has connections: what is known of it, told apart by its socket and its other end.
 #[derive(Clone, Copy, Debug)]

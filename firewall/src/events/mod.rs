@@ -1,7 +1,7 @@
 //! From what the kernel tells to what people and programs read.
 //!
 //! ```text
-//! ring buffer ─ reader ─▶ FlowEvent ─ coalesce ─ enrich ─▶ Event (JSON) ─▶ log, terminal
+//! ring buffer ─ reader ─▶ FlowEvent ─ recorder (coalesce, enrich) ─▶ Event (JSON) ─▶ log, terminal
 //! ```
 
 pub mod apps;
@@ -9,17 +9,21 @@ pub mod coalesce;
 pub mod enrich;
 pub mod filter;
 pub mod held;
+pub mod log;
 pub mod messages;
 pub mod names;
 pub mod paths;
 pub mod reader;
 pub mod record;
+pub mod recorder;
 pub mod seen;
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use firewall_common::flow;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
+use utoipa::ToSchema;
 
 use crate::{
     apps::{cgroup::Container, packages::Package},
@@ -30,7 +34,7 @@ use crate::{
 pub const SCHEMA: u32 = 1;
 
 /// A verdict, as it is logged. The keys are a contract; an absent fact is an absent key.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Event {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -45,8 +49,10 @@ pub struct Event {
     pub hook: &'static str,
     /// Who.
     #[serde(serialize_with = "shared")]
+    #[schema(value_type = App)]
     pub app: Arc<App>,
     /// Name of the protocol, or its number.
+    #[schema(value_type = String)]
     pub proto: Cow<'static, str>,
     /// Where from; absent where no packet has shown it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,7 +78,7 @@ fn shared<S: Serializer>(app: &Arc<App>, to: S) -> Result<S::Ok, S::Error> {
 }
 
 /// Who a flow is charged to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct App {
     /// File name of the executable, or what else is known; `kernel` and `unknown` are special.
     pub name: String,
@@ -124,17 +130,19 @@ impl App {
 }
 
 /// One end of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Endpoint {
     /// Address.
+    #[schema(value_type = String)]
     pub ip: IpAddr,
     /// Port; absent for protocols without ports.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
 }
 
 /// What a destination is known by.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Host {
     /// The name that was asked for, or that the payload shows.
     pub name: String,
@@ -152,8 +160,75 @@ pub struct Host {
     pub chain: Vec<String>,
 }
 
+/// What filters and lines for people look at, of an event that was just made or read back.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// When.
+    pub time: Option<Timestamp>,
+    /// What happened.
+    pub verdict: &'a str,
+    /// Why.
+    pub reason: &'a str,
+    /// The policy that decided.
+    pub policy: Option<&'a str>,
+    /// The rule.
+    pub rule: Option<&'a str>,
+    /// Where it was decided.
+    pub hook: &'a str,
+    /// Who.
+    pub app: &'a App,
+    /// The protocol.
+    pub proto: &'a str,
+    /// Where to.
+    pub ip: IpAddr,
+    /// Where to, by protocols with ports.
+    pub port: Option<u16>,
+    /// The name of the destination, or the one that is asked for.
+    pub host: Option<&'a str>,
+    /// It is an outer name.
+    pub encrypted_hello: bool,
+    /// What it is an alias of.
+    pub chain: &'a [String],
+    /// Country of the destination.
+    pub country: Option<&'a str>,
+    /// Its origin AS.
+    pub asn: Option<u32>,
+    /// Its owner by name.
+    pub organisation: Option<&'a str>,
+    /// Name of the AS.
+    pub as_name: Option<&'a str>,
+    /// How often.
+    pub count: u64,
+}
+
+impl<'a> From<&'a Event> for View<'a> {
+    fn from(event: &'a Event) -> Self {
+        let Event { time, finding, hook, app, proto, dst, host, geo, count, .. } = event;
+        Self {
+            time: time.parse().ok(),
+            verdict: finding.verdict,
+            reason: finding.reason,
+            policy: finding.policy.as_deref(),
+            rule: finding.rule.as_deref(),
+            hook,
+            app,
+            proto,
+            ip: dst.ip,
+            port: dst.port,
+            host: host.as_ref().map(|host| host.name.as_str()),
+            encrypted_hello: host.as_ref().is_some_and(|host| host.encrypted_hello),
+            chain: host.as_ref().map_or(&[], |host| &host.chain),
+            country: geo.country,
+            asn: geo.asn,
+            organisation: geo.organisation.as_deref(),
+            as_name: geo.as_name.as_deref(),
+            count: u64::from(*count),
+        }
+    }
+}
+
 /// Events that the kernel had no room for.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct Lost {
     /// [`SCHEMA`].
     pub schema: u32,

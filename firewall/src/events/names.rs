@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 
-use aya::{Ebpf, maps};
+use aya::maps::{HashMap as KernelMap, MapData};
 use firewall_common::layout::{CHAIN, NameText};
 
-use super::reader::Error;
-use crate::datapath::plain::Plain;
+use crate::datapath::{
+    maps::{Error, Maps},
+    plain::Plain,
+};
 
 /// Names that are remembered here.
 const MAX_REMEMBERED: usize = 4096;
@@ -28,10 +30,9 @@ struct Name {
 }
 
 impl Names {
-    /// Takes the names of loaded programs.
-    pub fn new(ebpf: &mut Ebpf) -> Result<Self, Error> {
-        let map = ebpf.take_map("NAMES").ok_or(Error::Missing("NAMES"))?;
-        let map = maps::HashMap::<_, u64, Plain<NameText>>::try_from(map)?;
+    /// Of loaded programs.
+    pub fn new(maps: &Maps) -> Result<Self, Error> {
+        let map: KernelMap<MapData, u64, Plain<NameText>> = maps.open("NAMES")?;
         Ok(Self::of(move |hash| map.get(&hash, 0).ok().map(|Plain(name)| name)))
     }
 

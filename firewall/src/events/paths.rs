@@ -7,11 +7,13 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use aya::{Ebpf, maps};
+use aya::maps::{HashMap, MapData};
 use firewall_common::layout::{PathText, path};
 
-use super::reader::Error;
-use crate::datapath::plain::{Plain, Shared};
+use crate::datapath::{
+    maps::{Error, Maps},
+    plain::{Plain, Shared},
+};
 
 /// A path that was kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,10 +28,9 @@ pub struct Kept {
 pub struct Paths<K>(Box<dyn Fn(K) -> Option<PathText>>);
 
 impl<K: Shared> Paths<K> {
-    /// Takes the map of that name of loaded programs.
-    pub fn new(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
-        let map = ebpf.take_map(name).ok_or(Error::Missing(name))?;
-        let map = maps::HashMap::<_, Plain<K>, Plain<PathText>>::try_from(map)?;
+    /// Of the map of that name.
+    pub fn new(maps: &Maps, name: &'static str) -> Result<Self, Error> {
+        let map: HashMap<MapData, Plain<K>, Plain<PathText>> = maps.open(name)?;
         Ok(Self::of(move |key| map.get(&Plain(key), 0).ok().map(|Plain(path)| path)))
     }
 

@@ -2,22 +2,21 @@
 
 use std::io;
 
-use aya::{
-    Ebpf,
-    maps::{MapData, MapError, PerCpuArray, RingBuf},
-};
+use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
 use firewall_common::{event::Malformed, layout::Counter};
 use tokio::{io::unix::AsyncFd, task::yield_now};
+
+use crate::datapath::maps::{self, Maps};
 
 /// Why there is nothing to read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The map is missing.
-    #[error("the embedded object has no map `{0}`")]
-    Missing(&'static str),
-    /// The map cannot be used.
+    /// A map is missing or of another shape.
     #[error(transparent)]
-    Map(#[from] MapError),
+    Maps(#[from] maps::Error),
+    /// A map cannot be read.
+    #[error(transparent)]
+    Read(#[from] MapError),
     /// It cannot be waited for.
     #[error("cannot wait for events: {0}")]
     Wait(#[from] io::Error),
@@ -33,10 +32,9 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Takes the ring buffer of that name of loaded programs. To be called in a runtime.
-    pub fn new(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, Error> {
-        let map = ebpf.take_map(name).ok_or(Error::Missing(name))?;
-        let ring = RingBuf::try_from(map)?;
+    /// Of the ring buffer of that name. To be called in a runtime.
+    pub fn new(maps: &Maps, name: &'static str) -> Result<Self, Error> {
+        let ring: RingBuf<MapData> = maps.open(name)?;
         // SAFETY: the ring buffer owns its descriptor and keeps it open as long as it lives.
         let ring = unsafe { AsyncFd::register(ring) }.map_err(io::Error::from)?;
         Ok(Self { ring, drained: true, malformed: 0 })
@@ -75,10 +73,9 @@ impl Reader {
 pub struct Counters(PerCpuArray<MapData, u64>);
 
 impl Counters {
-    /// Takes the counters of loaded programs.
-    pub fn new(ebpf: &mut Ebpf) -> Result<Self, Error> {
-        let map = ebpf.take_map("COUNTERS").ok_or(Error::Missing("COUNTERS"))?;
-        Ok(Self(PerCpuArray::try_from(map)?))
+    /// Of loaded programs.
+    pub fn new(maps: &Maps) -> Result<Self, Error> {
+        Ok(Self(maps.open("COUNTERS")?))
     }
 
     /// The sum over all CPUs.

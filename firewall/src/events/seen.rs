@@ -168,7 +168,7 @@ pub struct Seen {
 impl Seen {
     /// Takes a verdict in.
     pub fn add(&mut self, record: Record) {
-        let Record { time, verdict, app, dst, host, geo, count } = record;
+        let Record { time, verdict, app, dst, host, geo, count, .. } = record;
         let same = Same::of(app);
         if self.apps.len() >= MAX_APPS && !self.apps.contains_key(&same) {
             self.beyond = self.beyond.saturating_add(count);
@@ -239,9 +239,18 @@ mod tests {
         Record {
             time: Timestamp::from_second(second).unwrap(),
             verdict,
+            reason: "default".to_owned(),
+            policy: None,
+            rule: None,
+            hook: "connect".to_owned(),
             app: app.clone(),
-            dst: To { ip: IpAddr::from([192, 0, 2, 7]) },
-            host: (!host.is_empty()).then(|| Host { name: host.to_owned() }),
+            proto: "tcp".to_owned(),
+            dst: To { ip: IpAddr::from([192, 0, 2, 7]), port: Some(443) },
+            host: (!host.is_empty()).then(|| Host {
+                name: host.to_owned(),
+                encrypted_hello: false,
+                chain: Vec::new(),
+            }),
             geo: Geo::default(),
             count: 2,
         }

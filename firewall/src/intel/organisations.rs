@@ -5,11 +5,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt, fs,
+    fmt, io,
     path::Path,
 };
 
 use super::{Error, asn::parse_asn};
+use crate::policy::source::Files;
 
 /// Names for sets of AS numbers.
 #[derive(Clone, Debug, Default)]
@@ -53,9 +54,11 @@ impl Organisations {
     /// # Errors
     /// The file cannot be read, or some of its lines are wrong, all of which are named. Nothing is
     /// added then.
-    pub fn extend_from(&mut self, path: &Path) -> Result<(), Error> {
-        let text = fs::read_to_string(path)
-            .map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    pub fn extend_from(&mut self, path: &Path, files: &dyn Files) -> Result<(), Error> {
+        let unread =
+            |why: String| Error::Read { path: path.to_owned(), source: io::Error::other(why) };
+        let text = String::from_utf8(files.read(path).map_err(unread)?)
+            .map_err(|error| unread(error.to_string()))?;
         self.extend(&path.display().to_string(), &text)
     }
 
@@ -140,6 +143,7 @@ fn parse(line: &str) -> Result<(&str, u32), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::source::Disk;
 
     fn parsed(text: &str) -> Result<Organisations, Error> {
         let mut organisations = Organisations::default();
@@ -164,9 +168,9 @@ mod tests {
     fn a_file_adds_to_what_is_known() {
         let mut organisations = Organisations::embedded().unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "# mine\n\nbaidu\tAS64512\tA lab\nclouds\t37963\tAlibaba\n")
+        std::fs::write(file.path(), "# mine\n\nbaidu\tAS64512\tA lab\nclouds\t37963\tAlibaba\n")
             .unwrap();
-        organisations.extend_from(file.path()).unwrap();
+        organisations.extend_from(file.path(), &Disk).unwrap();
         assert_eq!(organisations.of(64512), Some("baidu"));
         assert!(organisations.asns("baidu").unwrap().contains(&55967));
         assert_eq!(organisations.asns("clouds"), Some(&[37963][..]));

@@ -164,6 +164,12 @@ impl Diagnostics {
         self.lists.iter().map(|(file, list)| (self.files[file.0].name.as_str(), &**list))
     }
 
+    /// The name of the file that a policy with rules stands in.
+    pub fn file_of(&self, policy: &str) -> Option<&str> {
+        let place = self.rule_places.iter().find(|((name, _), _)| name == policy)?.1;
+        Some(&self.files[place.file.0].name)
+    }
+
     pub(super) fn saw_list(&mut self, file: FileId, list: &Arc<List>) {
         self.lists.push((file, Arc::clone(list)));
     }

@@ -22,7 +22,7 @@ use super::{
 use crate::intel::{Error, Intel, asn::Origin, geo::Located};
 
 /// What is known of an address. The keys are those of a verdict event.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Geo {
     /// ISO 3166-1 alpha-2.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,7 +46,7 @@ impl Geo {
 }
 
 /// One verdict, with what it rests on. The keys are those of a verdict event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Finding {
     /// `allow`, `audit` or `deny`.
     pub verdict: &'static str,
@@ -97,24 +97,24 @@ pub struct Explainer<'a> {
     pub intel: &'a Intel,
 }
 
-impl Explainer<'_> {
-    /// What is known of an address; of one that carries an IPv4 address, of that.
-    pub fn geo(&self, address: Address) -> Result<Geo, Error> {
-        let ip = inner(address);
-        let origin = self.intel.asn()?.lookup(ip);
-        let asn = origin.map(|origin| origin.asn);
-        let owner = |asn| Ok::<_, Error>(self.intel.organisations()?.of(asn).map(str::to_owned));
-        Ok(Geo {
-            country: self.intel.geo()?.lookup(ip).map(|located| located.country.code()),
-            asn,
-            organisation: asn.map(owner).transpose()?.flatten(),
-            as_name: match asn {
-                Some(asn) => self.intel.asn()?.name(asn).map(str::to_owned),
-                None => None,
-            },
-        })
-    }
+/// What is known of an address; of one that carries an IPv4 address, of that.
+pub fn geo(intel: &Intel, address: Address) -> Result<Geo, Error> {
+    let ip = inner(address);
+    let origin = intel.asn()?.lookup(ip);
+    let asn = origin.map(|origin| origin.asn);
+    let owner = |asn| Ok::<_, Error>(intel.organisations()?.of(asn).map(str::to_owned));
+    Ok(Geo {
+        country: intel.geo()?.lookup(ip).map(|located| located.country.code()),
+        asn,
+        organisation: asn.map(owner).transpose()?.flatten(),
+        as_name: match asn {
+            Some(asn) => intel.asn()?.name(asn).map(str::to_owned),
+            None => None,
+        },
+    })
+}
 
+impl Explainer<'_> {
     /// The findings that stand behind a decision: first what observing policies would have done,
     /// then what happened. An allow that only says that nothing happened is left out behind
     /// others.

@@ -3,6 +3,7 @@
 //! The only part of the way from text to a generation that touches the file system. What cannot be
 //! read is kept as such, and [`load`](super::load) reports it with everything else.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read};
@@ -29,7 +30,7 @@ pub struct Source {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// It is in the binary, under this name.
-    Shipped(&'static str),
+    Shipped(Cow<'static, str>),
     /// A file.
     File(PathBuf),
 }
@@ -155,7 +156,7 @@ impl Source {
     pub fn shipped(name: &str) -> Result<Source, NotFound> {
         if let Some((name, text)) = SHIPPED.iter().find(|(known, _)| *known == name) {
             let content = Content::Text(Arc::from(*text));
-            return Ok(Source { origin: Origin::Shipped(name), content });
+            return Ok(Source { origin: Origin::Shipped((*name).into()), content });
         }
         let hint = match nearest(name, SHIPPED.iter().map(|(known, _)| *known)) {
             Some(known) => format!("did you mean `{known}`?"),
@@ -169,7 +170,7 @@ impl Source {
     pub fn all_shipped() -> Vec<Source> {
         let shipped = SHIPPED.iter();
         let shipped = shipped.map(|(name, text)| Source {
-            origin: Origin::Shipped(name),
+            origin: Origin::Shipped((*name).into()),
             content: Content::Text(Arc::from(*text)),
         });
         shipped.collect()
@@ -296,7 +297,7 @@ mod tests {
     #[test]
     fn names_and_paths() {
         let found = Source::find("baidu").unwrap();
-        assert_eq!(found[0].origin, Origin::Shipped("baidu"));
+        assert_eq!(found[0].origin, Origin::Shipped("baidu".into()));
         let error = Source::find("baidoo").unwrap_err().to_string();
         assert_eq!(error, "there is no shipped policy `baidoo`\n\nhint: did you mean `baidu`?");
         assert!(matches!(Source::find("./baidu"), Err(NotFound::Path { .. })));

@@ -4,15 +4,16 @@
 //! received, and `KEY.json`, what came of the last attempt. Each is replaced as a whole, so whoever
 //! reads sees one copy or the other. The copy carries its own SHA-256: what is damaged is never used.
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
 use super::{Attempts, Failure, Head, Kept, KeptCopy, Reason, Remote, SCHEMA, digest};
 use crate::policy::source::{Disk, Files, LARGEST};
+use crate::replace::replace;
 
 /// More than the line before a list ever has.
 const LONGEST_HEAD: u64 = 64 << 10;
@@ -134,19 +135,10 @@ impl Store {
         self.folder.join(format!("{}.{extension}", remote.key()))
     }
 
-    /// A file is whole and on the disk before it gets its name, so neither a crash nor a full disk
-    /// costs the one that had it.
     fn replace(&self, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-        // The name of what is not whole yet is always the same, so that nothing is ever left over.
         let _lock = self.lock()?;
-        let new = path.with_added_extension("new");
-        let mut file = File::create(&new)?;
-        // Whatever the umask: who can read the folder can read what is in it.
-        file.set_permissions(Permissions::from_mode(0o644))?;
-        parts.iter().try_for_each(|part| file.write_all(part))?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        File::open(&self.folder)?.sync_all()
+        // Who can read the folder can read what is in it.
+        replace(path, 0o644, parts)
     }
 
     /// One writes at a time. The lock is let go of with the file.
@@ -185,6 +177,8 @@ impl Files for Store {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::super::Validators;
     use super::*;
     use crate::lists::{self, Format};

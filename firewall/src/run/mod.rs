@@ -11,23 +11,11 @@ pub mod child;
 pub mod pins;
 mod signals;
 
-use std::{
-    ffi::OsString,
-    fs::File,
-    future::pending,
-    io::{self, Write as _},
-    os::fd::AsFd as _,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{ffi::OsString, io, os::fd::AsFd as _, path::PathBuf, time::Duration};
 
-use firewall_common::{
-    event::{FlowEvent, HeldDatagram},
-    layout::Counter,
-};
+use firewall_common::{event::FlowEvent, layout::Counter};
 use nix::{
     sys::signal::kill,
-    time::ClockId,
     unistd::{Pid, User},
 };
 use tokio::time::{MissedTickBehavior, interval};
@@ -36,26 +24,23 @@ use crate::{
     cgroup::{self, Group, Hierarchy},
     datapath::{
         self, apply, attach,
-        destroy::Destroyer,
-        load, sys,
-        tell::{self, Lead, Teller},
+        destroy::{Destroyer, Doom},
+        load, maps, sys, tell,
     },
     events::{
         Event, Lost, SCHEMA,
         apps::Apps,
-        coalesce::Coalescer,
-        enrich::{Enricher, nanoseconds},
-        held::Initials,
+        enrich::Enricher,
+        held::{self, Attendant, learn},
+        log::Log,
         messages::Messages,
         names::Names,
         reader::{self, Counters, Reader},
+        recorder::{Recorder, Sink},
     },
-    intel::{
-        self, Intel,
-        ahead::{Ahead, Fact},
-        resolver::Resolver,
-    },
-    policy::{compile::Generation, diagnostic::printable, explain::Explainer},
+    intel::{self, Intel, ahead::Ahead, resolver::Resolver},
+    memory::give_memory_back,
+    policy::{compile::Generation, diagnostic::printable},
 };
 use pins::{Pins, Runs};
 use signals::Signals;
@@ -88,6 +73,9 @@ pub enum Error {
     /// The programs.
     #[error(transparent)]
     Load(#[from] load::Error),
+    /// Their maps.
+    #[error(transparent)]
+    Maps(#[from] maps::Error),
     /// Their tables.
     #[error(transparent)]
     Apply(#[from] apply::Error),
@@ -100,6 +88,9 @@ pub enum Error {
     /// What the kernel is told.
     #[error(transparent)]
     Tell(#[from] tell::Error),
+    /// What it waits for.
+    #[error(transparent)]
+    Held(#[from] held::Error),
     /// The tables of countries and owners.
     #[error(transparent)]
     Intel(#[from] intel::Error),
@@ -165,7 +156,10 @@ pub fn run(plan: Plan<'_>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Summary, 
 }
 
 async fn run_here(plan: Plan<'_>, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Summary, Error> {
-    let log = Log::open(plan.log.as_ref())?;
+    let log = plan.log.as_ref().map(|path| {
+        Log::open(path, None).map_err(|source| Error::Log { path: path.clone(), source })
+    });
+    let log = log.transpose()?;
     // Everything that events are enriched with is at hand before the first of them.
     plan.intel.geo()?;
     plan.intel.asn()?;
@@ -226,40 +220,34 @@ impl Place {
         self,
         mut plan: Plan<'_>,
         tell: &mut dyn FnMut(Notice<'_>),
-        log: Log,
+        log: Option<Log>,
         signals: &Signals,
         hierarchy: &Hierarchy,
     ) -> Result<Summary, Error> {
         let mut loaded = load::load(datapath::OBJECT, self.group.id()?)?;
+        let maps = loaded.maps()?;
         plan.generation.header.netns =
             sys::netns_cookie().map_err(system("cannot tell the network namespace"))?;
-        let number = apply::apply(&mut loaded.ebpf, &plan.generation)?;
+        let number = apply::apply(&maps, &plan.generation)?;
         debug_assert_ne!(number, 0, "0 is no generation");
         // From here on the kernel decides, and only what decisions mean is asked here.
         plan.generation.forget_tables();
         give_memory_back();
         let attached = attach::attach(&loaded, self.group.open()?.as_fd())?;
         attached.pin(&self.pins.directory)?;
-        let reader = Reader::new(&mut loaded.ebpf, "EVENTS")?;
-        let mut quic = Quic {
-            reader: Reader::new(&mut loaded.ebpf, "HELD")?,
-            initials: Initials::default(),
-            teller: Teller::new(&mut loaded)?,
-        };
-        quic.teller.is_here()?;
-        let counters = Counters::new(&mut loaded.ebpf)?;
-        let explainer = Explainer { generation: &plan.generation, intel: plan.intel };
-        let apps = Apps::new(&mut loaded.ebpf, hierarchy)?;
-        let names = Names::new(&mut loaded.ebpf)?;
-        let enricher = Enricher::new(explainer, apps, names);
-        let mut recorder = Recorder {
-            reader,
-            enricher,
-            messages: Messages::new(&mut loaded.ebpf),
+        let mut attendant = Attendant::new(tell::program(&loaded)?, &maps)?;
+        attendant.is_here()?;
+        let counters = Counters::new(&maps)?;
+        let enricher = Enricher::new(Apps::new(&maps, hierarchy)?, Names::new(&maps)?);
+        let mut recorder = Recorder::new(Reader::new(&maps, "EVENTS")?, enricher);
+        let mut messages = Messages::new(&mut loaded.ebpf);
+        let (generation, intel) = (&plan.generation, plan.intel);
+        let mut record = Record {
             log,
-            coalescer: Coalescer::default(),
+            doom: Doom::default(),
             destroyer: Destroyer::default(),
             summary: Summary::default(),
+            tell,
         };
 
         let mut ahead = plan.ahead.take();
@@ -278,20 +266,32 @@ impl Place {
                         let _ = kill(pid, signal);
                     }
                 }
-                ready = quic.reader.ready() => { ready?; let _more = quic.read(); }
-                facts = learn(&mut ahead) => quic.teller.lead_to(&facts),
-                ready = recorder.reader.ready() => { ready?; recorder.read(tell)?; }
-                _ = tick.tick() => { quic.tick()?; recorder.tick(tell)?; }
+                ready = attendant.ready() => { ready?; attendant.read(); }
+                leads = learn(&mut ahead) => attendant.lead_to(&leads),
+                ready = recorder.reader.ready() => {
+                    ready?;
+                    recorder.read(generation, intel, &mut record)?;
+                }
+                _ = tick.tick() => {
+                    attendant.tick()?;
+                    recorder.read(generation, intel, &mut record)?;
+                    pass_on(&mut messages, &mut record);
+                    recorder.tick(generation, intel, &mut record)?;
+                    record.flush_log();
+                    (record.tell)(Notice::Tick);
+                }
             }
         };
-        self.end_what_is_left(tell);
-        quic.finish(tell);
-        recorder.finish(&counters, tell)?;
+        self.end_what_is_left(record.tell);
+        attendant.finish();
+        pass_on(&mut messages, &mut record);
+        recorder.finish(generation, intel, &mut record)?;
+        record.finish(&recorder, &attendant, &counters)?;
         if let Some(failed) = ahead.map(|ahead| ahead.tally.failed).filter(|failed| *failed > 0) {
-            tell(Notice::Say(format!("denied names could not be looked up ahead: {failed} times")));
+            record.say(format!("denied names could not be looked up ahead: {failed} times"));
         }
         drop(attached);
-        Ok(Summary { status: child::status(ended), ..recorder.summary })
+        Ok(Summary { status: child::status(ended), ..record.summary })
     }
 
     fn end_what_is_left(&self, tell: &mut dyn FnMut(Notice<'_>)) {
@@ -316,16 +316,6 @@ impl Place {
     }
 }
 
-/// Gives back to the system what reading and compiling the policies took: the C library keeps what
-/// is freed, and the command may run for long.
-fn give_memory_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: has no preconditions.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
 /// Counters that stay at zero on a sound machine, and what it means if they do not.
 const UNEXPECTED: [(Counter, &str); 6] = [
     (Counter::NoState, "no memory for the state of a socket, packets were dropped"),
@@ -339,247 +329,86 @@ const UNEXPECTED: [(Counter, &str); 6] = [
     (Counter::NoName, "names or addresses of answers could not be kept, names may be missing"),
 ];
 
-/// What the next look-up tells, of names that are to be known ahead.
-async fn learn(ahead: &mut Option<Ahead<Resolver>>) -> Vec<Lead> {
-    let Some(ahead) = ahead else { return pending().await };
-    let mut leads = Vec::new();
-    let sink = |fact: Fact<'_>| {
-        leads.push(Lead {
-            name: fact.name.to_owned(),
-            address: fact.address,
-            lifetime: fact.lifetime,
-        });
-    };
-    ahead.learn(sink).await;
-    leads
-}
-
-/// Reads the names in QUIC Initials for the kernel.
-struct Quic {
-    reader: Reader,
-    initials: Initials,
-    teller: Teller,
-}
-
-/// Entries of a ring buffer that are read before something else has its turn.
-const AT_ONCE: usize = 256;
-
-impl Quic {
-    /// Reads some, and tells whether there is more.
-    fn read(&mut self) -> bool {
-        let Self { reader, initials, teller } = self;
-        (0..AT_ONCE).all(|_| {
-            let now = boot_time();
-            let read = reader.read_next(|bytes| {
-                initials.take(&HeldDatagram::try_from(bytes)?, now, teller);
-                Ok(())
-            });
-            read.is_some()
-        })
-    }
-
-    /// When the command has ended: what it has sent last is still to be told.
-    fn finish(&mut self, tell: &mut dyn FnMut(Notice<'_>)) {
-        while self.read() {}
-        self.initials.finish(&mut self.teller);
-        for (times, what) in [
-            (self.reader.malformed, "QUIC packets that were held back could not be decoded"),
-            (self.teller.not_taken, "the kernel could not take in what was told of names"),
-        ] {
-            if times > 0 {
-                tell(Notice::Say(format!("{what}: {times} times")));
-            }
-        }
-    }
-
-    fn tick(&mut self) -> Result<(), Error> {
-        self.teller.is_here()?;
-        self.read();
-        self.initials.expire(boot_time(), &mut self.teller);
-        Ok(())
-    }
-}
-
-fn boot_time() -> Duration {
-    let now = u64::try_from(nanoseconds(ClockId::CLOCK_BOOTTIME)).unwrap_or_default();
-    Duration::from_nanos(now)
-}
-
-/// Takes events from the kernel to the log.
-struct Recorder<'a> {
-    reader: Reader,
-    enricher: Enricher<'a>,
-    messages: Option<Messages>,
-    coalescer: Coalescer,
+/// Where events go: the log, the terminal, the summary.
+struct Record<'r> {
+    log: Option<Log>,
+    doom: Doom,
     destroyer: Destroyer,
-    log: Log,
     summary: Summary,
+    tell: &'r mut dyn FnMut(Notice<'_>),
 }
 
-impl Recorder<'_> {
-    /// Records some events, and tells whether there are more.
-    fn read(&mut self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<bool, Error> {
-        let mut due = Vec::new();
-        let more = (0..AT_ONCE).all(|_| {
-            let Some(event) = self.reader.read_next(|bytes| FlowEvent::try_from(bytes)) else {
-                return false;
-            };
-            self.destroyer.consider(&event);
-            self.coalescer.push(event, |event| due.push(event));
-            true
-        });
-        self.record(&due, tell)?;
-        Ok(more)
+impl Sink for Record<'_> {
+    fn seen(&mut self, event: &FlowEvent) {
+        let Self { doom, destroyer, .. } = self;
+        doom.consider(event, |cookie, pid, protocol| destroyer.end(cookie, pid, protocol));
     }
 
-    fn tick(&mut self, tell: &mut dyn FnMut(Notice<'_>)) -> Result<(), Error> {
-        self.read(tell)?;
-        self.pass_on_messages(tell);
-        let now = boot_time().as_nanos() as u64;
-        let mut due = Vec::new();
-        self.coalescer.tick(now, |event| due.push(event));
-        self.record(&due, tell)?;
-        self.log.flush(tell);
-        tell(Notice::Tick);
-        Ok(())
+    fn record(&mut self, event: Event) {
+        let counter = match event.finding.verdict {
+            "deny" => &mut self.summary.denied,
+            "audit" => &mut self.summary.audited,
+            _ => &mut self.summary.allowed,
+        };
+        *counter += u64::from(event.count);
+        self.log.iter_mut().for_each(|log| log.write(&event));
+        (self.tell)(Notice::Verdict(&event));
+    }
+}
+
+impl Record<'_> {
+    fn say(&mut self, text: String) {
+        (self.tell)(Notice::Say(text));
     }
 
+    fn flush_log(&mut self) {
+        let Self { log, tell, .. } = self;
+        log.iter_mut().filter_map(Log::flush).for_each(|news| tell(Notice::Say(news)));
+    }
+
+    /// What is said when everything is over.
     fn finish(
         &mut self,
+        recorder: &Recorder<'_>,
+        attendant: &Attendant,
         counters: &Counters,
-        tell: &mut dyn FnMut(Notice<'_>),
     ) -> Result<(), Error> {
-        while self.read(tell)? {}
-        self.pass_on_messages(tell);
-        let mut due = Vec::new();
-        self.coalescer.flush(|event| due.push(event));
-        self.record(&due, tell)?;
         for (counter, what) in UNEXPECTED {
             let times = counters.sum(counter)?;
             if times > 0 {
-                tell(Notice::Say(format!("{what}: {times} times ({})", counter.word())));
+                self.say(format!("{what}: {times} times ({})", counter.word()));
             }
         }
-        let missed = self.enricher.missed_names();
-        if missed > 0 {
-            tell(Notice::Say(format!(
+        for (times, what) in [
+            (
+                recorder.enricher.missed_names(),
                 "names had made room for others before they were read, the verdicts stood all the \
-                 same: {missed} times"
-            )));
+                 same",
+            ),
+            (attendant.malformed(), "QUIC packets that were held back could not be decoded"),
+            (attendant.not_taken(), "the kernel could not take in what was told of names"),
+            (
+                recorder.enricher.unreadable(),
+                "files about containers and packages could not be read",
+            ),
+        ] {
+            if times > 0 {
+                self.say(format!("{what}: {times} times"));
+            }
         }
-        let unreadable = self.enricher.unreadable();
-        if unreadable > 0 {
-            tell(Notice::Say(format!(
-                "files about containers and packages that could not be read: {unreadable}"
-            )));
-        }
-        self.summary.lost = counters.sum(Counter::LostEvents)? + self.reader.malformed;
+        self.summary.lost = counters.sum(Counter::LostEvents)? + recorder.reader.malformed;
         if self.summary.lost > 0 {
             let lost = Lost { schema: SCHEMA, kind: "lost", count: self.summary.lost };
-            self.log.write(&lost, tell);
+            self.log.iter_mut().for_each(|log| log.write(&lost));
         }
-        self.log.flush(tell);
-        self.summary.unwritten = self.log.failed;
-        Ok(())
-    }
-
-    fn pass_on_messages(&mut self, tell: &mut dyn FnMut(Notice<'_>)) {
-        for message in self.messages.iter_mut().flat_map(Messages::take) {
-            tell(Notice::Say(message));
-        }
-    }
-
-    fn record(
-        &mut self,
-        events: &[FlowEvent],
-        tell: &mut dyn FnMut(Notice<'_>),
-    ) -> Result<(), Error> {
-        for event in events {
-            for event in self.enricher.enrich(event)? {
-                let counter = match event.finding.verdict {
-                    "deny" => &mut self.summary.denied,
-                    "audit" => &mut self.summary.audited,
-                    _ => &mut self.summary.allowed,
-                };
-                *counter += u64::from(event.count);
-                self.log.write(&event, tell);
-                tell(Notice::Verdict(&event));
-            }
-        }
+        self.flush_log();
+        self.summary.unwritten = self.log.as_ref().map_or(0, |log| log.failed);
         Ok(())
     }
 }
 
-/// A file of JSON lines, or nothing.
-struct Log {
-    file: Option<File>,
-    path: PathBuf,
-    /// Whole lines that are still to be written, and how many.
-    lines: Vec<u8>,
-    held: u64,
-    /// Lines that could not be written, and whether that was said.
-    failed: u64,
-    said: bool,
-}
-
-/// Bytes of lines that are written at once.
-const PIECE: usize = 64 << 10;
-
-impl Log {
-    fn open(path: Option<&PathBuf>) -> Result<Self, Error> {
-        let open = |path: &PathBuf| {
-            File::options()
-                .create(true)
-                .append(true)
-                .open(path)
-                .map_err(|source| Error::Log { path: path.clone(), source })
-        };
-        Ok(Self {
-            file: path.map(open).transpose()?,
-            path: path.cloned().unwrap_or_default(),
-            lines: Vec::new(),
-            held: 0,
-            failed: 0,
-            said: false,
-        })
-    }
-
-    fn write(&mut self, line: &impl serde::Serialize, tell: &mut dyn FnMut(Notice<'_>)) {
-        if self.file.is_none() {
-            return;
-        }
-        let start = self.lines.len();
-        if serde_json::to_writer(&mut self.lines, line).is_ok() {
-            self.lines.push(b'\n');
-            self.held += 1;
-        } else {
-            // What is written has no keys that are not text: does not happen, and is counted.
-            self.lines.truncate(start);
-            self.failed += 1;
-        }
-        if self.lines.len() >= PIECE {
-            self.flush(tell);
-        }
-    }
-
-    /// Writes whole lines in one go, so that lines of runs that share a file do not mix. A full
-    /// disk is no reason to end the command, and none to be silent about.
-    fn flush(&mut self, tell: &mut dyn FnMut(Notice<'_>)) {
-        let Some(file) = &mut self.file else { return };
-        if self.lines.is_empty() {
-            return;
-        }
-        if let Err(error) = file.write_all(&self.lines) {
-            self.failed += self.held;
-            if !self.said {
-                self.said = true;
-                let path = self.path.display();
-                tell(Notice::Say(format!("cannot write the log {path}: {error}")));
-            }
-            // What was written of it may end in the middle of a line.
-            let _ = file.write_all(b"\n");
-        }
-        self.lines.clear();
-        self.held = 0;
+fn pass_on(messages: &mut Option<Messages>, record: &mut Record<'_>) {
+    for message in messages.iter_mut().flat_map(Messages::take) {
+        record.say(message);
     }
 }

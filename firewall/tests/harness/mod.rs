@@ -40,7 +40,8 @@ pub use listener::{Contact, Listener};
 pub use name_server::{Kind, NameServer, Zone};
 pub use namespace::Namespace;
 pub use net::{CLIENT_V4, CLIENT_V6, Net, SERVER_V4, SERVER_V6};
-pub use require::{require_kernel, require_names, skip};
+pub use program::find as program;
+pub use require::{no_program, require, require_kernel, require_names, skip};
 pub use resolver::{DECOY, Resolver};
 
 use std::sync::atomic::{AtomicU32, Ordering};

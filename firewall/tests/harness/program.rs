@@ -9,7 +9,7 @@ use std::time::Duration;
 const SYSTEM: [&str; 2] = ["/usr/sbin", "/sbin"];
 
 /// Finds a program.
-pub(super) fn find(name: &str) -> Option<PathBuf> {
+pub fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(SYSTEM.map(PathBuf::from))

@@ -15,7 +15,7 @@ use std::path::Path;
 #[track_caller]
 #[must_use]
 pub fn require_kernel() -> bool {
-    unless(missing())
+    require(missing())
 }
 
 /// As [`require_kernel`], and whether the name servers and TLS are there too.
@@ -28,11 +28,13 @@ pub fn require_names() -> bool {
         (!there).then(|| "there is no /etc/resolv.conf that another could cover".to_owned())
     };
     let no_programs = || programs.iter().find_map(|program| no_program(program));
-    unless(missing().or_else(no_programs).or_else(resolv_conf))
+    require(missing().or_else(no_programs).or_else(resolv_conf))
 }
 
+/// The same for a test that needs other things: what is missing, if anything is.
 #[track_caller]
-fn unless(missing: Option<String>) -> bool {
+#[must_use]
+pub fn require(missing: Option<String>) -> bool {
     let Some(reason) = missing else { return true };
     assert!(
         std::env::var_os("FIREWALL_REQUIRE_KERNEL").is_none_or(|value| value != "1"),
@@ -84,7 +86,8 @@ fn missing() -> Option<String> {
     can_use_bpf().err().map(|error| format!("bpf(2) does not work: {error}"))
 }
 
-fn no_program(program: &str) -> Option<String> {
+/// Why a program cannot be run, if it is not there.
+pub fn no_program(program: &str) -> Option<String> {
     let found = super::program::find(program).is_some();
     (!found).then(|| format!("there is no `{program}`: run `cargo xtask setup`"))
 }

@@ -137,7 +137,7 @@ fn the_kernel_says_what_user_space_says() {
         let kernel = &mut *kernel.borrow_mut();
         let case = case.without_apps();
         let generation = case.compile();
-        let number = apply(&mut kernel.loaded.ebpf, &generation).unwrap();
+        let number = apply(&kernel.loaded.maps().unwrap(), &generation).unwrap();
         for (target, dress) in case.targets.iter().zip(&dresses) {
             let (frame, plain) = frame(*target, dress);
             let (packet, error) = ip::parse(&frame[14..]);
@@ -239,7 +239,7 @@ fn the_kernel_tells_apps_apart_as_user_space_does() {
     check(48, &generate::case(64), |case| {
         let kernel = &mut *kernel.borrow_mut();
         let generation = case.compile();
-        apply(&mut kernel.loaded.ebpf, &generation).unwrap();
+        apply(&kernel.loaded.maps().unwrap(), &generation).unwrap();
         for (number, (target, app)) in (1..).zip(case.targets.iter().zip(&case.apps)) {
             introduce(kernel, number, app);
             let (frame, _) = frame(*target, &Dress::Plain);
@@ -286,7 +286,7 @@ fn a_packet_that_hides_where_it_goes_is_judged_by_the_setting() {
     for (unparsable, verdict) in [(Default::Drop, Verdict::Deny), (Default::Allow, Verdict::Audit)]
     {
         let generation = everything_passes(unparsable);
-        let number = apply(&mut kernel.loaded.ebpf, &generation).unwrap();
+        let number = apply(&kernel.loaded.maps().unwrap(), &generation).unwrap();
         for frame in &frames {
             let (passed, events) = kernel.send("egress", frame, 2);
             assert_eq!(passed, verdict.passes(), "{frame:02x?}");
@@ -318,6 +318,6 @@ fn nothing_passes_before_the_first_generation() {
             assert_eq!((event.decision, event.generation), (0, 0));
         }
     }
-    apply(&mut kernel.loaded.ebpf, &everything_passes(Default::Drop)).unwrap();
+    apply(&kernel.loaded.maps().unwrap(), &everything_passes(Default::Drop)).unwrap();
     assert!(kernel.send("egress", &frame(target("198.51.100.1"), &Dress::Plain).0, 1).0);
 }

@@ -325,7 +325,8 @@ sha256 = "df8b947f4e8126d609f58dec1c94c4c9d93afa9088b7d27f288c16c81c64de34"
     let names: Vec<_> = diagnostics.lists().map(|(_, list)| list.name.as_str()).collect();
     assert_eq!(names, ["file", "own"]);
 
-    let shipped = Source { origin: Origin::Shipped("p"), content: Content::Text(text.into()) };
+    let shipped =
+        Source { origin: Origin::Shipped("p".into()), content: Content::Text(text.into()) };
     let (_, diagnostics) = load(&[shipped], &organisations(), &Shelf);
     assert!(diagnostics.render(false).contains("a shipped policy has no folder"));
 }

@@ -1,0 +1,142 @@
+//! Answers that are JSON lines: verdicts as they are reached, and those that were recorded.
+
+use std::{
+    convert::Infallible,
+    fs::File,
+    io::{self, BufRead as _, BufReader, Read as _, Take},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use axum::body::Bytes;
+use futures_util::{Stream, stream::unfold};
+use tokio::sync::broadcast::{
+    Receiver,
+    error::{RecvError, TryRecvError},
+};
+
+use crate::events::{
+    Lost, SCHEMA,
+    filter::Filter,
+    log::{EVENTS, files},
+    record::{self, Line},
+};
+
+/// Bytes of lines that are sent at once.
+const PIECE: usize = 16 << 10;
+/// Bytes of a line. Those that events have are shorter.
+const LONGEST: u64 = 1 << 20;
+
+/// Whether a line is wanted. What is no verdict, a loss for example, is for every reader.
+fn is_wanted(line: &[u8], filter: &mut Option<Filter>) -> bool {
+    let Some(filter) = filter else { return true };
+    match record::read(line) {
+        Ok(Line::Verdict(record)) => filter.passes(&*record),
+        Ok(Line::Lost(_)) | Err(_) => true,
+    }
+}
+
+/// Verdicts as they come. A reader that is too slow loses the oldest and is told how many; they are
+/// added to `missed`.
+pub fn verdicts(
+    receiver: Receiver<Arc<str>>,
+    filter: Option<Filter>,
+    missed: Arc<AtomicU64>,
+) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
+    unfold((receiver, filter, missed), |(mut receiver, mut filter, missed)| async move {
+        let mut lines = String::new();
+        while lines.len() < PIECE {
+            let next = match lines.is_empty() {
+                true => receiver.recv().await.map_err(|error| match error {
+                    RecvError::Closed => TryRecvError::Closed,
+                    RecvError::Lagged(count) => TryRecvError::Lagged(count),
+                }),
+                false => receiver.try_recv(),
+            };
+            match next {
+                Ok(line) if is_wanted(line.as_bytes(), &mut filter) => {
+                    lines.push_str(&line);
+                    lines.push('\n');
+                }
+                Ok(_) => {}
+                Err(TryRecvError::Lagged(count)) => {
+                    missed.fetch_add(count, Ordering::Relaxed);
+                    let lost = Lost { schema: SCHEMA, kind: "lost", count };
+                    // It has no keys that are not text.
+                    lines.push_str(&serde_json::to_string(&lost).unwrap_or_default());
+                    lines.push('\n');
+                }
+                Err(TryRecvError::Closed) if lines.is_empty() => return None,
+                Err(TryRecvError::Closed | TryRecvError::Empty) => break,
+            }
+        }
+        Some((Ok(Bytes::from(lines)), (receiver, filter, missed)))
+    })
+}
+
+/// Verdicts that were recorded in a state folder until now.
+///
+/// # Errors
+/// When the log is there and cannot be read.
+pub fn log(
+    state: &Path,
+    filter: Option<Filter>,
+) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>> {
+    let recorded = Recorded { files: open(state)?, filter };
+    Ok(unfold(Some(recorded), |recorded| async move {
+        let mut recorded = recorded?;
+        // A file can keep a thread waiting.
+        let read = tokio::task::spawn_blocking(move || (recorded.next(), recorded)).await;
+        match read {
+            Ok((Ok(lines), _)) if lines.is_empty() => None,
+            Ok((Ok(lines), recorded)) => Some((Ok(Bytes::from(lines)), Some(recorded))),
+            Ok((Err(error), _)) => Some((Err(error), None)),
+            Err(error) => Some((Err(io::Error::other(error)), None)),
+        }
+    }))
+}
+
+/// The files of a log that are still to be read, the next one last; each as far as it goes now, so that
+/// there is an end.
+fn open(state: &Path) -> io::Result<Vec<BufReader<Take<File>>>> {
+    let open = |(_, file): (_, File)| {
+        let known = file.metadata()?;
+        match known.is_file() {
+            true => Ok(BufReader::new(file.take(known.len()))),
+            false => Err(io::Error::other("it is no file")),
+        }
+    };
+    files(&state.join(EVENTS))?.into_iter().rev().map(open).collect()
+}
+
+struct Recorded {
+    files: Vec<BufReader<Take<File>>>,
+    filter: Option<Filter>,
+}
+
+impl Recorded {
+    /// Some lines that are wanted; nothing at the end.
+    fn next(&mut self) -> io::Result<Vec<u8>> {
+        let mut lines = Vec::new();
+        let mut line = Vec::new();
+        while lines.len() < PIECE
+            && let Some(file) = self.files.last_mut()
+        {
+            line.clear();
+            if file.by_ref().take(LONGEST).read_until(b'\n', &mut line)? == 0 {
+                self.files.pop();
+                continue;
+            }
+            if line.last() != Some(&b'\n') {
+                line.push(b'\n');
+            }
+            if is_wanted(line.trim_ascii(), &mut self.filter) {
+                lines.extend_from_slice(&line);
+            }
+        }
+        Ok(lines)
+    }
+}

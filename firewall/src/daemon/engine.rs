@@ -1,0 +1,404 @@
+//! What is in force: one generation after the other, each built beside the one that decides and switched
+//! to at once.
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU32,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use firewall_common::{event::OpenSocket, name_table::Keys};
+use jiff::Timestamp;
+
+use super::{
+    Options,
+    errands::{self, Errands},
+    inputs::{self, Inputs},
+};
+use crate::{
+    api::dto::{self, Origin},
+    config::Config,
+    datapath::{
+        apply::{self, apply_in},
+        attach::Taken,
+        bring,
+        maps::Maps,
+        sockets, sys,
+    },
+    events::enrich::Generations,
+    intel::Intel,
+    policy::{
+        Action, DeniedNames, Destinations, List, ListSource, Mode,
+        compile::Generation,
+        diagnostic::Diagnostics,
+        source::{NotFound, Source},
+    },
+    remote::Store,
+    set::Set,
+};
+
+/// Why a generation is not put in force.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What there is cannot be compiled: it is not valid.
+    #[error(transparent)]
+    Inputs(#[from] inputs::Error),
+    /// A policy that is named is not there.
+    #[error(transparent)]
+    NotFound(#[from] NotFound),
+    /// The keeper.
+    #[error(transparent)]
+    Errands(#[from] errands::Error),
+    /// What was learned of names.
+    #[error(transparent)]
+    Bring(#[from] bring::Error),
+    /// The tables.
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+    /// Something of the system.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// Whether it is the policies or settings that are wrong.
+    pub const fn is_invalid(&self) -> bool {
+        matches!(self, Self::Inputs(_) | Self::NotFound(_))
+    }
+}
+
+/// What was compiled, and from what.
+pub struct Built {
+    /// From what.
+    pub inputs: Inputs,
+    /// What.
+    pub set: Set,
+    /// What to say of it.
+    pub said: Vec<String>,
+}
+
+/// Compiles the policies as they stand.
+pub fn build(options: &Options, keys: Keys) -> Result<Built, Error> {
+    let mut said = Vec::new();
+    let sources =
+        if options.policies.is_dir() { Source::at(&options.policies)? } else { Vec::new() };
+    if sources.is_empty() {
+        said.push(format!(
+            "no policy is enabled in {}: `firewall policy enable NAME` enables one",
+            options.policies.display()
+        ));
+    }
+    build_of(options, &sources, keys, said)
+}
+
+/// Compiles the boot policy, if there is one.
+pub fn build_boot(options: &Options, keys: Keys) -> Result<Option<Built>, Error> {
+    // Settings that are wrong name none, and then the usual one counts.
+    let config = Config::load(options.config.as_deref()).unwrap_or_default();
+    match config.boot() {
+        Some(path) => build_of(options, &Source::at(&path)?, keys, Vec::new()).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn build_of(
+    options: &Options,
+    sources: &[Source],
+    keys: Keys,
+    said: Vec<String>,
+) -> Result<Built, Error> {
+    let store = Store::new(&options.state);
+    let (inputs, set) = Inputs::record(options.config.as_deref(), sources, &store, keys)?;
+    Ok(Built { inputs, set, said })
+}
+
+/// Compiles what was recorded in the state folder.
+pub fn rebuild(path: &Path, keys: Keys) -> Result<Built, Error> {
+    let inputs = Inputs::load(path)?;
+    let inputs::Again { set, differs } = inputs.compile(keys)?;
+    Ok(Built { inputs, set, said: differs })
+}
+
+/// A list by URL, as a policy has it.
+pub struct RemoteList {
+    /// Name of the policy.
+    pub policy: String,
+    /// The list.
+    pub list: List,
+}
+
+/// What is in force.
+pub struct InForce {
+    /// The number of the generation.
+    pub number: NonZeroU32,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Since when.
+    pub since: Timestamp,
+    /// The generation, without its tables.
+    pub generation: Arc<Generation>,
+    /// Names that are to be known ahead.
+    pub ahead: DeniedNames,
+    /// The settings.
+    pub config: Config,
+    /// Lists by URL.
+    pub lists: Vec<RemoteList>,
+    /// Where policies come from, by their names.
+    pub sources: BTreeMap<String, String>,
+    /// What was found about policies and settings.
+    pub warnings: String,
+}
+
+/// Generations whose events can still come.
+const KNOWN: usize = 8;
+
+/// Puts generations in force.
+pub struct Engine<'e> {
+    errands: &'e Errands,
+    loaded: errands::Loaded,
+    state: PathBuf,
+    netns: u64,
+    /// What decides.
+    pub now: InForce,
+    known: BTreeMap<u32, Arc<Generation>>,
+    /// What is known of addresses.
+    pub intel: Intel,
+    /// What a rollback would bring back.
+    pub previous: Option<NonZeroU32>,
+}
+
+impl Generations for Engine<'_> {
+    fn of(&self, number: u32) -> Option<&Generation> {
+        self.known.get(&number).map(Arc::as_ref)
+    }
+}
+
+/// How a daemon begins.
+pub struct Begun<'e> {
+    /// Goes on from there.
+    pub engine: Engine<'e>,
+    /// What became of the links.
+    pub taken: Taken,
+    /// What to say.
+    pub said: Vec<String>,
+}
+
+impl<'e> Engine<'e> {
+    /// Goes on with what the kernel has, or puts the first generation in force, and has the programs
+    /// attached.
+    pub fn begin(
+        errands: &'e Errands,
+        loaded: errands::Loaded,
+        options: &Options,
+        built: Built,
+        origin: Origin,
+    ) -> Result<Begun<'e>, Error> {
+        let netns = sys::netns_cookie().map_err(|source| Error::System {
+            what: "cannot tell the network namespace",
+            source,
+        })?;
+        let Built { inputs, mut set, mut said } = built;
+        set.generation.header.netns = netns;
+        let active = apply::active(&loaded.maps)?;
+        let keys = set.generation.header.name_keys;
+        let runs = active.generation() != 0 && {
+            let tables = errands.tables()?;
+            apply::is_running(&loaded.maps, tables.as_fd(), &set.generation)?
+        };
+        let before = NonZeroU32::new(active.generation());
+        let mut known = BTreeMap::new();
+        let path = options.state.join(inputs::GENERATION);
+        // Events of the one before wait to be read.
+        if let Some(number) = before
+            && !runs
+        {
+            match rebuild(&path, keys) {
+                Ok(Built { set: old, .. }) => {
+                    known.insert(number.get(), Arc::new(without_tables(old.generation)));
+                }
+                Err(error) => said.push(format!(
+                    "what generation {number} was compiled from is not known, so its events name \
+                     no rules: {error}"
+                )),
+            }
+        }
+        let (number, origin) = match before {
+            Some(number) if runs => (number, Origin::Adopted),
+            _ => {
+                let number = switch(errands, &loaded, &set.generation)?;
+                save(&inputs, &path, &mut said);
+                (number, origin)
+            }
+        };
+        // Also of a switch that somebody did not bring to its end.
+        bring::names(&loaded.maps, &set.generation)?;
+        // Before and after: no packet is to meet a socket of nobody, and some are opened in between.
+        if before.is_none() {
+            adopt(errands, &loaded.maps)?;
+        }
+        let taken = errands.attach()?;
+        if before.is_none() {
+            end_denied(errands, &loaded.maps, &set.generation)?;
+        }
+        let previous = inputs::previous(&path).exists().then_some(number.get() - 1);
+        let (now, intel) = in_force(set, number, origin);
+        known.insert(number.get(), Arc::clone(&now.generation));
+        let engine = Self {
+            errands,
+            loaded,
+            state: options.state.clone(),
+            netns,
+            now,
+            known,
+            intel,
+            previous: previous.and_then(NonZeroU32::new),
+        };
+        Ok(Begun { engine, taken, said })
+    }
+
+    /// The maps and the notes.
+    pub const fn loaded(&self) -> &errands::Loaded {
+        &self.loaded
+    }
+
+    /// For the notes.
+    pub const fn loaded_mut(&mut self) -> &mut errands::Loaded {
+        &mut self.loaded
+    }
+
+    /// The secrets of the names that are kept.
+    pub fn keys(&self) -> Keys {
+        self.now.generation.header.name_keys
+    }
+
+    /// Puts a generation in force, and has the sockets ended that it denies. Returns what to say.
+    pub fn put(&mut self, built: Built, origin: Origin) -> Result<Vec<String>, Error> {
+        let Built { inputs, mut set, mut said } = built;
+        set.generation.header.netns = self.netns;
+        let before = self.now.number;
+        let number = switch(self.errands, &self.loaded, &set.generation)?;
+        bring::names(&self.loaded.maps, &set.generation)?;
+        end_denied(self.errands, &self.loaded.maps, &set.generation)?;
+        save(&inputs, &self.state.join(inputs::GENERATION), &mut said);
+        let (now, intel) = in_force(set, number, origin);
+        self.known.insert(number.get(), Arc::clone(&now.generation));
+        while self.known.len() > KNOWN {
+            self.known.pop_first();
+        }
+        self.now = now;
+        self.intel = intel;
+        self.previous = Some(before);
+        Ok(said)
+    }
+
+    /// What a rollback would bring back, compiled anew.
+    pub fn build_previous(&self) -> Result<Built, Error> {
+        let path = inputs::previous(&self.state.join(inputs::GENERATION));
+        rebuild(&path, self.keys())
+    }
+
+    /// What the API says of it.
+    pub fn shown(&self) -> dto::Generation {
+        dto::Generation {
+            number: self.now.number,
+            since: self.now.since,
+            origin: self.now.origin,
+            previous: self.previous,
+        }
+    }
+}
+
+/// Charges sockets that are open to who has them, and tells which there are.
+fn adopt(errands: &Errands, maps: &Maps) -> Result<Vec<OpenSocket>, errands::Error> {
+    sockets::adopt(maps, || errands.sockets())
+}
+
+/// Has sockets ended that are connected to where they may not be.
+fn end_denied(errands: &Errands, maps: &Maps, generation: &Generation) -> Result<(), Error> {
+    let open = adopt(errands, maps)?;
+    // Which names a socket is known by is not known here: where one can let it pass, its next packet is
+    // judged by it.
+    if names_can_allow(generation) {
+        return Ok(());
+    }
+    // What the tables have no answer to is left to the kernel.
+    for socket in sockets::denied(&open, generation).unwrap_or_default() {
+        errands.end(socket.cookie, socket.identity.pid, socket.protocol);
+    }
+    Ok(())
+}
+
+fn switch(
+    errands: &Errands,
+    loaded: &errands::Loaded,
+    generation: &Generation,
+) -> Result<NonZeroU32, Error> {
+    let number = apply_in(&loaded.maps, generation, |count| errands.blocks(count))?;
+    Ok(NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN))
+}
+
+fn save(inputs: &Inputs, path: &Path, said: &mut Vec<String>) {
+    if let Err(error) = inputs.save(path) {
+        said.push(format!(
+            "what the generation was compiled from cannot be kept in {}: {error}",
+            path.display()
+        ));
+    }
+}
+
+fn names_can_allow(generation: &Generation) -> bool {
+    generation
+        .policies
+        .iter()
+        .filter(|policy| policy.mode == Mode::Enforce)
+        .flat_map(|policy| &policy.rules)
+        .filter(|rule| rule.action != Action::Drop)
+        .any(|rule| rule.to.as_ref().is_some_and(Destinations::has_names))
+}
+
+fn without_tables(mut generation: Generation) -> Generation {
+    generation.forget_tables();
+    generation
+}
+
+fn in_force(set: Set, number: NonZeroU32, origin: Origin) -> (InForce, Intel) {
+    let Set { config, findings, intel, ahead, generation } = set;
+    let warnings = [&config.findings, &findings].map(|found| found.render(false)).concat();
+    let sources = sources(&generation, &findings);
+    let lists = remote_lists(&sources, &findings);
+    let generation = Arc::new(without_tables(generation));
+    let since = Timestamp::now();
+    let now =
+        InForce { number, origin, since, generation, ahead, config, lists, sources, warnings };
+    (now, intel)
+}
+
+/// Where policies stand, by their names.
+fn sources(generation: &Generation, findings: &Diagnostics) -> BTreeMap<String, String> {
+    let of = |name: &str| Some((name.to_owned(), findings.file_of(name)?.to_owned()));
+    generation.policies.iter().filter_map(|policy| of(&policy.name)).collect()
+}
+
+fn remote_lists(sources: &BTreeMap<String, String>, findings: &Diagnostics) -> Vec<RemoteList> {
+    let by_url = findings.lists().filter(|(_, list)| matches!(list.source, ListSource::Url(_)));
+    by_url
+        .map(|(file, list)| {
+            let policy = sources.iter().find(|(_, source)| *source == file);
+            let policy = policy.map_or(file, |(name, _)| name).to_owned();
+            // Its entries are in the tables.
+            let list = List {
+                report: list.report.clone(),
+                source: list.source.clone(),
+                ..List::empty(&list.name)
+            };
+            RemoteList { policy, list }
+        })
+        .collect()
+}

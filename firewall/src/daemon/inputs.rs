@@ -1,0 +1,413 @@
+//! What a generation was compiled from.
+//!
+//! It is recorded while it is read, so that the same can be compiled again when the files have changed or
+//! are broken, or after a start, before there is a network. What is kept is everything that decides the
+//! outcome but the databases of countries and owners, of which path and digest are kept.
+//!
+//! One file: a line of JSON with the format, length and SHA-256 of what follows, which is JSON too; all
+//! of it compressed with zstd. What is damaged is never used.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    fs,
+    io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use firewall_common::name_table::Keys;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    apps::digest::Digests,
+    config::{self, Config},
+    policy::source::{Content, Files, Origin, Source},
+    remote::{Attempts, Head, Kept, KeptCopy, Remote, digest},
+    replace::replace,
+    set::{self, Parts, Set},
+};
+
+/// Name of the file in the state folder that has the inputs of the generation that runs.
+pub const GENERATION: &str = "generation";
+
+/// Version of the format.
+const FORMAT: u32 = 1;
+
+/// More than the line before the inputs ever has.
+const LONGEST_HEAD: u64 = 1 << 10;
+
+/// More than inputs ever are.
+const LARGEST: u64 = 1 << 30;
+
+/// Of zstd: what is quick.
+const LEVEL: i32 = 3;
+
+/// Everything that a generation was compiled from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Inputs {
+    /// `firewall.toml`; none if there is none.
+    settings: Option<(PathBuf, Bytes)>,
+    policies: Vec<Policy>,
+    /// The resolvers of the system.
+    resolvers: Vec<(IpAddr, u16)>,
+    /// Databases of countries and owners, by their SHA-256.
+    databases: BTreeMap<PathBuf, String>,
+    read: Read,
+}
+
+/// The text of a policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Policy {
+    origin: PolicyOrigin,
+    text: String,
+}
+
+/// As [`Origin`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum PolicyOrigin {
+    Shipped(String),
+    File(PathBuf),
+}
+
+/// What was read besides.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Read {
+    files: BTreeMap<PathBuf, Bytes>,
+    /// What is behind links.
+    real: BTreeMap<PathBuf, PathBuf>,
+    users: BTreeMap<String, u32>,
+    groups: BTreeMap<String, u32>,
+    /// Lists by URL, by the keys that they are kept under.
+    kept: BTreeMap<String, KeptList>,
+}
+
+/// What was kept of a list by URL.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct KeptList {
+    copy: Result<Option<(Head, Bytes)>, String>,
+    attempts: Attempts,
+    now: Timestamp,
+}
+
+/// What a file has, which nearly always is text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Bytes {
+    Text(String),
+    Other(Vec<u8>),
+}
+
+/// The line before the inputs.
+#[derive(Serialize, Deserialize)]
+struct FileHead {
+    format: u32,
+    bytes: u64,
+    sha256: String,
+}
+
+/// Why there are no inputs, or nothing comes of them.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The settings.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// The policies, or what they need.
+    #[error(transparent)]
+    Set(#[from] set::Error),
+    /// The file cannot be read; perhaps it is not there.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not as it was written, or of another version.
+    #[error("{} is not used: {why}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// What was compiled once more.
+pub struct Again {
+    /// What holds.
+    pub set: Set,
+    /// In what it differs from the first time, for people.
+    pub differs: Vec<String>,
+}
+
+impl Inputs {
+    /// Reads and compiles, and records what was read: the settings that were named or those of this
+    /// machine, `sources`, and what these name, from `files`.
+    ///
+    /// # Errors
+    ///
+    /// When anything is wrong with what was read.
+    pub fn record(
+        settings: Option<&Path>,
+        sources: &[Source],
+        files: &dyn Files,
+        name_keys: Keys,
+    ) -> Result<(Self, Set), Error> {
+        let path = settings.unwrap_or(Path::new(config::CONFIG));
+        let settings = config::read(settings)?.map(|bytes| (path.to_owned(), Bytes::from(bytes)));
+        let policies = sources.iter().filter_map(Policy::of).collect();
+        let mut inputs = Self {
+            settings,
+            policies,
+            resolvers: config::system_resolvers(),
+            databases: BTreeMap::new(),
+            read: Read::default(),
+        };
+        let config = inputs.config()?;
+        for path in config.geo.iter().chain(&config.asn) {
+            let digest = Digests::default()
+                .of(path)
+                .map_err(|source| Error::Read { path: path.clone(), source })?;
+            inputs.databases.insert(path.clone(), digest);
+        }
+        let recorder = Recorder { files, read: RefCell::default() };
+        let set = inputs.set(config, sources, &recorder, name_keys)?;
+        inputs.read = recorder.read.into_inner();
+        Ok((inputs, set))
+    }
+
+    /// Compiles what was recorded. With the same secrets it is the same generation, unless a database of
+    /// countries or owners is not the same any more.
+    ///
+    /// # Errors
+    ///
+    /// When this version finds something wrong with it.
+    pub fn compile(&self, name_keys: Keys) -> Result<Again, Error> {
+        let mut config = self.config()?;
+        let mut differs = Vec::new();
+        for place in [&mut config.geo, &mut config.asn] {
+            let Some(path) = place else { continue };
+            match Digests::default().of(path) {
+                Ok(found) if self.databases.get(path) == Some(&found) => {}
+                Ok(_) => differs.push(format!("{} is another database now", path.display())),
+                Err(error) => {
+                    let path = path.display();
+                    differs.push(format!("the tables in the binary stand for {path}: {error}"));
+                    *place = None;
+                }
+            }
+        }
+        let sources: Vec<Source> = self.policies.iter().map(Policy::source).collect();
+        let set = self.set(config.clone(), &sources, &self.read, name_keys);
+        let set = match set {
+            Err(set::Error::Intel(error)) if config.geo.is_some() || config.asn.is_some() => {
+                differs.push(format!("the tables in the binary are used: {error}"));
+                config = Config { geo: None, asn: None, ..config };
+                self.set(config, &sources, &self.read, name_keys)
+            }
+            other => other,
+        }?;
+        Ok(Again { set, differs })
+    }
+
+    fn config(&self) -> Result<Config, config::Error> {
+        match &self.settings {
+            Some((path, bytes)) => Config::of(path, bytes.to_vec()),
+            None => Ok(Config::default()),
+        }
+    }
+
+    fn set(
+        &self,
+        config: Config,
+        sources: &[Source],
+        files: &dyn Files,
+        name_keys: Keys,
+    ) -> Result<Set, set::Error> {
+        Set::compile(Parts {
+            settings: config.settings(name_keys, self.resolvers.clone()),
+            organisations: set::organisations(&config, files)?,
+            config,
+            first: None,
+            sources,
+            files,
+        })
+    }
+
+    /// Writes them to a file, whole or not at all. What is there becomes [`previous`].
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be written: then what is there stays.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        let inputs = serde_json::to_vec(self)?;
+        let (bytes, sha256) = (inputs.len() as u64, digest(&inputs));
+        let head = FileHead { format: FORMAT, bytes, sha256 };
+        let mut file = zstd::Encoder::new(Vec::new(), LEVEL)?;
+        serde_json::to_writer(&mut file, &head)?;
+        file.write_all(b"\n")?;
+        file.write_all(&inputs)?;
+        let file = file.finish()?;
+        keep_previous(path)?;
+        // They have what only some may read, such as lists of those who run this.
+        replace(path, 0o600, &[&file])
+    }
+
+    /// Reads them back.
+    ///
+    /// # Errors
+    ///
+    /// When there are none, or they are not to be used.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let unread = |source| Error::Read { path: path.to_owned(), source };
+        let damaged = |why: String| Error::Damaged { path: path.to_owned(), why };
+        let broken = |error: io::Error| damaged(format!("it is damaged: {error}"));
+        let file = fs::File::open(path).map_err(unread)?;
+        let file = zstd::Decoder::new(file).map_err(unread)?;
+        let mut file = BufReader::new(file.take(LARGEST));
+        let mut line = Vec::new();
+        file.by_ref().take(LONGEST_HEAD).read_until(b'\n', &mut line).map_err(broken)?;
+        let head: FileHead = serde_json::from_slice(&line)
+            .map_err(|error| damaged(format!("it is damaged: its first line: {error}")))?;
+        if head.format != FORMAT {
+            let format = head.format;
+            return Err(damaged(format!("its format is {format}, and this reads {FORMAT}")));
+        }
+        let mut inputs = Vec::new();
+        file.read_to_end(&mut inputs).map_err(broken)?;
+        if inputs.len() as u64 != head.bytes || digest(&inputs) != head.sha256 {
+            return Err(damaged("it is damaged: its SHA-256 is another".to_owned()));
+        }
+        serde_json::from_slice(&inputs).map_err(|error| damaged(error.to_string()))
+    }
+}
+
+/// The path of the inputs that were saved before those at `path`.
+pub fn previous(path: &Path) -> PathBuf {
+    path.with_added_extension("previous")
+}
+
+/// Gives what is there a second name, so that there is no moment without.
+fn keep_previous(path: &Path) -> io::Result<()> {
+    let previous = previous(path);
+    let new = previous.with_added_extension("new");
+    let nothing = |error: io::Error| match error.kind() {
+        ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    };
+    fs::remove_file(&new).or_else(nothing)?;
+    match fs::hard_link(path, &new) {
+        Ok(()) => fs::rename(&new, &previous),
+        Err(error) => nothing(error),
+    }
+}
+
+impl Policy {
+    /// None of what is no text: no generation comes of that.
+    fn of(source: &Source) -> Option<Self> {
+        let Content::Text(text) = &source.content else { return None };
+        let origin = match &source.origin {
+            Origin::Shipped(name) => PolicyOrigin::Shipped(name.clone().into_owned()),
+            Origin::File(path) => PolicyOrigin::File(path.clone()),
+        };
+        Some(Self { origin, text: text.to_string() })
+    }
+
+    fn source(&self) -> Source {
+        let origin = match &self.origin {
+            PolicyOrigin::Shipped(name) => Origin::Shipped(name.clone().into()),
+            PolicyOrigin::File(path) => Origin::File(path.clone()),
+        };
+        Source { origin, content: Content::Text(self.text.as_str().into()) }
+    }
+}
+
+impl Bytes {
+    fn to_vec(&self) -> Vec<u8> {
+        match self {
+            Self::Text(text) => text.as_bytes().to_vec(),
+            Self::Other(bytes) => bytes.clone(),
+        }
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        String::from_utf8(bytes).map_or_else(|error| Self::Other(error.into_bytes()), Self::Text)
+    }
+}
+
+/// Files that are recorded while they are read.
+struct Recorder<'a> {
+    files: &'a dyn Files,
+    read: RefCell<Read>,
+}
+
+// What cannot be read is an error of the policy that names it: no generation comes of it, and nothing is
+// recorded. Only lists by URL may be missing.
+impl Files for Recorder<'_> {
+    fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
+        let bytes = self.files.read(path)?;
+        self.read.borrow_mut().files.insert(path.to_owned(), bytes.clone().into());
+        Ok(bytes)
+    }
+
+    fn real(&self, path: &Path) -> PathBuf {
+        let real = self.files.real(path);
+        self.read.borrow_mut().real.insert(path.to_owned(), real.clone());
+        real
+    }
+
+    fn user(&self, name: &str) -> Result<Option<u32>, String> {
+        let user = self.files.user(name)?;
+        self.read.borrow_mut().users.extend(user.map(|user| (name.to_owned(), user)));
+        Ok(user)
+    }
+
+    fn group(&self, name: &str) -> Result<Option<u32>, String> {
+        let group = self.files.group(name)?;
+        self.read.borrow_mut().groups.extend(group.map(|group| (name.to_owned(), group)));
+        Ok(group)
+    }
+
+    fn kept(&self, remote: &Remote) -> Kept {
+        let kept = self.files.kept(remote);
+        let Kept { copy, attempts, now } = kept.clone();
+        let copy = copy.map(|copy| copy.map(|KeptCopy { head, bytes }| (head, bytes.into())));
+        self.read.borrow_mut().kept.insert(remote.key(), KeptList { copy, attempts, now });
+        kept
+    }
+}
+
+impl Files for Read {
+    fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
+        let found = self.files.get(path).map(Bytes::to_vec);
+        found.ok_or_else(|| "it was not read when this was recorded".to_owned())
+    }
+
+    fn real(&self, path: &Path) -> PathBuf {
+        self.real.get(path).map_or(path, PathBuf::as_path).to_owned()
+    }
+
+    fn user(&self, name: &str) -> Result<Option<u32>, String> {
+        Ok(self.users.get(name).copied())
+    }
+
+    fn group(&self, name: &str) -> Result<Option<u32>, String> {
+        Ok(self.groups.get(name).copied())
+    }
+
+    fn kept(&self, remote: &Remote) -> Kept {
+        let Some(kept) = self.kept.get(&remote.key()) else { return Kept::default() };
+        let KeptList { copy, attempts, now } = kept.clone();
+        let bytes = |(head, bytes): (Head, Bytes)| KeptCopy { head, bytes: bytes.to_vec() };
+        Kept { copy: copy.map(|copy| copy.map(bytes)), attempts, now }
+    }
+}
+
+#[cfg(test)]
+#[path = "inputs_tests.rs"]
+mod tests;

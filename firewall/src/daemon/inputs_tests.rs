@@ -1,0 +1,207 @@
+use std::os::unix::fs::PermissionsExt as _;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    lists,
+    policy::compile::Generation,
+    remote::{Store, Validators},
+};
+
+const KEYS: Keys = Keys { seed: 0x243f_6a88_85a3_08d3, factor: 0x9e37_79b9_7f4a_7c15 };
+
+/// A policy that needs everything that is read from somewhere.
+const POLICY: &str = r#"
+[policy]
+name = "own"
+
+[[rule]]
+name = "apps"
+action = "drop"
+apps = ["exe:LINK/*", "user:daemon", "group:daemon"]
+to = { lists = ["file", "url"], organisations = ["own"], jurisdictions = ["CN"] }
+
+[[rule]]
+name = "names"
+action = "allow"
+to = { domains = ["example.org"], except = { networks = ["192.0.2.0/24"] } }
+
+[list.file]
+file = "lists/names.txt"
+
+[list.url]
+url = "https://lists.example/names.txt"
+
+[list.empty]
+url = "https://lists.example/never-fetched.txt"
+"#;
+
+const NAMES: &[u8] = b"# \xff is no text\na.example\nb.example\n";
+
+/// The files of a machine.
+struct Machine {
+    folder: TempDir,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let machine = Self { folder: tempfile::tempdir().unwrap() };
+        let path = |name: &str| machine.path(name);
+        fs::create_dir_all(path("policies/lists")).unwrap();
+        fs::create_dir(path("opt")).unwrap();
+        std::os::unix::fs::symlink(path("opt"), path("link")).unwrap();
+        let policy = POLICY.replace("LINK", path("link").to_str().unwrap());
+        fs::write(path("policies/own.toml"), policy).unwrap();
+        fs::write(path("policies/lists/names.txt"), NAMES).unwrap();
+        fs::write(path("own.tsv"), "own\tAS64512\tA lab\n").unwrap();
+        let own = path("own.tsv");
+        fs::write(
+            path("firewall.toml"),
+            format!("default = \"drop\"\norganisations = {:?}\n", own.to_str().unwrap()),
+        )
+        .unwrap();
+        let remote = Remote {
+            url: "https://lists.example/names.txt".parse().unwrap(),
+            format: None,
+            sha256: None,
+            refresh: Remote::REFRESH,
+        };
+        let report = lists::parse(None, "c.example\n").unwrap().report;
+        let validators = Validators::default();
+        let head = Head::new(&remote, validators, b"c.example\n", &report, Timestamp::now());
+        let store = machine.store();
+        store.prepare().unwrap();
+        store.keep(&remote, &head, b"c.example\n").unwrap();
+        machine
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn store(&self) -> Store {
+        Store::new(&self.path("state"))
+    }
+
+    fn record(&self) -> (Inputs, Set) {
+        let mut sources = Source::at(&self.path("policies")).unwrap();
+        sources.extend(Source::find("baidu").unwrap());
+        Inputs::record(Some(&self.path("firewall.toml")), &sources, &self.store(), KEYS).unwrap()
+    }
+
+    /// Afterwards there is nothing to read but what was saved.
+    fn lose_all_but(&self, saved: &str) {
+        for name in ["policies", "opt", "state/lists"] {
+            fs::remove_dir_all(self.path(name)).unwrap();
+        }
+        for name in ["link", "own.tsv", "firewall.toml"] {
+            fs::remove_file(self.path(name)).unwrap();
+        }
+        assert!(self.path(saved).exists());
+    }
+}
+
+fn assert_same(one: &Generation, other: &Generation) {
+    assert_eq!(one.header, other.header);
+    assert!(one.blocks == other.blocks);
+    assert!(one.decisions().eq(other.decisions()));
+    assert_eq!(one.policies.len(), other.policies.len());
+}
+
+#[test]
+fn what_was_recorded_compiles_to_the_same_when_the_files_are_gone() {
+    let machine = Machine::new();
+    let (inputs, set) = machine.record();
+    let path = machine.path("state/generation");
+    inputs.save(&path).unwrap();
+    machine.lose_all_but("state/generation");
+    let loaded = Inputs::load(&path).unwrap();
+    assert_eq!(loaded, inputs);
+    let again = loaded.compile(KEYS).unwrap();
+    assert_eq!(again.differs, [""; 0]);
+    assert_same(&set.generation, &again.set.generation);
+    assert_eq!(set.findings.render(false), again.set.findings.render(false));
+    // All of it was there to begin with.
+    assert!(set.generation.class_of("c.example") != 0 && set.generation.class_of("b.example") != 0);
+    let Read { files, real, users, groups, kept } = &inputs.read;
+    let sizes = [files.len(), real.len(), users.len(), groups.len(), kept.len()];
+    assert_eq!(sizes, [2, 1, 1, 1, 2], "{:?}", inputs.read);
+    let other = loaded.compile(Keys { seed: 8, ..KEYS }).unwrap().set.generation;
+    assert!(set.generation.blocks != other.blocks, "the names are hashed with the keys");
+}
+
+#[test]
+fn the_one_before_is_kept() {
+    let machine = Machine::new();
+    let path = machine.path("state/generation");
+    let (first, _) = machine.record();
+    first.save(&path).unwrap();
+    assert!(matches!(Inputs::load(&previous(&path)), Err(Error::Read { .. })));
+    fs::write(machine.path("policies/lists/names.txt"), "other.example\n").unwrap();
+    let (second, _) = machine.record();
+    assert_ne!(first, second);
+    // What a crash left behind is in nobody's way.
+    fs::write(machine.path("state/generation.previous.new"), "x").unwrap();
+    second.save(&path).unwrap();
+    assert_eq!(Inputs::load(&path).unwrap(), second);
+    assert_eq!(Inputs::load(&previous(&path)).unwrap(), first);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::read_dir(machine.path("state")).unwrap().count(), 3, "the lists and the two");
+    // Where nothing can be written, both stay.
+    fs::create_dir(machine.path("state/generation.new")).unwrap();
+    first.save(&path).unwrap_err();
+    assert_eq!(Inputs::load(&path).unwrap(), second);
+}
+
+#[test]
+fn what_is_damaged_is_not_used() {
+    let machine = Machine::new();
+    let path = machine.path("generation");
+    let (inputs, _) = machine.record();
+    inputs.save(&path).unwrap();
+    let good = fs::read(&path).unwrap();
+    let unpacked = zstd::decode_all(&good[..]).unwrap();
+    let text = String::from_utf8(unpacked.clone()).unwrap();
+    let packed = |text: String| zstd::encode_all(text.as_bytes(), 0).unwrap();
+    let mut bad = vec![
+        vec![],
+        b"no zstd".to_vec(),
+        good[..good.len() / 2].to_vec(),
+        packed(text.replace("a.example", "d.example")),
+        packed(text.clone() + " "),
+        packed(text.replace("\"format\":1", "\"format\":2")),
+        packed(text.lines().next().unwrap().to_owned()),
+        packed("x".repeat(5000)),
+    ];
+    for place in (0..good.len()).step_by(good.len() / 50) {
+        let mut flipped = good.clone();
+        flipped[place] ^= 0x10;
+        bad.push(flipped);
+    }
+    for bytes in bad {
+        fs::write(&path, &bytes).unwrap();
+        match Inputs::load(&path) {
+            Err(Error::Damaged { why, .. }) => assert!(!why.is_empty()),
+            // Some bits of a frame mean nothing.
+            Ok(loaded) => assert_eq!(loaded, inputs),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_broken_policy_gives_no_inputs() {
+    let machine = Machine::new();
+    let sources = |machine: &Machine| Source::at(&machine.path("policies")).unwrap();
+    fs::write(machine.path("policies/x.toml"), "[policy]\n").unwrap();
+    let settings = machine.path("firewall.toml");
+    let record = || Inputs::record(Some(&settings), &sources(&machine), &machine.store(), KEYS);
+    assert!(matches!(record(), Err(Error::Set(set::Error::Invalid(_)))));
+    fs::write(machine.path("policies/x.toml"), b"\xff").unwrap();
+    assert!(matches!(record(), Err(Error::Set(set::Error::Invalid(_)))));
+    fs::remove_file(machine.path("policies/x.toml")).unwrap();
+    record().unwrap();
+    fs::write(&settings, "stop = 1\n").unwrap();
+    assert!(matches!(record(), Err(Error::Config(config::Error::Invalid { .. }))));
+}

@@ -1,0 +1,215 @@
+//! The process that may: it has the programs loaded, attached and pinned, and does for the worker what
+//! that may not. It reads nothing but what the worker asks.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::unix::fs::MetadataExt as _,
+};
+
+use nix::{
+    sys::{
+        signal::{SigSet, Signal, kill},
+        signalfd::{SfdFlags, SignalFd},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+
+use super::{
+    rights,
+    wire::{Ask, Channel, Told},
+};
+use crate::{
+    datapath::{
+        self,
+        apply::{self, new_blocks},
+        attach,
+        destroy::Destroyer,
+        load::{self, Loaded},
+        pins::Pins,
+        sockets, tell,
+    },
+    events::messages::Messages,
+};
+
+/// Signals that the worker is told of.
+const PASSED_ON: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+
+/// Blocks the signals that are read from a descriptor; to be called before the worker is made.
+pub fn block_signals() -> nix::Result<SigSet> {
+    let mut signals = SigSet::from_iter(PASSED_ON);
+    signals.add(Signal::SIGCHLD);
+    signals.thread_block()?;
+    Ok(signals)
+}
+
+/// What is kept.
+pub struct Keeper {
+    pins: Pins,
+    cgroup: File,
+    channel: Channel,
+    worker: Pid,
+    loaded: Option<Loaded>,
+    messages: Option<Messages>,
+    destroyer: Destroyer,
+}
+
+impl Keeper {
+    /// Of a worker that was just made.
+    pub fn new(pins: Pins, cgroup: File, channel: Channel, worker: Pid) -> Self {
+        Self {
+            pins,
+            cgroup,
+            channel,
+            worker,
+            loaded: None,
+            messages: None,
+            destroyer: Destroyer::default(),
+        }
+    }
+
+    /// Serves the worker to its end, and returns its exit status.
+    pub fn serve(mut self, signals: &SigSet, say: &mut dyn FnMut(&str)) -> io::Result<u8> {
+        let signals =
+            SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        loop {
+            let (asked, signalled) = self.wait(&signals)?;
+            while signalled && let Some(signal) = signals.read_signal()? {
+                match Signal::try_from(signal.ssi_signo.cast_signed())? {
+                    Signal::SIGCHLD => {
+                        if let Some(status) = self.ended(say)? {
+                            return Ok(status);
+                        }
+                    }
+                    // It may have ended just now.
+                    signal => drop(kill(self.worker, signal)),
+                }
+            }
+            if asked && let Some((ask, _)) = self.channel.receive()? {
+                self.answer(&ask)?;
+            }
+            for message in self.messages.iter_mut().flat_map(Messages::take) {
+                say(&message);
+            }
+        }
+    }
+
+    /// Whether there is something from the worker, and a signal.
+    fn wait(&self, signals: &SignalFd) -> io::Result<(bool, bool)> {
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.channel.fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+        ];
+        // The kernel programs' own messages are looked for now and then.
+        let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+        let waited = self.messages.is_some().then_some(&second);
+        match poll(&mut fds, waited) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let [asked, signalled] = fds.map(|fd| fd.revents());
+        // At its end only its exit status is of interest.
+        Ok((asked.contains(PollFlags::IN), signalled.contains(PollFlags::IN)))
+    }
+
+    fn ended(&self, say: &mut dyn FnMut(&str)) -> io::Result<Option<u8>> {
+        Ok(match waitpid(self.worker, Some(WaitPidFlag::WNOHANG))? {
+            WaitStatus::Exited(_, status) => Some(u8::try_from(status).unwrap_or(u8::MAX)),
+            WaitStatus::Signaled(_, signal, _) => {
+                say(&format!("the worker was ended by {signal}; what was in force stays in force"));
+                Some(128 + signal as u8)
+            }
+            _ => None,
+        })
+    }
+
+    fn answer(&mut self, ask: &Ask) -> io::Result<()> {
+        let done = match *ask {
+            Ask::Find => self.find(),
+            Ask::Load => self.load(),
+            Ask::Tables => self.tables(),
+            Ask::Blocks(count) => blocks(count).map(|map| (Told::Blocks, vec![map])),
+            Ask::Attach => self.attach(),
+            Ask::Sockets => self.sockets(),
+            // Nobody waits for it.
+            Ask::End { cookie, pid, protocol } => {
+                self.destroyer.end(cookie, pid, protocol);
+                return Ok(());
+            }
+            Ask::Remove => self.remove(),
+        };
+        let (told, held) = done.unwrap_or_else(|why| (Told::Failed(why), Vec::new()));
+        let held: Vec<BorrowedFd<'_>> = held.iter().map(OwnedFd::as_fd).collect();
+        self.channel.send(&told, &held)
+    }
+
+    fn find(&self) -> Result<(Told, Vec<OwnedFd>), String> {
+        self.pins.check(datapath::OBJECT).map_err(text)?;
+        let (names, held) = self.pins.held().map_err(text)?.into_iter().unzip();
+        Ok((Told::Found(names), held))
+    }
+
+    fn load(&mut self) -> Result<(Told, Vec<OwnedFd>), String> {
+        let cgroup = self.cgroup.metadata().map_err(text)?.ino();
+        let mut loaded = load::load_pinned(datapath::OBJECT, cgroup, &self.pins).map_err(text)?;
+        let maps = loaded.maps().map_err(text)?;
+        let notes = self.pins.notes_fd().map_err(text)?;
+        let mut held = vec![tell::program(&loaded).map_err(text)?, notes];
+        let mut names = Vec::new();
+        for (name, map) in maps.all() {
+            names.push(name.to_owned());
+            held.push(map.try_clone_to_owned().map_err(text)?);
+        }
+        self.messages = Messages::new(&mut loaded.ebpf);
+        // The program that goes through open files is loaded as long as that is allowed.
+        sockets::load(&mut loaded).map_err(text)?;
+        self.loaded = Some(loaded);
+        Ok((Told::Loaded(names), held))
+    }
+
+    fn loaded(&mut self) -> Result<&mut Loaded, String> {
+        self.loaded.as_mut().ok_or_else(|| "nothing is loaded yet".to_owned())
+    }
+
+    fn attach(&mut self) -> Result<(Told, Vec<OwnedFd>), String> {
+        let links = self.pins.links();
+        let loaded = self.loaded.as_ref().ok_or("nothing is loaded yet")?;
+        let mut taken = attach::take_over(loaded, self.cgroup.as_fd(), &links).map_err(text)?;
+        // New before old.
+        taken.removed = self.pins.remove_others().map_err(text)?.links;
+        rights::of_keeper().map_err(|error| format!("cannot give up capabilities: {error}"))?;
+        Ok((Told::Attached(taken), Vec::new()))
+    }
+
+    fn tables(&self) -> Result<(Told, Vec<OwnedFd>), String> {
+        let maps = self.loaded.as_ref().ok_or("nothing is loaded yet")?.maps().map_err(text)?;
+        let tables = apply::tables(&maps).map_err(text)?;
+        Ok((Told::Tables, vec![tables.fd().as_fd().try_clone_to_owned().map_err(text)?]))
+    }
+
+    fn sockets(&mut self) -> Result<(Told, Vec<OwnedFd>), String> {
+        let way = sockets::visit(self.loaded()?).map_err(text)?;
+        Ok((Told::Sockets, vec![way.into()]))
+    }
+
+    fn remove(&mut self) -> Result<(Told, Vec<OwnedFd>), String> {
+        let removed = self.pins.remove().map_err(text)?;
+        Ok((Told::Removed(removed.links), Vec::new()))
+    }
+}
+
+fn blocks(count: usize) -> Result<OwnedFd, String> {
+    let map = new_blocks(count).map_err(text)?;
+    map.fd().as_fd().try_clone_to_owned().map_err(text)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn text(error: impl ToString) -> String {
+    error.to_string()
+}

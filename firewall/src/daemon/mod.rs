@@ -1,0 +1,123 @@
+//! The service, as two processes: the keeper may load programs and reads nothing that others wrote, the
+//! worker reads policies, lists, packets and requests, and may nothing.
+//!
+//! ```text
+//! policies, lists ─▶ worker: compile ─▶ generation ─ apply ─▶ maps ◀─ kernel programs
+//!                      │  ▲                                     │          ▲
+//!              wire ask│  │descriptors of maps          EVENTS, HELD       │ load, attach, pin
+//!                      ▼  │                                     ▼          │
+//!                    keeper ───────────────────────────────▶ worker      keeper
+//! ```
+//!
+//! What enforces is pinned, and neither process is needed for it.
+
+pub mod control;
+mod engine;
+mod errands;
+pub mod inputs;
+mod keeper;
+mod refresh;
+mod rights;
+mod sinks;
+mod status;
+mod watch;
+mod wire;
+mod worker;
+
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    process::exit,
+};
+
+use nix::unistd::{ForkResult, fork};
+
+use self::{keeper::Keeper, wire::Channel};
+use crate::{
+    cgroup::{self, Hierarchy},
+    datapath::pins::{self, Pins},
+};
+
+pub use crate::datapath::pins::{PINS as PIN, Removed};
+
+/// What the daemon is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The settings; `None` is those of this machine, which need not be there.
+    pub config: Option<PathBuf>,
+    /// The folder of the policies.
+    pub policies: PathBuf,
+    /// The state folder.
+    pub state: PathBuf,
+    /// Where the API is.
+    pub socket: PathBuf,
+    /// The cgroup that is filtered; `None` is the one that all are in.
+    pub cgroup: Option<PathBuf>,
+    /// Where to pin.
+    pub pin: PathBuf,
+    /// To put in place what was last in force, and no more.
+    pub boot: bool,
+}
+
+/// Why the daemon does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The pins.
+    #[error(transparent)]
+    Pins(#[from] pins::Error),
+    /// The cgroup.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::Error),
+    /// Something of the system.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Error {
+    move |source| Error::System { what, source: source.into() }
+}
+
+/// Runs the daemon to its end, and returns its exit status. To be called while there is one thread.
+pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<u8, Error> {
+    let cgroup = match &options.cgroup {
+        Some(directory) => directory.clone(),
+        None => Hierarchy::find()?.directory(Path::new("/")),
+    };
+    let directory = File::open(&cgroup).map_err(system("cannot open the cgroup"))?;
+    let pins = Pins::open(&options.pin)?;
+    if pins.mounted {
+        say(&format!("mounted a bpf file system at {}", pins::BPFFS));
+    }
+    let signals = keeper::block_signals().map_err(system("cannot take signals"))?;
+    let (ours, theirs) = Channel::pair().map_err(system("cannot make a socket pair"))?;
+    // SAFETY: there is one thread.
+    match unsafe { fork() }.map_err(system("cannot start the worker"))? {
+        ForkResult::Parent { child } => {
+            drop(theirs);
+            Keeper::new(pins, directory, ours, child)
+                .serve(&signals, say)
+                .map_err(system("cannot serve the worker"))
+        }
+        ForkResult::Child => {
+            drop(ours);
+            let status = worker::run(options, theirs, say);
+            // As long as the worker is there, nobody else may have them.
+            drop(pins);
+            exit(status.into())
+        }
+    }
+}
+
+/// Takes away all that is pinned below a folder, and what enforces with it, while no daemon is there.
+///
+/// # Errors
+/// When a daemon has it, or something stays.
+pub fn off(pin: &Path) -> Result<Removed, pins::Error> {
+    pins::remove(pin)
+}

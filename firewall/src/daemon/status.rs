@@ -1,0 +1,161 @@
+//! The daemon in a glance, as the API says it.
+
+use std::{fs, process};
+
+use firewall_common::layout::{ABI_VERSION, Counter};
+use jiff::Timestamp;
+
+use super::{
+    Options, control::Refusal, engine::Engine, refresh::Refresh, sinks::Sinks, worker::Losses,
+};
+use crate::{
+    api::dto::{self, Question, Status},
+    datapath::{attach, pins},
+    events::reader::{self, Counters},
+    policy::{Action, Default, ListSource},
+    set::Set,
+};
+
+/// What happened to the daemon.
+pub struct Told {
+    /// When it was started.
+    pub started: Timestamp,
+    /// What is not as it should be.
+    pub degraded: Vec<String>,
+    /// How the last reload went.
+    pub last_reload: Option<dto::Reload>,
+}
+
+/// How it is.
+pub fn of(
+    options: &Options,
+    engine: &Engine<'_>,
+    told: &Told,
+    sinks: &Sinks<'_>,
+    counters: &Counters,
+    losses: &Losses,
+    refresh: &Refresh,
+) -> Result<Status, reader::Error> {
+    let hooks = hooks(options);
+    let lists = refresh.shown(&engine.now.lists);
+    let mut degraded = told.degraded.clone();
+    if let Some(reload) = told.last_reload.as_ref().filter(|reload| !reload.done) {
+        degraded.push(format!("the last reload failed: {}", first_line(&reload.message)));
+    }
+    degraded.extend(
+        hooks
+            .iter()
+            .filter(|hook| !hook.attached)
+            .map(|hook| format!("the program `{}` is not attached", hook.program)),
+    );
+    for list in &engine.now.lists {
+        let ListSource::Url(found) = &list.list.source else { continue };
+        let name = format!("list `{}` of policy `{}`", list.list.name, list.policy);
+        match &found.copy {
+            Ok(None) => degraded.push(format!("{name} was never fetched, so it is empty")),
+            Err(why) => degraded.push(format!("the copy of {name} is not used: {why}")),
+            Ok(Some(_)) if found.stale => degraded.push(format!("the copy of {name} is too old")),
+            Ok(Some(_)) => {}
+        }
+    }
+    let mut sums = std::collections::BTreeMap::new();
+    for counter in Counter::ALL {
+        sums.insert(counter.word().to_owned(), counters.sum(*counter)?);
+    }
+    Ok(Status {
+        schema: dto::SCHEMA,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        abi: ABI_VERSION,
+        pid: process::id(),
+        started: told.started,
+        state: if degraded.is_empty() { dto::State::Enforcing } else { dto::State::Degraded },
+        degraded,
+        generation: engine.shown(),
+        last_reload: told.last_reload.clone(),
+        cgroup: options.cgroup.as_ref().map_or("/".to_owned(), |path| path.display().to_string()),
+        pins: options.pin.display().to_string(),
+        folder: options.policies.display().to_string(),
+        policies: policies(engine, sinks),
+        hits_default: sinks.hits.default,
+        hooks,
+        counters: sums,
+        losses: dto::Losses {
+            events: losses.events,
+            unread: losses.unread,
+            unwritten: sinks.log.failed,
+            streams: 0,
+        },
+        lists,
+        memory_bytes: resident(process::id()) + resident(std::os::unix::process::parent_id()),
+    })
+}
+
+/// What a reload or a rollback did.
+pub fn change(engine: &Engine<'_>) -> dto::Change {
+    let policies = &engine.now.generation.policies;
+    dto::Change {
+        schema: dto::SCHEMA,
+        generation: engine.shown(),
+        policies: policies.len() as u64,
+        rules: policies.iter().map(|policy| policy.rules.len() as u64).sum(),
+        warnings: engine.now.warnings.clone(),
+    }
+}
+
+fn policies(engine: &Engine<'_>, sinks: &Sinks<'_>) -> Vec<dto::Policy> {
+    let policies = engine.now.generation.policies.iter();
+    policies
+        .map(|policy| dto::Policy {
+            name: policy.name.clone(),
+            mode: policy.mode.word().to_owned(),
+            source: engine.now.sources.get(&policy.name).cloned().unwrap_or_default(),
+            priority: policy.priority,
+            rules: policy
+                .rules
+                .iter()
+                .map(|rule| dto::Rule {
+                    name: rule.name.clone(),
+                    action: action(rule.action).to_owned(),
+                    hits: sinks.hits.of_rule(&policy.name, &rule.name),
+                })
+                .collect(),
+            default: policy.default.map(|default| match default {
+                Default::Allow => "allow".to_owned(),
+                Default::Drop => "drop".to_owned(),
+            }),
+            hits_default: sinks.hits.of_default(&policy.name),
+        })
+        .collect()
+}
+
+const fn action(action: Action) -> &'static str {
+    match action {
+        Action::Allow => "allow",
+        Action::Log => "log",
+        Action::Drop => "drop",
+    }
+}
+
+fn hooks(options: &Options) -> Vec<dto::Hook> {
+    let links = pins::links(&options.pin);
+    attach::attached(&links)
+        .into_iter()
+        .map(|(program, attached)| dto::Hook { program: program.to_owned(), attached })
+        .collect()
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default()
+}
+
+/// Resident memory of a process, in bytes.
+fn resident(pid: u32) -> u64 {
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
+
+/// What would happen to a connection.
+pub fn explain(set: &Set, question: &Question) -> Result<serde_json::Value, Refusal> {
+    crate::cli::explain::answer(set, question).map_err(Refusal::invalid)
+}

@@ -1,0 +1,597 @@
+//! The process that reads: settings, policies and lists, events, packets and requests. It may nothing.
+
+use std::{
+    fs, io,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use firewall_common::layout::Counter;
+use jiff::Timestamp;
+use nix::sys::{
+    prctl,
+    signal::{SigSet, Signal},
+};
+use sd_notify::NotifyState;
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+    sync::{broadcast, mpsc},
+    task::{JoinHandle, spawn_blocking},
+    time::{Instant, sleep, sleep_until},
+};
+
+use super::{
+    Options,
+    control::{Answer, Control, Refusal, Request},
+    engine::{self, Begun, Built, Engine, build, build_boot, rebuild},
+    errands::{self, Errands, Loaded},
+    inputs,
+    refresh::Refresh,
+    rights,
+    sinks::{Sinks, last_number},
+    status,
+    watch::Watch,
+    wire::Channel,
+};
+use crate::{
+    api::{self, Rights, dto, dto::Origin},
+    cgroup::{self, Hierarchy},
+    config::Stop,
+    datapath::{apply, tell},
+    events::{
+        apps::Apps,
+        enrich::Enricher,
+        held::{self, Attendant, learn},
+        log::{self, Log},
+        names::Names,
+        reader::{self, Counters, Reader},
+        recorder::Recorder,
+    },
+    intel::{self, ahead::Ahead, resolver::Resolver},
+    memory::give_memory_back,
+    set::name_keys,
+};
+
+/// Why the worker ends.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What is to be in force.
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+    /// The keeper.
+    #[error(transparent)]
+    Errands(#[from] errands::Error),
+    /// Events.
+    #[error(transparent)]
+    Reader(#[from] reader::Error),
+    /// What the kernel waits for.
+    #[error(transparent)]
+    Held(#[from] held::Error),
+    /// The tables of countries and owners.
+    #[error(transparent)]
+    Intel(#[from] intel::Error),
+    /// The cgroups.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::Error),
+    /// What the kernel is told.
+    #[error(transparent)]
+    Tell(#[from] tell::Error),
+    /// A map.
+    #[error(transparent)]
+    Maps(#[from] crate::datapath::maps::Error),
+    /// Which generation decides.
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+    /// The pins.
+    #[error(transparent)]
+    Pins(#[from] crate::datapath::pins::Error),
+    /// The API.
+    #[error(transparent)]
+    Bind(#[from] api::server::BindError),
+    /// Something of the system.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+fn system<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Error {
+    move |source| Error::System { what: what.into(), source: source.into() }
+}
+
+/// Exit status where the policies or settings are not valid.
+const INVALID: u8 = 1;
+/// Exit status where the system does not let it.
+const CANNOT: u8 = 3;
+
+/// Does the work, and returns the exit status. To be called in the process that was made for it.
+pub fn run(options: &Options, channel: Channel, say: &mut dyn FnMut(&str)) -> u8 {
+    match try_run(options, channel, say) {
+        Ok(status) => status,
+        Err(error) => {
+            say(&format!("error: {error}"));
+            match error {
+                Error::Engine(error) if error.is_invalid() => INVALID,
+                _ => CANNOT,
+            }
+        }
+    }
+}
+
+fn try_run(options: &Options, channel: Channel, say: &mut dyn FnMut(&str)) -> Result<u8, Error> {
+    // Where the keeper is, the worker is not alone.
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(system("cannot follow the keeper"))?;
+    rights::of_worker().map_err(system("cannot give up capabilities"))?;
+    SigSet::all().thread_unblock().map_err(system("cannot take signals"))?;
+    fs::create_dir_all(&options.state)
+        .map_err(system(format!("cannot make the state folder {}", options.state.display())))?;
+    let folders = [Some(options.state.clone()), options.socket.parent().map(Path::to_owned)];
+    let folders: Vec<PathBuf> = folders.into_iter().flatten().collect();
+    match rights::confine(&folders) {
+        Ok(true) => {}
+        Ok(false) => say("this kernel cannot confine the worker wholly (Landlock)"),
+        Err(error) => say(&format!("this kernel cannot confine the worker: {error}")),
+    }
+    let errands = Errands::new(channel);
+    let start = begin(options, &errands, say)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("cannot start the runtime"))?;
+    let status = match start {
+        Start::Daemon(begun) => runtime.block_on(serve(options, &errands, *begun, say))?,
+        Start::Done(status) => status,
+    };
+    // A look-up of a name that nobody waits for any more can hang on.
+    runtime.shutdown_background();
+    Ok(status)
+}
+
+enum Start<'e> {
+    Daemon(Box<Started<'e>>),
+    Done(u8),
+}
+
+/// What the daemon goes on with.
+struct Started<'e> {
+    engine: Engine<'e>,
+    degraded: Vec<String>,
+}
+
+/// Puts in force what is to be, and has the programs attached.
+fn begin<'e>(
+    options: &Options,
+    errands: &'e Errands,
+    say: &mut dyn FnMut(&str),
+) -> Result<Start<'e>, Error> {
+    let found = errands.find()?;
+    let running = match found.all().next() {
+        Some(_) => apply::running(&found)?,
+        None => None,
+    };
+    let keys = match &running {
+        Some(header) => header.name_keys,
+        None => name_keys().map_err(system("no random numbers"))?,
+    };
+    if options.boot && running.is_some() {
+        say("something is in force already");
+        return Ok(Start::Done(0));
+    }
+    let mut degraded = Vec::new();
+    let last = options.state.join(inputs::GENERATION);
+    let again = || rebuild(&last, keys);
+    let boot = || build_boot(options, keys);
+    let mut status = None;
+    let (built, origin) = match (options.boot, build(options, keys)) {
+        (false, Ok(built)) => (built, Origin::Policies),
+        (true, _) => match again() {
+            Ok(built) => (built, Origin::Last),
+            Err(error) => match boot()? {
+                Some(built) => (built, Origin::Boot),
+                None => {
+                    say(&format!("there is nothing to put in force: {error}; and no boot policy"));
+                    return Ok(Start::Done(INVALID));
+                }
+            },
+        },
+        (false, Err(error)) if error.is_invalid() => {
+            say(&format!("error: {error}"));
+            match (again(), running.is_some()) {
+                (Ok(built), _) => {
+                    say("the last generation stays in force: correct the policies and reload");
+                    degraded.push(format!("the policies are not valid: {error}"));
+                    (built, Origin::Last)
+                }
+                (Err(unknown), true) => {
+                    say(&format!("what the kernel has stays in force; no daemon runs: {unknown}"));
+                    return Ok(Start::Done(INVALID));
+                }
+                (Err(_), false) => match boot()? {
+                    Some(built) => {
+                        say("the boot policy is put in force; no daemon runs");
+                        status = Some(INVALID);
+                        (built, Origin::Boot)
+                    }
+                    None => {
+                        say("nothing is in force");
+                        return Ok(Start::Done(INVALID));
+                    }
+                },
+            }
+        }
+        (false, Err(error)) => return Err(error.into()),
+    };
+    built.said.iter().for_each(|text| say(text));
+    let loaded: Loaded = errands.load()?;
+    let Begun { engine, taken, said } = Engine::begin(errands, loaded, options, built, origin)?;
+    said.iter().for_each(|text| say(text));
+    for program in &taken.replaced {
+        say(&format!("the link pinned for `{program}` was another one; it is replaced"));
+    }
+    if taken.removed > 0 {
+        say(&format!("took over from another version: {} links of it are gone", taken.removed));
+    }
+    give_memory_back();
+    let how = match engine.now.origin {
+        Origin::Adopted => "goes on",
+        _ => "is in force",
+    };
+    say(&format!("generation {} {how}", engine.now.number));
+    Ok(match (options.boot, status) {
+        (true, _) => Start::Done(0),
+        (false, Some(status)) => Start::Done(status),
+        (false, None) => Start::Daemon(Box::new(Started { engine, degraded })),
+    })
+}
+
+/// How often something is looked at while something waits to be told, and while nothing does.
+const SOON: Duration = Duration::from_millis(200);
+const LATER: Duration = Duration::from_secs(1);
+
+/// Verdicts that wait for one who follows; beyond it the oldest are lost to them.
+const FOLLOWED: usize = 4096;
+/// Requests that wait.
+const REQUESTS: usize = 64;
+
+async fn serve(
+    options: &Options,
+    errands: &Errands,
+    started: Started<'_>,
+    say: &mut dyn FnMut(&str),
+) -> Result<u8, Error> {
+    let Started { mut engine, degraded } = started;
+    let since = Timestamp::now();
+    let hierarchy = Hierarchy::find()?;
+    let maps = &engine.loaded().maps;
+    let tell =
+        engine.loaded().tell.try_clone().map_err(system("cannot hold the program `tell`"))?;
+    tell::own(tell.as_fd())?;
+    let mut attendant = Attendant::new(tell, maps)?;
+    attendant.is_here()?;
+    let counters = Counters::new(maps)?;
+    let enricher = Enricher::new(Apps::new(maps, &hierarchy)?, Names::new(maps)?)
+        .going_on_from(last_number(&options.state));
+    let mut recorder = Recorder::new(Reader::new(maps, "EVENTS")?, enricher);
+    let path = options.state.join(log::EVENTS);
+    let log = Log::open(&path, Some(log::ROTATE))
+        .map_err(system(format!("cannot open the log {}", path.display())))?;
+    let (verdicts, _) = broadcast::channel(FOLLOWED);
+    let mut sinks = Sinks::new(log, verdicts.clone(), errands);
+    let mut losses = Losses::new(&mut engine, &counters, &mut sinks)?;
+    engine.intel.geo()?;
+    engine.intel.asn()?;
+
+    let (requests, mut asked) = mpsc::channel(REQUESTS);
+    let listener: UnixListener = api::bind(&options.socket)?;
+    let rights = Rights::of_system().map_err(system("cannot look for the group `firewall`"))?;
+    let control = Control { requests, verdicts, state: options.state.clone() };
+    let api = tokio::spawn(api::serve(listener, control, rights));
+
+    let mut hangup = signal(SignalKind::hangup()).map_err(system("cannot take signals"))?;
+    let mut end = signal(SignalKind::terminate()).map_err(system("cannot take signals"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("cannot take signals"))?;
+
+    let mut refresh = Refresh::new(&options.state);
+    if let Some(trouble) = refresh.follow(&engine.now.lists) {
+        say(&trouble);
+    }
+    let mut watch = Watch::new(engine.now.config.watch == Some(true), &options.policies);
+    if let Some(trouble) = watch.trouble() {
+        say(&trouble);
+    }
+    let mut ahead = names_ahead(&engine, say);
+    let mut building: Option<Building> = None;
+    let mut told = status::Told { started: since, degraded, last_reload: None };
+    let watchdog = watchdog();
+    let mut alive = Instant::now();
+    notify(&[NotifyState::Ready]);
+
+    let mut next = Instant::now() + LATER;
+    let off = loop {
+        tokio::select! {
+            ready = attendant.ready() => { ready?; attendant.read(); }
+            leads = learn(&mut ahead) => attendant.lead_to(&leads),
+            ready = recorder.reader.ready() => {
+                ready?;
+                recorder.read(&engine, &engine.intel, &mut sinks)?;
+                next = next.min(Instant::now() + SOON);
+            }
+            Some(request) = asked.recv() => match request {
+                Request::Off(answer) => {
+                    let removed = errands.remove();
+                    let done = removed.map(|_| ()).map_err(|error| Refusal::cannot(error.to_string()));
+                    let is_off = done.is_ok();
+                    let _ = answer.send(done);
+                    if is_off {
+                        say("enforcement is removed");
+                        // The answer is still to be sent.
+                        sleep(SOON).await;
+                        break true;
+                    }
+                }
+                Request::Reload(answer) => {
+                    Building::add(&mut building, options, &engine, Some(answer));
+                }
+                Request::Rollback(answer) => {
+                    let _ = answer.send(roll_back(&mut engine, &mut told, say));
+                    recorder.enricher.forget_places();
+                    ahead = names_ahead(&engine, say);
+                }
+                Request::UpdateLists(answer) => refresh.now(&engine.now.lists, answer),
+                Request::Lists(answer) => drop(answer.send(Ok(refresh.shown(&engine.now.lists)))),
+                Request::Status(answer) => {
+                    let status = status::of(options, &engine, &told, &sinks, &counters, &losses, &refresh);
+                    let _ = answer.send(status.map_err(|error| Refusal::cannot(error.to_string())));
+                }
+                Request::Explain(question, answer) => explain(options, &engine, question, answer),
+            },
+            built = Building::done(&mut building) => {
+                let Some(Building { answers, again, .. }) = building.take() else { continue };
+                let change = put(&mut engine, built, Origin::Policies, &mut told, say);
+                for answer in answers {
+                    let _ = answer.send(change.clone());
+                }
+                recorder.enricher.forget_places();
+                ahead = names_ahead(&engine, say);
+                if let Some(trouble) = refresh.follow(&engine.now.lists) {
+                    say(&trouble);
+                }
+                if again {
+                    Building::add(&mut building, options, &engine, None);
+                }
+            }
+            fetched = refresh.done() => {
+                let changed = refresh.take(fetched, &engine.now.lists, say);
+                if changed {
+                    Building::add(&mut building, options, &engine, None);
+                }
+            }
+            () = watch.changed() => {
+                say("the policies have changed");
+                Building::add(&mut building, options, &engine, None);
+            }
+            _ = hangup.recv() => Building::add(&mut building, options, &engine, None),
+            _ = end.recv() => break false,
+            _ = interrupt.recv() => break false,
+            () = sleep_until(next) => {
+                attendant.tick()?;
+                recorder.read(&engine, &engine.intel, &mut sinks)?;
+                recorder.tick(&engine, &engine.intel, &mut sinks)?;
+                losses.look(&mut engine, &counters, &mut sinks)?;
+                let waits = recorder.waits();
+                if let Some(news) = sinks.log.flush() {
+                    say(&news);
+                }
+                if watchdog.is_some_and(|every| alive.elapsed() >= every) {
+                    alive = Instant::now();
+                    notify(&[NotifyState::Watchdog]);
+                }
+                refresh.begin(&engine.now.lists);
+                next = Instant::now() + if waits { SOON } else { LATER };
+            }
+        }
+    };
+    notify(&[NotifyState::Stopping]);
+    api.abort();
+    let _ = fs::remove_file(&options.socket);
+    attendant.finish();
+    recorder.finish(&engine, &engine.intel, &mut sinks)?;
+    if let Some(news) = sinks.log.flush() {
+        say(&news);
+    }
+    if !off && engine.now.config.stop == Some(Stop::Off) {
+        errands.remove()?;
+        say("enforcement is removed, as `stop` says");
+    } else if !off {
+        say(&format!("stopped; generation {} stays in force", engine.now.number));
+    }
+    Ok(0)
+}
+
+/// Losses of events, told once.
+pub struct Losses {
+    /// While no daemon was there.
+    pub unread: u64,
+    /// Since this one is there.
+    pub events: u64,
+    told: u64,
+}
+
+impl Losses {
+    fn new(
+        engine: &mut Engine<'_>,
+        counters: &Counters,
+        sinks: &mut Sinks<'_>,
+    ) -> Result<Self, Error> {
+        let told = engine.loaded().notes.told()?;
+        let mut losses = Self { unread: 0, events: 0, told };
+        losses.unread = losses.tell(engine, counters, sinks)?;
+        Ok(losses)
+    }
+
+    fn look(
+        &mut self,
+        engine: &mut Engine<'_>,
+        counters: &Counters,
+        sinks: &mut Sinks<'_>,
+    ) -> Result<(), Error> {
+        self.events += self.tell(engine, counters, sinks)?;
+        Ok(())
+    }
+
+    fn tell(
+        &mut self,
+        engine: &mut Engine<'_>,
+        counters: &Counters,
+        sinks: &mut Sinks<'_>,
+    ) -> Result<u64, Error> {
+        let lost = counters.sum(Counter::LostEvents)?;
+        let new = lost.saturating_sub(self.told);
+        if new > 0 {
+            sinks.lost(new);
+            self.told = lost;
+            engine.loaded_mut().notes.keep_told(lost)?;
+        }
+        Ok(new)
+    }
+}
+
+/// A set that is being compiled, and who waits for it.
+struct Building {
+    task: JoinHandle<Result<Built, engine::Error>>,
+    answers: Vec<Answer<dto::Change>>,
+    /// Somebody has asked after it had begun: what it reads may be of before.
+    again: bool,
+}
+
+impl Building {
+    fn add(
+        building: &mut Option<Self>,
+        options: &Options,
+        engine: &Engine<'_>,
+        answer: Option<Answer<dto::Change>>,
+    ) {
+        match building {
+            Some(building) => {
+                building.again = true;
+                building.answers.extend(answer);
+            }
+            None => {
+                let (options, keys) = (options.clone(), engine.keys());
+                let task = spawn_blocking(move || build(&options, keys));
+                let answers = answer.into_iter().collect();
+                *building = Some(Self { task, answers, again: false });
+            }
+        }
+    }
+
+    async fn done(building: &mut Option<Self>) -> Result<Built, engine::Error> {
+        match building {
+            Some(building) => match (&mut building.task).await {
+                Ok(built) => built,
+                // Nothing here is cancelled, so it panicked.
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            },
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn roll_back(
+    engine: &mut Engine<'_>,
+    told: &mut status::Told,
+    say: &mut dyn FnMut(&str),
+) -> Result<dto::Change, Refusal> {
+    if engine.previous.is_none() {
+        return Err(Refusal::invalid("there is no generation before this one"));
+    }
+    let built = engine.build_previous();
+    put(engine, built, Origin::Rollback, told, say)
+}
+
+/// Puts a generation in force, or says why the one that runs stays.
+fn put(
+    engine: &mut Engine<'_>,
+    built: Result<Built, engine::Error>,
+    origin: Origin,
+    told: &mut status::Told,
+    say: &mut dyn FnMut(&str),
+) -> Result<dto::Change, Refusal> {
+    let done = built.and_then(|built| {
+        let mut said = built.said.clone();
+        said.extend(engine.put(built, origin)?);
+        Ok(said)
+    });
+    give_memory_back();
+    let time = Timestamp::now();
+    match done {
+        Ok(said) => {
+            said.iter().for_each(|text| say(text));
+            say(&format!("generation {} is in force", engine.now.number));
+            told.degraded.clear();
+            let message = engine.now.warnings.clone();
+            told.last_reload = Some(dto::Reload { time, done: true, message });
+            Ok(status::change(engine))
+        }
+        Err(error) => {
+            let message = error.to_string();
+            say(&format!("error: {message}"));
+            say(&format!("generation {} stays in force", engine.now.number));
+            told.last_reload = Some(dto::Reload { time, done: false, message: message.clone() });
+            Err(if error.is_invalid() {
+                Refusal::invalid(message)
+            } else {
+                Refusal::cannot(message)
+            })
+        }
+    }
+}
+
+/// Looks up denied names ahead, if the settings say so.
+fn names_ahead(engine: &Engine<'_>, say: &mut dyn FnMut(&str)) -> Option<Ahead<Resolver>> {
+    let names = engine.now.ahead.names.clone();
+    if names.is_empty() {
+        return None;
+    }
+    match Resolver::new(engine.now.config.upstreams()) {
+        Ok(resolver) => Some(Ahead::new(names, resolver)),
+        Err(error) => {
+            say(&format!("denied names are not looked up ahead: {error}"));
+            None
+        }
+    }
+}
+
+fn explain(
+    options: &Options,
+    engine: &Engine<'_>,
+    question: dto::Question,
+    answer: Answer<serde_json::Value>,
+) {
+    let (state, keys, options) = (options.state.clone(), engine.keys(), options.clone());
+    drop(spawn_blocking(move || {
+        let explained = rebuild(&state.join(inputs::GENERATION), keys)
+            .or_else(|_| build(&options, keys))
+            .map_err(|error| Refusal::cannot(error.to_string()))
+            .and_then(|built| status::explain(&built.set, &question));
+        give_memory_back();
+        // Who asked can be gone.
+        let _ = answer.send(explained);
+    }));
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    // Where nobody listens there is nothing to tell.
+    let _ = sd_notify::notify(false, state);
+}
+
+/// How often the service manager wants to hear of it.
+fn watchdog() -> Option<Duration> {
+    let microseconds = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
+    Some(Duration::from_micros(microseconds) / 3)
+}
