@@ -20,8 +20,7 @@ pub fn boot(linux: &Path, initramfs: &Path, folder: &Path) -> String {
     let console = folder.join("console");
     let qemu = harness::program(QEMU).expect("it was looked for");
     let mut guest = Command::new(qemu)
-        // Without `cmpxchg16b`: behind one, a guest of qemu 7.2 was seen with flags that were none.
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max,-cx16", "-smp", "2", "-m", "1024"])
+        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024"])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
         .arg("-kernel")
         .arg(linux)
