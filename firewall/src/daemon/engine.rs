@@ -32,7 +32,7 @@ use crate::{
     events::enrich::Generations,
     intel::Intel,
     policy::{
-        Action, DeniedNames, Destinations, List, ListSource, Mode,
+        DeniedNames, List, ListSource,
         compile::Generation,
         diagnostic::Diagnostics,
         source::{NotFound, Source},
@@ -211,29 +211,40 @@ impl<'e> Engine<'e> {
         set.generation.header.netns = netns;
         let active = apply::active(&loaded.maps)?;
         let keys = set.generation.header.name_keys;
-        let runs = active.generation() != 0 && {
-            let tables = errands.tables()?;
-            apply::is_running(&loaded.maps, tables.as_fd(), &set.generation)?
-        };
         let before = NonZeroU32::new(active.generation());
+        let tables = before.map(|_| errands.tables()).transpose()?;
+        let is_running = |generation: &Generation| match &tables {
+            Some(tables) => apply::is_running(&loaded.maps, tables.as_fd(), generation),
+            None => Ok(false),
+        };
+        let runs = is_running(&set.generation)?;
         let mut known = BTreeMap::new();
         let path = options.state.join(inputs::GENERATION);
         if before.is_some() {
-            bring_to_end(errands, &loaded, &path, keys, netns)?;
+            bring_to_end(&loaded.maps, is_running, &path, keys, netns)?;
         }
         // Events of the one before wait to be read.
         if let Some(number) = before
             && !runs
         {
-            match rebuild(&path, keys) {
-                Ok(Built { set: old, .. }) => {
-                    known.insert(number.get(), Arc::new(without_tables(old.generation)));
+            let why = match rebuild(&path, keys) {
+                Ok(Built { set: mut old, .. }) => {
+                    old.generation.header.netns = netns;
+                    if is_running(&old.generation)? {
+                        known.insert(number.get(), Arc::new(without_tables(old.generation)));
+                        None
+                    } else {
+                        Some("what is kept compiles to another one".to_owned())
+                    }
                 }
-                Err(error) => said.push(format!(
+                Err(error) => Some(error.to_string()),
+            };
+            said.extend(why.map(|why| {
+                format!(
                     "what generation {number} was compiled from is not known, so its events name \
-                     no rules: {error}"
-                )),
-            }
+                     no rules: {why}"
+                )
+            }));
         }
         let (number, origin) = match before {
             Some(number) if runs => {
@@ -341,14 +352,13 @@ fn end_denied(
         let inside: HashSet<u64> = cgroup::below(directory);
         open.retain(|socket| inside.contains(&socket.identity.cgroup));
     }
-    // Which names a socket is known by is not known here: where one can let it pass, its next packet is
-    // judged by it.
-    if names_can_allow(generation) {
-        return Ok(());
-    }
+    // Where an address is known by names, they have a say, and the next packet is judged with them.
+    let named = bring::addresses(maps)?;
     // What the tables have no answer to is left to the kernel.
     for socket in sockets::denied(&open, generation).unwrap_or_default() {
-        errands.end(socket.cookie, socket.identity.pid, socket.protocol);
+        if !named.contains(&socket.peer) {
+            errands.end(socket.cookie, socket.identity.pid, socket.protocol);
+        }
     }
     Ok(())
 }
@@ -378,8 +388,8 @@ fn switch(
 /// Brings a switch to its end that somebody began. It has to be done before the next one, which takes
 /// the place of the generation that still decides about names.
 fn bring_to_end(
-    errands: &Errands,
-    loaded: &errands::Loaded,
+    maps: &Maps,
+    is_running: impl Fn(&Generation) -> Result<bool, apply::Error>,
     path: &Path,
     keys: Keys,
     netns: u64,
@@ -387,25 +397,14 @@ fn bring_to_end(
     // Of a switch that did not happen, or nothing.
     let Ok(Built { mut set, .. }) = rebuild(&inputs::staged(path), keys) else { return Ok(()) };
     set.generation.header.netns = netns;
-    let tables = errands.tables()?;
-    if apply::is_running(&loaded.maps, tables.as_fd(), &set.generation)? {
-        bring::names(&loaded.maps, &set.generation)?;
+    if is_running(&set.generation)? {
+        bring::names(maps, &set.generation)?;
         // Without it a rollback goes back further.
         let _ = inputs::commit(path);
     } else {
         let _ = fs::remove_file(inputs::staged(path));
     }
     Ok(())
-}
-
-fn names_can_allow(generation: &Generation) -> bool {
-    generation
-        .policies
-        .iter()
-        .filter(|policy| policy.mode == Mode::Enforce)
-        .flat_map(|policy| &policy.rules)
-        .filter(|rule| rule.action != Action::Drop)
-        .any(|rule| rule.to.as_ref().is_some_and(Destinations::has_names))
 }
 
 fn without_tables(mut generation: Generation) -> Generation {

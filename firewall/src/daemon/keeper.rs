@@ -146,7 +146,11 @@ impl Keeper {
         };
         let (told, held) = done.unwrap_or_else(|why| (Told::Failed(why), Vec::new()));
         let held: Vec<BorrowedFd<'_>> = held.iter().map(OwnedFd::as_fd).collect();
-        self.channel.send(&told, &held)
+        match self.channel.send(&told, &held) {
+            // It has ended meanwhile, of which a signal tells.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        }
     }
 
     fn find(&self) -> Result<(Told, Vec<OwnedFd>), String> {
