@@ -36,6 +36,7 @@ use crate::{
         sockets, tell,
     },
     events::messages::Messages,
+    memory::give_memory_back,
 };
 
 /// Signals that the worker is told of.
@@ -188,6 +189,8 @@ impl Keeper {
         // New before old.
         taken.removed = self.pins.remove_others().map_err(text)?.links;
         rights::of_keeper().map_err(|error| format!("cannot give up capabilities: {error}"))?;
+        // What the object and the kernel's types took.
+        give_memory_back();
         Ok((Told::Attached(taken), Vec::new()))
     }
 
