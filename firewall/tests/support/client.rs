@@ -235,6 +235,13 @@ impl Client {
                 assert!(there, "{path} does not come");
                 Ok(())
             }
+            // What comes by standard input, step by step, to its end.
+            ["follow"] => {
+                for line in io::stdin().lines() {
+                    self.step(&line?);
+                }
+                Ok(())
+            }
             ["inherit", to] => self.inherit(to),
             ["pass", to] => self.pass(to),
             ["daemon", time, to] => self.daemon(millis(time), to),

@@ -1,0 +1,228 @@
+//! What others have, or is not there: clear words, status 3, and nothing half done.
+
+use std::{
+    fs,
+    os::unix::net::UnixListener,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    harness::{require_kernel, wait_until},
+    host::{ALLOWED, CHINA, DENIED, Host, Kept, Server},
+    support::{BAIDU, FIREWALL, LIMIT},
+};
+
+/// `firewall daemon` of a host that has something else in one place.
+fn daemon(host: &Host, option: &str, place: &Path) -> Command {
+    let mut command = Command::new(FIREWALL);
+    command.arg("daemon");
+    let places = [
+        ("--config", host.file("firewall.toml")),
+        ("--policies", host.file("policies.d")),
+        ("--state", host.file("state")),
+        ("--cgroup", host.cgroup.path().to_owned()),
+        ("--pin", host.pin.clone()),
+        ("--socket", host.socket()),
+    ];
+    for (name, usual) in places {
+        command.arg(name).arg(if name == option { place } else { &usual });
+    }
+    command
+}
+
+#[track_caller]
+fn assert_refused(host: &Host, command: Command, told: &[&str]) {
+    let (status, said) = host.ends(command);
+    assert_eq!(status, Some(3), "{said}");
+    for word in told {
+        assert!(said.contains(word), "no `{word}`: {said}");
+    }
+}
+
+#[track_caller]
+fn assert_nothing(host: &Host) {
+    assert_eq!(host.pinned(), Vec::<PathBuf>::new());
+    let mut app = host.app();
+    app.assert_open(&DENIED);
+    app.assert_open(&ALLOWED);
+}
+
+#[test]
+fn a_second_daemon_does_not_start() {
+    if !require_kernel() {
+        return;
+    }
+    let host = Host::with_china();
+    let server = Server::of(&host);
+    let mut app = host.app();
+    let mut kept = Kept::open(&mut app);
+    let (worker, pinned) = (host.worker(), host.pinned());
+    // Its policies would let more pass.
+    host.remove("policies.d/china.toml");
+    let second = daemon(&host, "--socket", &host.file("other.sock"));
+    assert_refused(&host, second, &["another daemon has the pins", "hint: `firewall status`"]);
+    assert_eq!((host.worker(), host.pinned()), (worker, pinned));
+    assert_eq!(host.generation(), (1, "policies".to_owned()));
+    app.assert_enforced();
+    kept.assert_alive(&mut app, &server);
+    server.assert_untouched();
+}
+
+/// At a first start nothing is attached; what was in force stays so.
+#[track_caller]
+fn refused_with(prepare: impl FnOnce(&Host), told: &[&str]) {
+    let mut first = Host::new();
+    let _server = Server::of(&first);
+    first.set("policies.d/china.toml", CHINA);
+    prepare(&first);
+    assert_refused(&first, first.command("daemon"), told);
+    assert_nothing(&first);
+    // It is there for others.
+    assert!(first.socket().exists());
+    fs::remove_file(first.socket()).unwrap();
+    first.start();
+    first.app().assert_enforced();
+}
+
+#[test]
+fn a_socket_that_another_process_answers_at_is_left_alone() {
+    if !require_kernel() {
+        return;
+    }
+    let mut other = None;
+    refused_with(
+        |host| other = Some(UnixListener::bind(host.socket()).unwrap()),
+        &["another process answers at", "api.sock", "--socket"],
+    );
+}
+
+#[test]
+fn a_file_in_the_place_of_the_socket_is_left_alone() {
+    if !require_kernel() {
+        return;
+    }
+    refused_with(
+        |host| host.set("api.sock", "of value"),
+        &["is there and no socket", "api.sock", "--socket"],
+    );
+}
+
+#[test]
+fn what_was_in_force_stays_where_the_socket_is_taken() {
+    if !require_kernel() {
+        return;
+    }
+    let mut host = Host::with_china();
+    let server = Server::of(&host);
+    host.kill(false);
+    fs::remove_file(host.socket()).unwrap();
+    host.set("api.sock", "of value");
+    host.remove("policies.d/china.toml");
+    let pinned = host.pinned();
+    assert_refused(&host, host.command("daemon"), &["is there and no socket"]);
+    assert_eq!(fs::read(host.socket()).unwrap(), b"of value");
+    assert_eq!(host.pinned(), pinned);
+    host.app().assert_enforced();
+    server.assert_untouched();
+}
+
+#[test]
+fn a_stale_socket_is_replaced() {
+    if !require_kernel() {
+        return;
+    }
+    let mut host = Host::new();
+    drop(UnixListener::bind(host.socket()).unwrap());
+    assert!(host.socket().exists());
+    host.start();
+    host.status();
+}
+
+#[test]
+fn pins_outside_of_a_bpf_file_system_are_refused() {
+    if !require_kernel() {
+        return;
+    }
+    let host = Host::new();
+    let place = host.file("pins");
+    let command = daemon(&host, "--pin", &place);
+    assert_refused(&host, command, &["is in no bpf file system", "mount -t bpf", "--pin"]);
+    assert!(!place.exists());
+    assert_nothing_pinned(&host);
+}
+
+#[test]
+fn a_cgroup_that_is_not_there_is_refused() {
+    if !require_kernel() {
+        return;
+    }
+    let host = Host::new();
+    let place = host.cgroup.path().join("missing");
+    let command = daemon(&host, "--cgroup", &place);
+    assert_refused(&host, command, &["cgroup", "missing"]);
+    assert_nothing_pinned(&host);
+}
+
+#[test]
+fn a_folder_that_is_no_cgroup_is_refused() {
+    if !require_kernel() {
+        return;
+    }
+    let host = Host::new();
+    host.set("policies.d/china.toml", CHINA);
+    let command = daemon(&host, "--cgroup", &host.file("policies.d"));
+    assert_refused(&host, command, &["cgroup", "policies.d"]);
+    assert_nothing_pinned(&host);
+}
+
+#[track_caller]
+fn assert_nothing_pinned(host: &Host) {
+    assert_eq!(host.pinned(), Vec::<PathBuf>::new());
+}
+
+/// A disk of the daemon's own, as only it and what looks through `/proc` see it.
+#[test]
+fn a_full_disk_loses_no_verdict_and_is_said() {
+    if !require_kernel() {
+        return;
+    }
+    let mut host = Host::new();
+    host.set("policies.d/china.toml", CHINA);
+    let server = Server::of(&host);
+    fs::create_dir(host.file("state")).unwrap();
+    let mut command = host.net.client_command("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+    command.arg("mount -t tmpfs -o size=256k firewall-test \"$0\" && exec \"$@\"");
+    command.arg(host.file("state")).arg(FIREWALL);
+    let command = host.command_by(command, "daemon");
+    host.start_by(command);
+    let state = host.file("state");
+    let inside = PathBuf::from(format!("/proc/{}/root", host.keeper()))
+        .join(state.strip_prefix("/").unwrap());
+    let log = || fs::read_to_string(inside.join("events.jsonl")).unwrap_or_default();
+    let mut app = host.app();
+    assert_eq!(app.step(&format!("tcp {BAIDU}:1001")), libc::ECONNREFUSED);
+    assert!(wait_until(LIMIT, || log().contains("1001")), "{}", log());
+
+    let filler = inside.join("filler");
+    let full = fs::write(&filler, vec![b'x'; 1 << 20]).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull, "{full}");
+    // More than the page that is there already has room for.
+    assert_eq!(app.step(&format!("flood 100 {BAIDU}:0")), libc::ECONNREFUSED);
+    let unwritten = || host.status()["losses"]["unwritten"].as_u64().unwrap();
+    assert!(wait_until(LIMIT, || unwritten() > 0), "{}", host.said());
+    host.wait_said("cannot write the log");
+    app.assert_enforced();
+
+    host.set("policies.d/china.toml", &CHINA.replace("registered", "another"));
+    host.done(&["reload"]);
+    host.wait_said("cannot be kept in");
+    app.assert_enforced();
+
+    fs::remove_file(filler).unwrap();
+    assert_eq!(app.step(&format!("tcp {BAIDU}:1002")), libc::ECONNREFUSED);
+    assert!(wait_until(LIMIT, || log().contains("1002")), "{}", host.said());
+    host.wait_said("can be written again");
+    server.assert_untouched();
+}

@@ -1,0 +1,15 @@
+//! What `firewall daemon` promises, with the real binary.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod alone;
+mod host;
+mod killed;
+mod pins;
+mod reload;
+mod rights;
+mod start;
+mod stop;
