@@ -145,11 +145,8 @@ impl Host {
     #[track_caller]
     pub fn ends(&self, mut command: Command) -> (Option<i32>, String) {
         let path = self.file("ended");
-        let mut child = command
-            .stdout(Stdio::null())
-            .stderr(File::create(&path).unwrap())
-            .spawn()
-            .unwrap();
+        let mut child =
+            command.stdout(Stdio::null()).stderr(File::create(&path).unwrap()).spawn().unwrap();
         let status = wait(&mut child, LIMIT);
         if status.is_none() {
             let _ = child.kill();
@@ -385,7 +382,9 @@ impl App {
 }
 
 fn each(addresses: &[&str]) -> Vec<String> {
-    let places = addresses.iter().map(|ip| if ip.contains(':') { format!("[{ip}]") } else { (*ip).to_owned() });
+    let places = addresses
+        .iter()
+        .map(|ip| if ip.contains(':') { format!("[{ip}]") } else { (*ip).to_owned() });
     places.flat_map(|ip| [format!("tcp {ip}:80"), format!("udp-sendto {ip}:81")]).collect()
 }
 

@@ -128,5 +128,9 @@ fn losses_of_meanwhile_are_told_once() {
 /// All losses that the log tells of.
 fn host_lost(host: &Host) -> u64 {
     let events = host.events();
-    events.iter().filter(|event| event["kind"] == "lost").filter_map(|event| event["count"].as_u64()).sum()
+    events
+        .iter()
+        .filter(|event| event["kind"] == "lost")
+        .filter_map(|event| event["count"].as_u64())
+        .sum()
 }

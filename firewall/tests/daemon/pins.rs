@@ -57,7 +57,8 @@ fn a_link_to_another_hook_is_replaced() {
     host.kill(false);
     let other = load(OBJECT, 0).unwrap();
     let cgroup = File::open(host.cgroup.path()).unwrap();
-    let link = sys::link_cgroup(other.program("ingress").unwrap(), cgroup.as_fd(), INGRESS).unwrap();
+    let link =
+        sys::link_cgroup(other.program("ingress").unwrap(), cgroup.as_fd(), INGRESS).unwrap();
     let egress = links(&host, ABI_VERSION).join("egress");
     sys::detach(sys::get(&egress).unwrap().as_fd()).unwrap();
     fs::remove_file(&egress).unwrap();
@@ -192,7 +193,9 @@ fn another_version_is_replaced_and_nothing_gets_through_meanwhile() {
     assert_eq!(errors, [libc::ECONNREFUSED; 2]);
     host.wait_said("took over from another version");
     assert!(!host.pin.join(format!("v{old}")).exists());
-    assert!(host.pinned().iter().all(|path| path.starts_with(host.pin.join(format!("v{ABI_VERSION}")))));
+    assert!(
+        host.pinned().iter().all(|path| path.starts_with(host.pin.join(format!("v{ABI_VERSION}"))))
+    );
     assert_eq!(host.status()["policies"][0]["name"], "china");
     host.app().assert_enforced();
     server.assert_untouched();

@@ -28,7 +28,12 @@ fn a_new_policy_holds_for_what_is_open() {
     let server = Server::of(&host);
     let mut app = host.app();
     let mut kept = Kept::open(&mut app);
-    for line in ["open udp4 udp 212.27.48.10:81", "open udp6 udp [2600:9000::10]:81", "say udp4", "say udp6"] {
+    for line in [
+        "open udp4 udp 212.27.48.10:81",
+        "open udp6 udp [2600:9000::10]:81",
+        "say udp4",
+        "say udp6",
+    ] {
         app.does(line);
     }
     kept.assert_alive(&mut app, &server);
@@ -42,7 +47,10 @@ fn a_new_policy_holds_for_what_is_open() {
     }
     for name in ["kept4", "kept6"] {
         let errno = app.step(&format!("say-until-ended {name}"));
-        assert!([libc::ECONNABORTED, libc::EPIPE, libc::ECONNRESET].contains(&errno), "{name}: {errno}");
+        assert!(
+            [libc::ECONNABORTED, libc::EPIPE, libc::ECONNRESET].contains(&errno),
+            "{name}: {errno}"
+        );
     }
     assert_eq!(app.step(&format!("tcp {FREE}:80")), libc::ECONNREFUSED);
     for (ip, bytes) in [(FREE, 5), (AMAZON, 5)] {
@@ -130,7 +138,10 @@ fn refused(file: &str, text: &str, told: &[&str]) {
     host.remove(file);
     host.done(&["reload"]);
     let status = host.status();
-    assert_eq!((&status["state"], &status["generation"]["number"]), (&"enforcing".into(), &2.into()));
+    assert_eq!(
+        (&status["state"], &status["generation"]["number"]),
+        (&"enforcing".into(), &2.into())
+    );
     app.assert_enforced();
     kept.assert_alive(&mut app, &server);
     server.assert_untouched();
@@ -178,7 +189,9 @@ fn back_and_back_again() {
     host.set("policies.d/more.toml", &deny("\"212.27.48.0/24\""));
     host.done(&["reload"]);
     let mut app = host.app();
-    let there = |app: &mut crate::host::App| [BAIDU, FREE].map(|ip| app.step(&format!("udp-sendto {ip}:81")));
+    let there = |app: &mut crate::host::App| {
+        [BAIDU, FREE].map(|ip| app.step(&format!("udp-sendto {ip}:81")))
+    };
     assert_eq!(there(&mut app), [0, libc::ECONNREFUSED]);
     for (number, expected) in [(3, [libc::ECONNREFUSED, 0]), (4, [0, libc::ECONNREFUSED])] {
         host.done(&["rollback"]);

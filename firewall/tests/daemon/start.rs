@@ -89,7 +89,10 @@ fn with_broken_policies_the_boot_policy_holds() {
     // Once it is in force, it is the last generation.
     host.start();
     let status = host.status();
-    assert_eq!((&status["state"], &status["generation"]["number"]), (&"degraded".into(), &1.into()));
+    assert_eq!(
+        (&status["state"], &status["generation"]["number"]),
+        (&"degraded".into(), &1.into())
+    );
     assert_boot_policy(&host);
     host.remove("policies.d/broken.toml");
     host.set("policies.d/china.toml", CHINA);
@@ -194,7 +197,10 @@ fn without_policies_everything_passes_and_that_is_said() {
     let folder = host.file("policies.d");
     host.wait_said(&format!("no policy is enabled in {}", folder.display()));
     let status = host.status();
-    assert_eq!((&status["state"], &status["policies"]), (&"enforcing".into(), &serde_json::json!([])));
+    assert_eq!(
+        (&status["state"], &status["policies"]),
+        (&"enforcing".into(), &serde_json::json!([]))
+    );
     let mut app = host.app();
     app.assert_open(&DENIED);
     app.assert_open(&ALLOWED);

@@ -121,7 +121,10 @@ fn changes_are_seen_where_the_settings_say_so() {
     let files = 40;
     for number in 0..files {
         let name = format!("other-{number}");
-        host.set(&format!("policies.d/{name}.toml"), &CHINA.replace("\"china\"", &format!("{name:?}")));
+        host.set(
+            &format!("policies.d/{name}.toml"),
+            &CHINA.replace("\"china\"", &format!("{name:?}")),
+        );
     }
     let all = || host.status()["policies"].as_array().unwrap().len() == files;
     assert!(wait_until(LIMIT, all), "{}", host.said());

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::{
     harness::{Kind, Net, Zone},
+    host::{Host, Kept, Server},
     support::{self, ALIDNS, AMAZON, BAIDU, FIREWALL, FREE, Outcome, Run, quic_client},
 };
 
@@ -172,4 +173,32 @@ fn is_denied(outcome: &Outcome, hook: &str, name: &str) -> bool {
     outcome.events.iter().any(|event| {
         event["verdict"] == "deny" && event["hook"] == hook && event["host"]["name"] == name
     })
+}
+
+#[test]
+#[ignore = "runs in the guest of another kernel"]
+fn the_daemon_is_killed_and_the_next_one_goes_on() {
+    let mut host = Host::with_china();
+    let names = "[policy]\nname = \"names\"\n[[rule]]\nname = \"bad\"\naction = \"drop\"\n\
+                 to = { domains = [\"bad.example\"] }\n";
+    host.set("policies.d/names.toml", names);
+    host.done(&["reload"]);
+    let server = Server::of(&host);
+    let mut app = host.app();
+    let mut kept = Kept::open(&mut app);
+    let question = "dns 10.200.0.1:53 bad.example A";
+    let (number, _) = host.generation();
+    app.assert_enforced();
+    assert_eq!(app.step(question), EPERM);
+
+    host.kill(false);
+    app.assert_enforced();
+    assert_eq!(app.step(question), EPERM);
+    kept.assert_alive(&mut app, &server);
+
+    host.start();
+    assert_eq!(host.generation(), (number, "adopted".to_owned()));
+    app.assert_enforced();
+    kept.assert_alive(&mut app, &server);
+    server.assert_untouched();
 }

@@ -5,6 +5,9 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+#[path = "../daemon/host.rs"]
+#[expect(dead_code, clippy::unwrap_used, reason = "the checks of a guest are few; tests panic")]
+mod host;
 #[path = "../support/mod.rs"]
 mod support;
 
