@@ -1,7 +1,7 @@
 //! Control groups: finding the hierarchy, and groups of one's own.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs, io,
     os::{
         fd::{AsRawFd as _, OwnedFd},
@@ -109,6 +109,21 @@ impl Hierarchy {
         }
         paths
     }
+}
+
+/// The inode numbers of a cgroup, by its directory, and of all below it.
+pub fn below(directory: &Path) -> HashSet<u64> {
+    let mut numbers = HashSet::new();
+    let mut rest = vec![directory.to_owned()];
+    while let Some(directory) = rest.pop() {
+        // One can be gone before it is read.
+        let Ok(metadata) = fs::metadata(&directory) else { continue };
+        numbers.insert(metadata.ino());
+        let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
+        let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        rest.extend(below.map(|entry| entry.path()));
+    }
+    numbers
 }
 
 /// Where a file system of this kind is mounted whole.

@@ -345,7 +345,8 @@ fn connections_from_outside_are_told_from_own_ones() {
     assert_eq!(open.len(), 6, "{open:#?}");
     let doomed = denied(&open, &generation).expect("sound tables");
     assert_eq!(doomed, [accepted(9002)], "the connection of the app's own");
-    assert!(Destroyer::default().end(doomed[0]));
+    let last = doomed[0];
+    assert!(Destroyer::default().end(last.cookie, last.identity.pid, last.protocol));
     stage.go_on();
     stage.wait_for(lines.len());
     for peer in &mut peers {

@@ -14,6 +14,7 @@ mod measure;
 mod run;
 mod setup;
 mod skips;
+mod soak;
 mod test;
 mod toolchain;
 mod vm;
@@ -42,6 +43,8 @@ enum Task {
     Run(run::Arguments),
     /// Set up, lint, and run every test; or the package in a whole machine
     Test(test::Arguments),
+    /// Kill, reload and replace the daemon under load, and count what gets out or breaks
+    Soak(soak::Arguments),
     /// Make the tarball and the Debian package
     Dist(dist::Arguments),
     /// Load every kernel program and cn-jurisdiction; check instructions and time
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Task::Data(args) => data::run(&args).map(done),
         Task::Run(arguments) => run::run(&arguments),
         Task::Test(arguments) => test::run(&arguments).map(done),
+        Task::Soak(arguments) => soak::run(&arguments).map(done),
         Task::Dist(arguments) => dist::run(&arguments).map(done),
         Task::Verify(arguments) => measure::verify(&arguments).map(done),
         Task::Bench(arguments) => measure::bench(&arguments).map(done),

@@ -32,10 +32,10 @@ enum Only {
 
 /// Runs everything; the test runner's summary comes last.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    setup::run()?;
     match arguments.only {
+        // It has the set-up it needs: none of the tests' programs is.
         Some(Only::Vm) => return vm::run(),
-        None => {}
+        None => setup::run()?,
     }
     if arguments.no_lint {
         eprintln!("skipped: lints, as asked");

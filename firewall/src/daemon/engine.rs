@@ -2,7 +2,8 @@
 //! to at once.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
+    fs,
     num::NonZeroU32,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
@@ -19,6 +20,7 @@ use super::{
 };
 use crate::{
     api::dto::{self, Origin},
+    cgroup,
     config::Config,
     datapath::{
         apply::{self, apply_in},
@@ -30,7 +32,7 @@ use crate::{
     events::enrich::Generations,
     intel::Intel,
     policy::{
-        Action, DeniedNames, Destinations, List, ListSource, Mode,
+        DeniedNames, List, ListSource,
         compile::Generation,
         diagnostic::Diagnostics,
         source::{NotFound, Source},
@@ -164,6 +166,7 @@ pub struct Engine<'e> {
     errands: &'e Errands,
     loaded: errands::Loaded,
     state: PathBuf,
+    cgroup: Option<PathBuf>,
     netns: u64,
     /// What decides.
     pub now: InForce,
@@ -208,44 +211,59 @@ impl<'e> Engine<'e> {
         set.generation.header.netns = netns;
         let active = apply::active(&loaded.maps)?;
         let keys = set.generation.header.name_keys;
-        let runs = active.generation() != 0 && {
-            let tables = errands.tables()?;
-            apply::is_running(&loaded.maps, tables.as_fd(), &set.generation)?
-        };
         let before = NonZeroU32::new(active.generation());
+        let tables = before.map(|_| errands.tables()).transpose()?;
+        let is_running = |generation: &Generation| match &tables {
+            Some(tables) => apply::is_running(&loaded.maps, tables.as_fd(), generation),
+            None => Ok(false),
+        };
+        let runs = is_running(&set.generation)?;
         let mut known = BTreeMap::new();
         let path = options.state.join(inputs::GENERATION);
+        if before.is_some() {
+            bring_to_end(&loaded.maps, is_running, &path, keys, netns)?;
+        }
         // Events of the one before wait to be read.
         if let Some(number) = before
             && !runs
         {
-            match rebuild(&path, keys) {
-                Ok(Built { set: old, .. }) => {
-                    known.insert(number.get(), Arc::new(without_tables(old.generation)));
+            let why = match rebuild(&path, keys) {
+                Ok(Built { set: mut old, .. }) => {
+                    old.generation.header.netns = netns;
+                    if is_running(&old.generation)? {
+                        known.insert(number.get(), Arc::new(without_tables(old.generation)));
+                        None
+                    } else {
+                        Some("what is kept compiles to another one".to_owned())
+                    }
                 }
-                Err(error) => said.push(format!(
+                Err(error) => Some(error.to_string()),
+            };
+            said.extend(why.map(|why| {
+                format!(
                     "what generation {number} was compiled from is not known, so its events name \
-                     no rules: {error}"
-                )),
-            }
+                     no rules: {why}"
+                )
+            }));
         }
         let (number, origin) = match before {
-            Some(number) if runs => (number, Origin::Adopted),
+            Some(number) if runs => {
+                // Where there was no room for what a switch was made of, nobody has done it.
+                bring::names(&loaded.maps, &set.generation)?;
+                (number, Origin::Adopted)
+            }
             _ => {
-                let number = switch(errands, &loaded, &set.generation)?;
-                save(&inputs, &path, &mut said);
+                let number = switch(errands, &loaded, &inputs, &set.generation, &path, &mut said)?;
                 (number, origin)
             }
         };
-        // Also of a switch that somebody did not bring to its end.
-        bring::names(&loaded.maps, &set.generation)?;
         // Before and after: no packet is to meet a socket of nobody, and some are opened in between.
         if before.is_none() {
             adopt(errands, &loaded.maps)?;
         }
         let taken = errands.attach()?;
-        if before.is_none() {
-            end_denied(errands, &loaded.maps, &set.generation)?;
+        if !runs || taken.attached > 0 {
+            end_denied(errands, &loaded.maps, &set.generation, options.cgroup.as_deref())?;
         }
         let previous = inputs::previous(&path).exists().then_some(number.get() - 1);
         let (now, intel) = in_force(set, number, origin);
@@ -254,6 +272,7 @@ impl<'e> Engine<'e> {
             errands,
             loaded,
             state: options.state.clone(),
+            cgroup: options.cgroup.clone(),
             netns,
             now,
             known,
@@ -283,10 +302,10 @@ impl<'e> Engine<'e> {
         let Built { inputs, mut set, mut said } = built;
         set.generation.header.netns = self.netns;
         let before = self.now.number;
-        let number = switch(self.errands, &self.loaded, &set.generation)?;
-        bring::names(&self.loaded.maps, &set.generation)?;
-        end_denied(self.errands, &self.loaded.maps, &set.generation)?;
-        save(&inputs, &self.state.join(inputs::GENERATION), &mut said);
+        let path = self.state.join(inputs::GENERATION);
+        let number =
+            switch(self.errands, &self.loaded, &inputs, &set.generation, &path, &mut said)?;
+        end_denied(self.errands, &self.loaded.maps, &set.generation, self.cgroup.as_deref())?;
         let (now, intel) = in_force(set, number, origin);
         self.known.insert(number.get(), Arc::clone(&now.generation));
         while self.known.len() > KNOWN {
@@ -320,47 +339,72 @@ fn adopt(errands: &Errands, maps: &Maps) -> Result<Vec<OpenSocket>, errands::Err
     sockets::adopt(maps, || errands.sockets())
 }
 
-/// Has sockets ended that are connected to where they may not be.
-fn end_denied(errands: &Errands, maps: &Maps, generation: &Generation) -> Result<(), Error> {
-    let open = adopt(errands, maps)?;
-    // Which names a socket is known by is not known here: where one can let it pass, its next packet is
-    // judged by it.
-    if names_can_allow(generation) {
-        return Ok(());
+/// Has sockets ended that are connected to where they may not be, of processes in the cgroup that is
+/// filtered; `None` is all of them.
+fn end_denied(
+    errands: &Errands,
+    maps: &Maps,
+    generation: &Generation,
+    cgroup: Option<&Path>,
+) -> Result<(), Error> {
+    let mut open = adopt(errands, maps)?;
+    if let Some(directory) = cgroup {
+        let inside: HashSet<u64> = cgroup::below(directory);
+        open.retain(|socket| inside.contains(&socket.identity.cgroup));
     }
+    // Where an address is known by names, they have a say, and the next packet is judged with them.
+    let named = bring::addresses(maps)?;
     // What the tables have no answer to is left to the kernel.
     for socket in sockets::denied(&open, generation).unwrap_or_default() {
-        errands.end(socket.cookie, socket.identity.pid, socket.protocol);
+        if !named.contains(&socket.peer) {
+            errands.end(socket.cookie, socket.identity.pid, socket.protocol);
+        }
     }
     Ok(())
 }
 
+/// Has a generation decide, names included. Killed at any moment, it is brought to its end by
+/// [`bring_to_end`].
 fn switch(
     errands: &Errands,
     loaded: &errands::Loaded,
+    inputs: &Inputs,
     generation: &Generation,
+    path: &Path,
+    said: &mut Vec<String>,
 ) -> Result<NonZeroU32, Error> {
+    let staged = inputs.stage(path);
     let number = apply_in(&loaded.maps, generation, |count| errands.blocks(count))?;
-    Ok(NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN))
-}
-
-fn save(inputs: &Inputs, path: &Path, said: &mut Vec<String>) {
-    if let Err(error) = inputs.save(path) {
+    bring::names(&loaded.maps, generation)?;
+    if let Err(error) = staged.and_then(|()| inputs::commit(path)) {
         said.push(format!(
             "what the generation was compiled from cannot be kept in {}: {error}",
             path.display()
         ));
     }
+    Ok(NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN))
 }
 
-fn names_can_allow(generation: &Generation) -> bool {
-    generation
-        .policies
-        .iter()
-        .filter(|policy| policy.mode == Mode::Enforce)
-        .flat_map(|policy| &policy.rules)
-        .filter(|rule| rule.action != Action::Drop)
-        .any(|rule| rule.to.as_ref().is_some_and(Destinations::has_names))
+/// Brings a switch to its end that somebody began. It has to be done before the next one, which takes
+/// the place of the generation that still decides about names.
+fn bring_to_end(
+    maps: &Maps,
+    is_running: impl Fn(&Generation) -> Result<bool, apply::Error>,
+    path: &Path,
+    keys: Keys,
+    netns: u64,
+) -> Result<(), Error> {
+    // Of a switch that did not happen, or nothing.
+    let Ok(Built { mut set, .. }) = rebuild(&inputs::staged(path), keys) else { return Ok(()) };
+    set.generation.header.netns = netns;
+    if is_running(&set.generation)? {
+        bring::names(maps, &set.generation)?;
+        // Without it a rollback goes back further.
+        let _ = inputs::commit(path);
+    } else {
+        let _ = fs::remove_file(inputs::staged(path));
+    }
+    Ok(())
 }
 
 fn without_tables(mut generation: Generation) -> Generation {

@@ -243,6 +243,17 @@ impl Inputs {
     ///
     /// When they cannot be written: then what is there stays.
     pub fn save(&self, path: &Path) -> io::Result<()> {
+        self.stage(path)?;
+        commit(path)
+    }
+
+    /// Keeps them beside `path` until their generation decides: who is killed in between leaves what
+    /// the names in the kernel can be found by.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be written: then what is there stays.
+    pub fn stage(&self, path: &Path) -> io::Result<()> {
         let inputs = serde_json::to_vec(self)?;
         let (bytes, sha256) = (inputs.len() as u64, digest(&inputs));
         let head = FileHead { format: FORMAT, bytes, sha256 };
@@ -251,9 +262,8 @@ impl Inputs {
         file.write_all(b"\n")?;
         file.write_all(&inputs)?;
         let file = file.finish()?;
-        keep_previous(path)?;
         // They have what only some may read, such as lists of those who run this.
-        replace(path, 0o600, &[&file])
+        replace(&staged(path), 0o600, &[&file])
     }
 
     /// Reads them back.
@@ -288,6 +298,22 @@ impl Inputs {
 /// The path of the inputs that were saved before those at `path`.
 pub fn previous(path: &Path) -> PathBuf {
     path.with_added_extension("previous")
+}
+
+/// The path of inputs whose generation may not decide yet.
+pub fn staged(path: &Path) -> PathBuf {
+    path.with_added_extension("next")
+}
+
+/// Puts inputs that are kept beside `path` there: their generation decides.
+///
+/// # Errors
+///
+/// When the files cannot be renamed: then what is there stays.
+pub fn commit(path: &Path) -> io::Result<()> {
+    keep_previous(path)?;
+    fs::rename(staged(path), path)?;
+    fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
 /// Gives what is there a second name, so that there is no moment without.

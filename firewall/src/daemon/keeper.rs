@@ -36,6 +36,7 @@ use crate::{
         sockets, tell,
     },
     events::messages::Messages,
+    memory::give_memory_back,
 };
 
 /// Signals that the worker is told of.
@@ -146,7 +147,11 @@ impl Keeper {
         };
         let (told, held) = done.unwrap_or_else(|why| (Told::Failed(why), Vec::new()));
         let held: Vec<BorrowedFd<'_>> = held.iter().map(OwnedFd::as_fd).collect();
-        self.channel.send(&told, &held)
+        match self.channel.send(&told, &held) {
+            // It has ended meanwhile, of which a signal tells.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        }
     }
 
     fn find(&self) -> Result<(Told, Vec<OwnedFd>), String> {
@@ -184,6 +189,8 @@ impl Keeper {
         // New before old.
         taken.removed = self.pins.remove_others().map_err(text)?.links;
         rights::of_keeper().map_err(|error| format!("cannot give up capabilities: {error}"))?;
+        // What the object and the kernel's types took.
+        give_memory_back();
         Ok((Told::Attached(taken), Vec::new()))
     }
 

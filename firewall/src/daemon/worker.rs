@@ -124,69 +124,64 @@ pub fn run(options: &Options, channel: Channel, say: &mut dyn FnMut(&str)) -> u8
 }
 
 fn try_run(options: &Options, channel: Channel, say: &mut dyn FnMut(&str)) -> Result<u8, Error> {
-    // Where the keeper is, the worker is not alone.
-    prctl::set_pdeathsig(Signal::SIGKILL).map_err(system("cannot follow the keeper"))?;
     rights::of_worker().map_err(system("cannot give up capabilities"))?;
+    // Without the keeper there is nothing for it to do.
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(system("cannot follow the keeper"))?;
     SigSet::all().thread_unblock().map_err(system("cannot take signals"))?;
-    let folders = [Some(options.state.clone()), options.socket.parent().map(Path::to_owned)];
-    let folders: Vec<PathBuf> = folders.into_iter().flatten().collect();
-    // Later none can be made.
-    for folder in &folders {
-        fs::create_dir_all(folder)
-            .map_err(system(format!("cannot make the folder {}", folder.display())))?;
+    fs::create_dir_all(&options.state)
+        .map_err(system(format!("cannot make the state folder {}", options.state.display())))?;
+    let places = options.socket.parent().map(Path::to_owned);
+    if let Some(place) = places.as_ref().filter(|_| !options.boot) {
+        // What is wrong with it the API says.
+        let _ = fs::create_dir_all(place);
     }
+    let folders: Vec<PathBuf> = places.into_iter().chain([options.state.clone()]).collect();
     match rights::confine(&folders) {
         Ok(true) => {}
         Ok(false) => say("this kernel cannot confine the worker wholly (Landlock)"),
         Err(error) => say(&format!("this kernel cannot confine the worker: {error}")),
     }
+    let errands = Errands::new(channel);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(system("cannot start the runtime"))?;
-    let errands = Errands::new(channel);
-    let outlets = match options.boot {
-        true => None,
-        false => Some(runtime.block_on(async { Outlets::open(options) })?),
-    };
-    let status = match (begin(options, &errands, say)?, outlets) {
-        (Start::Daemon(begun), Some(outlets)) => {
-            runtime.block_on(serve(options, &errands, outlets, *begun, say))?
+    let within = runtime.enter();
+    // What can be in the way is found before anything is in force.
+    let open = if options.boot { None } else { Some(Open::new(options)?) };
+    let start = begin(options, &errands, say)?;
+    drop(within);
+    let status = match (start, open) {
+        (Start::Daemon(begun), Some(open)) => {
+            runtime.block_on(serve(options, &errands, *begun, open, say))?
+        }
+        (Start::Done(status), open) => {
+            if open.is_some() {
+                let _ = fs::remove_file(&options.socket);
+            }
+            status
         }
         (Start::Daemon(_), None) => 0,
-        (Start::Done(status), _) => status,
     };
     // A look-up of a name that nobody waits for any more can hang on.
     runtime.shutdown_background();
     Ok(status)
 }
 
-/// Where the daemon answers and records. Another process can have the one, and the other cannot always be
-/// written to, so they are opened before anything is put in force.
-struct Outlets {
-    listener: UnixListener,
-    socket: Unlink,
+/// What the daemon has open.
+struct Open {
     log: Log,
+    listener: UnixListener,
+    rights: Rights,
 }
 
-impl Outlets {
-    /// To be called in a runtime.
-    fn open(options: &Options) -> Result<Self, Error> {
+impl Open {
+    fn new(options: &Options) -> Result<Self, Error> {
         let path = options.state.join(log::EVENTS);
         let log = Log::open(&path, Some(log::ROTATE))
             .map_err(system(format!("cannot open the log {}", path.display())))?;
-        let listener = api::bind(&options.socket)?;
-        Ok(Self { listener, socket: Unlink(options.socket.clone()), log })
-    }
-}
-
-/// Takes a socket away at the end, however that comes.
-struct Unlink(PathBuf);
-
-impl Drop for Unlink {
-    fn drop(&mut self) {
-        // Where it stays, the next daemon replaces it.
-        let _ = fs::remove_file(&self.0);
+        let rights = Rights::of_system().map_err(system("cannot look for the group `firewall`"))?;
+        Ok(Self { log, listener: api::bind(&options.socket)?, rights })
     }
 }
 
@@ -299,11 +294,10 @@ const REQUESTS: usize = 64;
 async fn serve(
     options: &Options,
     errands: &Errands,
-    outlets: Outlets,
     started: Started<'_>,
+    open: Open,
     say: &mut dyn FnMut(&str),
 ) -> Result<u8, Error> {
-    let Outlets { listener, socket, log } = outlets;
     let Started { mut engine, degraded } = started;
     let since = Timestamp::now();
     let hierarchy = Hierarchy::find()?;
@@ -317,6 +311,7 @@ async fn serve(
     let enricher = Enricher::new(Apps::new(maps, &hierarchy)?, Names::new(maps)?)
         .going_on_from(last_number(&options.state));
     let mut recorder = Recorder::new(Reader::new(maps, "EVENTS")?, enricher);
+    let Open { log, listener, rights } = open;
     let (verdicts, _) = broadcast::channel(FOLLOWED);
     let mut sinks = Sinks::new(log, verdicts.clone(), errands);
     let mut losses = Losses::new(&mut engine, &counters, &mut sinks)?;
@@ -324,7 +319,6 @@ async fn serve(
     engine.intel.asn()?;
 
     let (requests, mut asked) = mpsc::channel(REQUESTS);
-    let rights = Rights::of_system().map_err(system("cannot look for the group `firewall`"))?;
     let control = Control { requests, verdicts, state: options.state.clone() };
     let api = tokio::spawn(api::serve(listener, control, rights));
 
@@ -434,7 +428,7 @@ async fn serve(
     };
     notify(&[NotifyState::Stopping]);
     api.abort();
-    drop(socket);
+    let _ = fs::remove_file(&options.socket);
     attendant.finish();
     recorder.finish(&engine, &engine.intel, &mut sinks)?;
     if let Some(news) = sinks.log.flush() {

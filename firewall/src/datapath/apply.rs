@@ -105,6 +105,8 @@ fn switch(maps: &Maps, generation: &Generation, blocks: &MapData) -> Result<u32,
         return Err(Error::Differs);
     }
     active.set(0, Plain(Active::new(number, slot)), 0)?;
+    // After it nothing is written any more by the generation before, nor is its slot read as its own.
+    sys::wait_for_programs();
     Ok(number)
 }
 

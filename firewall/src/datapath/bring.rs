@@ -4,11 +4,12 @@
 //! after a switch they are found anew here. Until then the generation before goes on deciding about these
 //! addresses, so that at no moment a name is forgotten.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use aya::maps::{self, MapData, MapError};
 use firewall_common::{
     evaluate::Named,
+    flow::Address,
     layout::{Answer, AnswerKey, Answers, CHAIN, NameText},
 };
 
@@ -63,6 +64,13 @@ pub fn names(maps: &Maps, generation: &Generation) -> Result<Brought, Error> {
         brought.unknown += unknown;
     }
     Ok(brought)
+}
+
+/// The addresses of which an app knows a name.
+pub fn addresses(maps: &Maps) -> Result<HashSet<Address>, Error> {
+    let answers: maps::HashMap<MapData, Plain<AnswerKey>, Plain<Answers>> = maps.open("ANSWERS")?;
+    // Entries come and go meanwhile.
+    Ok(answers.keys().filter_map(Result::ok).map(|Plain(key)| key.address).collect())
 }
 
 /// The same names with their classes of another generation, and how many of them are not known.

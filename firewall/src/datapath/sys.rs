@@ -192,6 +192,17 @@ struct LinkCreateAttr {
     flags: u32,
 }
 
+/// `MEMBARRIER_CMD_GLOBAL`
+const MEMBARRIER_GLOBAL: libc::c_int = 1;
+
+/// Waits until no kernel program runs any more that has begun before: the call returns after a grace
+/// period of RCU, in which they all run. A kernel with `nohz_full` does not have it; there programs
+/// that were interrupted for all the time that a generation takes to build are not waited for.
+pub fn wait_for_programs() {
+    // SAFETY: takes integers alone.
+    unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_GLOBAL, 0, 0) };
+}
+
 const BPF_LINK_CREATE: libc::c_int = 28;
 
 /// Attaches a program to a cgroup by a link: it holds as long as the link or a pin of it does.

@@ -110,6 +110,12 @@ impl Capture {
         self.seen().lost
     }
 
+    /// Everything that arrived since the last time.
+    pub fn take(&self) -> Vec<Packet> {
+        self.settle();
+        std::mem::take(&mut self.seen().packets)
+    }
+
     /// Forgets what arrived until now.
     pub fn clear(&self) {
         self.settle();

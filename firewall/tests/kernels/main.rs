@@ -5,6 +5,9 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+#[path = "../daemon/host.rs"]
+#[expect(dead_code, clippy::unwrap_used, reason = "the checks of a guest are few; tests panic")]
+mod host;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -18,6 +21,10 @@ use harness::require;
 
 /// What `guest.rs` runs of Debian's, beside the binary and this test.
 const PROGRAMS: [&str; 3] = ["busybox", "dnsmasq", "ip"];
+
+/// A guest of qemu 7.2 was seen to panic, within its first second, behind a `cmpxchg16b` that left it flags which
+/// were none. So a kernel that does not get as far as to run anything is booted again, and that is said.
+const BOOTS: u32 = 3;
 
 #[test]
 fn debian_6_1() {
@@ -38,7 +45,16 @@ fn check(series: &str) {
     }
     let folder = tempfile::tempdir().expect("a temporary directory");
     let image = image::build(folder.path(), &kernel);
-    let said = machine::boot(&image::linux(&kernel), &image, folder.path());
+    let mut said = String::new();
+    for _ in 0..BOOTS {
+        said = machine::boot(&image::linux(&kernel), &image, folder.path());
+        if said.contains(guest::STARTED) {
+            break;
+        }
+        harness::skip(&format!(
+            "Linux {series} did not get to its first process, so it boots again"
+        ));
+    }
     let checks = guest::checks();
     assert!(!checks.is_empty());
     let failed: Vec<&String> = checks

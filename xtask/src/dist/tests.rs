@@ -1,5 +1,4 @@
 //! Of packages with another binary in them: what is around it does not depend on it.
-#![expect(clippy::unwrap_used, reason = "tests panic")]
 
 use std::{collections::BTreeSet, os::unix::fs::PermissionsExt as _};
 

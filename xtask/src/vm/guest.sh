@@ -16,16 +16,19 @@ check() {
         echo "ok $name"
     else
         echo "failed $name: $(tail -n 3 "$state/output" | tr '\n' ' ')"
+        journalctl --unit=firewall.service --unit=firewall-early.service --no-pager --lines=15 --output=cat |
+            sed 's/^/# /'
     fi
 }
 fails() { ! "$@"; }
-# Waits up to half a minute for a command to succeed.
+# Waits up to two minutes for a command to succeed: without KVM a second is soon over.
 soon() {
-    for _ in $(seq 60); do
+    local until=$((SECONDS + 120))
+    while [ "$SECONDS" -lt "$until" ]; do
         "$@" && return
         sleep 0.5
     done
-    echo "not within 30 s: $*"
+    echo "not within 120 s: $*"
     return 1
 }
 
@@ -115,7 +118,7 @@ first_start() {
     check "denied after that" denied
     check "allowed after that" allowed
     echo second_start >"$state/stage"
-    systemctl reboot
+    systemctl reboot 2>/dev/null
 }
 
 second_start() {
@@ -157,7 +160,7 @@ before_network() {
 }
 pgrep_firewall() { grep -qx firewall /proc/[0-9]*/comm; }
 
-timeout 120 systemctl is-system-running --wait >/dev/null
+timeout 300 systemctl is-system-running --wait >/dev/null
 check "the servers answer" serve
 echo "note kernel $(uname --kernel-release)"
 echo "note systemd $(systemctl --version | sed -n '1s/systemd \([0-9]*\).*/\1/p')"
@@ -165,5 +168,5 @@ stage=$(cat "$state/stage" 2>/dev/null || echo first_start)
 "$stage"
 if [ "$stage" = second_start ]; then
     echo end
-    systemctl poweroff
+    systemctl poweroff 2>/dev/null
 fi
