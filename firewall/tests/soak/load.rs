@@ -148,9 +148,9 @@ fn load_of_a_soak() {
     // Now and then the resolver is asked, so that names are learned while generations change.
     look_up(counts);
     thread::scope(|scope| {
-        for ip in OPEN.iter().chain(&NAMED) {
-            scope.spawn(|| stream(counts, to(ip, TCP)));
-            scope.spawn(|| datagrams(counts, to(ip, UDP)));
+        for ip in [OPEN, NAMED].concat() {
+            scope.spawn(move || stream(counts, to(ip, TCP)));
+            scope.spawn(move || datagrams(counts, to(ip, UDP)));
         }
         scope.spawn(|| fresh(counts));
         scope.spawn(|| denied(counts));

@@ -2,6 +2,11 @@
 //! arrives, and what is allowed never breaks.
 //!
 //! `cargo test` has a short form; `cargo xtask soak` says by the environment how long it goes on.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what it counted, and what went wrong"
+)]
 
 #[path = "../harness/mod.rs"]
 mod harness;
