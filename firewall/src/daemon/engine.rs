@@ -217,12 +217,14 @@ impl<'e> Engine<'e> {
             Some(tables) => apply::is_running(&loaded.maps, tables.as_fd(), generation),
             None => Ok(false),
         };
-        let runs = is_running(&set.generation)?;
         let mut known = BTreeMap::new();
         let path = options.state.join(inputs::GENERATION);
         if before.is_some() {
             bring_to_end(&loaded.maps, is_running, &path, keys, netns)?;
         }
+        // Tables have no names: with others events of before would be told by the rules of now.
+        let runs = is_running(&set.generation)?
+            && Inputs::load(&path).is_ok_and(|saved| saved.names_the_same(&inputs));
         // Events of the one before wait to be read.
         if let Some(number) = before
             && !runs

@@ -213,6 +213,11 @@ impl Inputs {
         Ok(Again { set, differs })
     }
 
+    /// Whether policies and rules have the same names.
+    pub fn names_the_same(&self, other: &Self) -> bool {
+        self.policies == other.policies
+    }
+
     fn config(&self) -> Result<Config, config::Error> {
         match &self.settings {
             Some((path, bytes)) => Config::of(path, bytes.to_vec()),

@@ -1,40 +1,54 @@
 //! The folder of the policies, watched: when nothing has changed for a moment after something has, it is
 //! read anew.
 
-use std::{io, mem::MaybeUninit, os::fd::OwnedFd, path::Path, time::Duration};
+use std::{future::pending, io, mem::MaybeUninit, os::fd::OwnedFd, path::Path, time::Duration};
 
 use rustix::fs::inotify;
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 
 /// How long nothing has to change.
 const QUIET: Duration = Duration::from_millis(500);
 
 /// Watches, or not.
-pub struct Watch(Option<io::Result<AsyncFd<OwnedFd>>>);
+pub struct Watch {
+    folder: Option<io::Result<AsyncFd<OwnedFd>>>,
+    /// Until when nothing more has to change.
+    quiet: Option<Instant>,
+}
 
 impl Watch {
     /// Of a folder, if that is asked for. To be called in a runtime.
     pub fn new(asked: bool, folder: &Path) -> Self {
-        Self(asked.then(|| begin(folder)))
+        Self { folder: asked.then(|| begin(folder)), quiet: None }
     }
 
     /// Why it does not watch, though it was asked to.
     pub fn trouble(&self) -> Option<String> {
-        let error = self.0.as_ref()?.as_ref().err()?;
+        let error = self.folder.as_ref()?.as_ref().err()?;
         Some(format!("the folder of the policies cannot be watched: {error}"))
     }
 
-    /// Waits for a change, and then until no more come.
+    /// Waits for a change, and then until no more come. Can be given up and taken up again.
     pub async fn changed(&mut self) {
-        let Some(Ok(fd)) = &self.0 else { return std::future::pending().await };
-        if next(fd).await.is_err() {
-            self.0 = None;
-            return std::future::pending().await;
+        let Some(Ok(fd)) = &self.folder else { return pending().await };
+        loop {
+            let changed = match self.quiet {
+                None => next(fd).await,
+                Some(quiet) => match timeout_at(quiet, next(fd)).await {
+                    Ok(changed) => changed,
+                    Err(_) => break,
+                },
+            };
+            if changed.is_err() {
+                self.folder = None;
+                return pending().await;
+            }
+            self.quiet = Some(Instant::now() + QUIET);
         }
-        while let Ok(Ok(())) = timeout(QUIET, next(fd)).await {}
+        self.quiet = None;
     }
 }
 
