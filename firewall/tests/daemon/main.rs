@@ -1,4 +1,5 @@
 //! What `firewall daemon` promises, with the real binary.
+#![expect(clippy::unwrap_used, reason = "tests panic")]
 
 #[path = "../harness/mod.rs"]
 mod harness;
