@@ -46,31 +46,52 @@ pub struct Brought {
 /// Finds the classes of all names anew for `generation`, which decides.
 pub fn names(maps: &Maps, generation: &Generation) -> Result<Brought, Error> {
     let number = apply::active(maps)?.generation();
-    let mut answers: maps::HashMap<MapData, Plain<AnswerKey>, Plain<Answers>> =
-        maps.open("ANSWERS")?;
+    let mut answers: Names = maps.open("ANSWERS")?;
     let texts: maps::HashMap<MapData, u64, Plain<NameText>> = maps.open("NAMES")?;
     let mut classes = Classes { generation, texts, found: HashMap::new() };
     let mut brought = Brought::default();
-    // Entries come and go meanwhile; what is new is of the generation that decides already.
-    let keys: Vec<Plain<AnswerKey>> = answers.keys().filter_map(Result::ok).collect();
-    for key in keys {
-        let Ok(Plain(old)) = answers.get(&key, 0) else { continue };
-        if old.generation == number {
-            continue;
+    // Entries come and go meanwhile. What is new is of the generation that decides already; what is written
+    // anew changes its place, so that one way through may not meet it.
+    for _ in 0..WAYS {
+        let before = brought.addresses;
+        for key in keys(&answers) {
+            let Ok(Plain(old)) = answers.get(&key, 0) else { continue };
+            if old.generation == number {
+                continue;
+            }
+            let (new, unknown) = anew(&old, number, &mut |answer| classes.of(answer));
+            // The kernel may have learned more while the classes were looked for.
+            let still =
+                answers.get(&key, 0).is_ok_and(|Plain(now)| now.generation == old.generation);
+            if still {
+                answers.insert(key, Plain(new), 0)?;
+            }
+            brought.addresses += 1;
+            brought.unknown += unknown;
         }
-        let (new, unknown) = anew(&old, number, &mut |answer| classes.of(answer));
-        answers.insert(key, Plain(new), 0)?;
-        brought.addresses += 1;
-        brought.unknown += unknown;
+        if brought.addresses == before {
+            break;
+        }
     }
     Ok(brought)
 }
 
+/// Ways through the names at most, until one meets none that is to be brought over.
+const WAYS: usize = 8;
+
+type Names = maps::HashMap<MapData, Plain<AnswerKey>, Plain<Answers>>;
+
+/// What one way through meets.
+fn keys(answers: &Names) -> Vec<Plain<AnswerKey>> {
+    answers.keys().filter_map(Result::ok).collect()
+}
+
 /// The addresses of which an app knows a name.
 pub fn addresses(maps: &Maps) -> Result<HashSet<Address>, Error> {
-    let answers: maps::HashMap<MapData, Plain<AnswerKey>, Plain<Answers>> = maps.open("ANSWERS")?;
-    // Entries come and go meanwhile.
-    Ok(answers.keys().filter_map(Result::ok).map(|Plain(key)| key.address).collect())
+    let answers: Names = maps.open("ANSWERS")?;
+    // What changes its place is met on one of two ways.
+    let both = keys(&answers).into_iter().chain(keys(&answers));
+    Ok(both.map(|Plain(key)| key.address).collect())
 }
 
 /// The same names with their classes of another generation, and how many of them are not known.

@@ -95,7 +95,6 @@ fn waits(pid: u32) -> u64 {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "a measurement")]
 fn it_sleeps_while_nothing_happens() {
     if !require_kernel() {
         return;
