@@ -255,15 +255,15 @@ fn read_payload(index: u32, skb: Skb, sk: *mut bpf_sock, segment: &packet::Segme
         stream.next = segment.sequence;
     }
     let known = stream.next.wrapping_sub(segment.sequence);
-    if known > 1 << 31 {
+    let answer = if stream.payload.is_done() {
+        // Whatever comes behind it: once a verdict is kept, segments pass without being followed, and
+        // the next generation sees one from anywhere in the stream.
+        stream.payload.answer()
+    } else if known > 1 << 31 {
         return DROP_SILENTLY as u32;
-    }
-    let answer = if known >= segment.len {
-        // Sent again: what has been found by now holds, if anything has.
-        match stream.payload.is_done() {
-            true => stream.payload.answer(),
-            false => answer::MORE,
-        }
+    } else if known >= segment.len {
+        // Sent again.
+        answer::MORE
     } else {
         let at = segment.offset.wrapping_add(known);
         stream.next = segment.sequence.wrapping_add(segment.len);

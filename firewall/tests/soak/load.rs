@@ -230,11 +230,12 @@ fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// Sends a number, which begins with zeros: so it is neither TLS, HTTP nor QUIC.
 fn echo(stream: &mut TcpStream, number: u64) -> io::Result<()> {
     let mut back = [0; 8];
-    stream.write_all(&number.to_ne_bytes())?;
+    stream.write_all(&number.to_be_bytes())?;
     stream.read_exact(&mut back)?;
-    match u64::from_ne_bytes(back) == number {
+    match u64::from_be_bytes(back) == number {
         true => Ok(()),
         false => Err(io::Error::other("another number came back")),
     }
@@ -255,7 +256,7 @@ fn datagrams(counts: &Counts, to: SocketAddr) {
     let mut number = 0_u64;
     while counts.goes_on() {
         number += 1;
-        let back = socket.send(&number.to_ne_bytes()).and_then(|_| answer(&socket, number));
+        let back = socket.send(&number.to_be_bytes()).and_then(|_| answer(&socket, number));
         count(back, &counts.datagrams, &counts.lost, &format!("datagram {to}"));
         sleep(PAUSE);
     }
@@ -266,7 +267,7 @@ fn answer(socket: &UdpSocket, number: u64) -> io::Result<()> {
     let end = Instant::now() + PATIENCE;
     let mut back = [0; 8];
     while Instant::now() < end {
-        if socket.recv(&mut back)? == 8 && u64::from_ne_bytes(back) == number {
+        if socket.recv(&mut back)? == 8 && u64::from_be_bytes(back) == number {
             return Ok(());
         }
     }
@@ -282,7 +283,7 @@ fn fresh(counts: &Counts) {
             let done = connect(to(ip, TCP)).and_then(|mut stream| echo(&mut stream, number));
             count(done, &counts.connects, &counts.refused, &format!("fresh TCP {ip}"));
             let done = socket(to(ip, UDP)).and_then(|socket| {
-                socket.send_to(&u64::to_ne_bytes(number), to(ip, UDP))?;
+                socket.send_to(&u64::to_be_bytes(number), to(ip, UDP))?;
                 answer(&socket, number)
             });
             count(done, &counts.connects, &counts.refused, &format!("fresh UDP {ip}"));
