@@ -50,7 +50,7 @@ pub struct Status {
     pub losses: Losses,
     /// Lists by URL.
     pub lists: Vec<List>,
-    /// Resident memory of the daemon's processes together, in bytes.
+    /// Resident memory of the daemon's two processes, what they share counted once, in bytes.
     pub memory_bytes: u64,
 }
 

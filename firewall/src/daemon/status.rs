@@ -86,7 +86,7 @@ pub fn of(
             streams: 0,
         },
         lists,
-        memory_bytes: resident(process::id()) + resident(std::os::unix::process::parent_id()),
+        memory_bytes: memory(),
     })
 }
 
@@ -148,11 +148,17 @@ fn first_line(text: &str) -> &str {
     text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default()
 }
 
-/// Resident memory of a process, in bytes.
-fn resident(pid: u32) -> u64 {
-    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
-    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
-    pages * rustix::param::page_size() as u64
+/// What both processes have of the machine's memory, in bytes: the binary, which they share, once.
+fn memory() -> u64 {
+    // proc_pid_statm(5): the whole, what is resident, and what of that is of files.
+    let pages = |pid: u32| -> Option<[u64; 2]> {
+        let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+        let mut pages = statm.split(' ').skip(1).map_while(|field| field.parse().ok());
+        Some([pages.next()?, pages.next()?])
+    };
+    let [own, _] = pages(process::id()).unwrap_or_default();
+    let [keeper, shared] = pages(std::os::unix::process::parent_id()).unwrap_or_default();
+    (own + keeper.saturating_sub(shared)) * rustix::param::page_size() as u64
 }
 
 /// What would happen to a connection.
