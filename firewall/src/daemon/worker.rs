@@ -226,6 +226,10 @@ fn begin<'e>(
             Ok(built) => (built, Origin::Last),
             Err(error) => match boot()? {
                 Some(built) => (built, Origin::Boot),
+                None if !last.exists() => {
+                    say("there is nothing to put in force yet, and no boot policy");
+                    return Ok(Start::Done(0));
+                }
                 None => {
                     say(&format!("there is nothing to put in force: {error}; and no boot policy"));
                     return Ok(Start::Done(INVALID));
