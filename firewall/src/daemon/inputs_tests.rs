@@ -149,7 +149,7 @@ fn the_one_before_is_kept() {
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::read_dir(machine.path("state")).unwrap().count(), 3, "the lists and the two");
     // Where nothing can be written, both stay.
-    fs::create_dir(machine.path("state/generation.new")).unwrap();
+    fs::create_dir(machine.path("state/generation.next.new")).unwrap();
     first.save(&path).unwrap_err();
     assert_eq!(Inputs::load(&path).unwrap(), second);
 }
