@@ -11,16 +11,18 @@ use crate::{harness, support::wait};
 
 pub const QEMU: &str = "qemu-system-x86_64";
 
-/// It takes half a minute on a machine that does nothing else.
-const LIMIT: Duration = Duration::from_secs(400);
+/// It takes a minute on a machine that does nothing else.
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// Boots a kernel with an initramfs, and returns what the guest said until it switched itself off.
 #[track_caller]
 pub fn boot(linux: &Path, initramfs: &Path, folder: &Path) -> String {
     let console = folder.join("console");
     let qemu = harness::program(QEMU).expect("it was looked for");
+    // One CPU, and none of the newest: with several, guests of qemu 7.2 were seen to panic on their way back
+    // from interrupts.
     let mut guest = Command::new(qemu)
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024"])
+        .args(["-accel", "tcg", "-cpu", "Haswell-noTSX", "-smp", "1", "-m", "1024"])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
         .arg("-kernel")
         .arg(linux)
