@@ -22,9 +22,9 @@ use harness::require;
 /// What `guest.rs` runs of Debian's, beside the binary and this test.
 const PROGRAMS: [&str; 3] = ["busybox", "dnsmasq", "ip"];
 
-/// A guest of qemu 7.2 was seen to panic, within its first second, behind a `cmpxchg16b` that left it flags which
-/// were none. So a kernel that does not get as far as to run anything is booted again, and that is said.
-const BOOTS: u32 = 3;
+/// Guests of qemu 7.2 were seen to panic on their way back from an interrupt, now and then and at any moment. So one that
+/// panics is booted again, and that is said; what panics each time is a failure.
+const BOOTS: u32 = 4;
 
 #[test]
 fn debian_6_1() {
@@ -48,12 +48,13 @@ fn check(series: &str) {
     let mut said = String::new();
     for _ in 0..BOOTS {
         said = machine::boot(&image::linux(&kernel), &image, folder.path());
-        if said.contains(guest::STARTED) {
+        if said.contains(guest::STARTED) && !said.contains("Kernel panic") {
             break;
         }
-        harness::skip(&format!(
-            "Linux {series} did not get to its first process, so it boots again"
-        ));
+        #[expect(clippy::print_stderr, reason = "it is not to go unseen")]
+        {
+            eprintln!("the guest with Linux {series} panicked, so it boots again");
+        }
     }
     let checks = guest::checks();
     assert!(!checks.is_empty());
