@@ -168,7 +168,7 @@ fn human(outcome: &Outcome) -> String {
             format!("not modified, {}, fetched {}", entries(head.entries), head.fetched)
         }
         Outcome::Failed(Failure { reason, message, .. }, copy) => {
-            let what = result(outcome);
+            let what = outcome.word();
             let mut text = format!("{what} ({}): {message}", reason.word());
             let _ = match copy {
                 Some(Head { entries: number, fetched, .. }) => {
@@ -181,15 +181,6 @@ fn human(outcome: &Outcome) -> String {
             }
             text
         }
-    }
-}
-
-const fn result(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Updated { .. } => "updated",
-        Outcome::NotModified(_) => "not-modified",
-        Outcome::Failed(failure, _) if failure.reason.is_refusal() => "refused",
-        Outcome::Failed(..) => "failed",
     }
 }
 
@@ -217,16 +208,16 @@ struct Shown<'a> {
 
 impl<'a> Shown<'a> {
     fn of(wanted: &'a Wanted<'_>, outcome: &'a Outcome) -> Self {
-        let (failure, copy, before) = match outcome {
-            Outcome::Updated { head, before } => (None, Some(head), *before),
-            Outcome::NotModified(head) => (None, Some(head), None),
-            Outcome::Failed(failure, copy) => (Some(failure), copy.as_ref(), None),
+        let (failure, copy) = (outcome.failure(), outcome.copy());
+        let before = match outcome {
+            Outcome::Updated { before, .. } => *before,
+            Outcome::NotModified(_) | Outcome::Failed(..) => None,
         };
         Self {
             list: &wanted.list.name,
             policy: wanted.policy,
             url: wanted.remote.url.as_str(),
-            result: result(outcome),
+            result: outcome.word(),
             reason: failure.map(|failure| failure.reason),
             message: failure.map(|failure| failure.message.as_str()),
             entries: copy.map(|copy| copy.entries),

@@ -217,10 +217,15 @@ impl<'e> Engine<'e> {
             Some(tables) => apply::is_running(&loaded.maps, tables.as_fd(), generation),
             None => Ok(false),
         };
+        let again = |path: &Path| {
+            let mut built = rebuild(path, keys)?;
+            built.set.generation.header.netns = netns;
+            Ok::<_, Error>(built)
+        };
         let mut known = BTreeMap::new();
         let path = options.state.join(inputs::GENERATION);
         if before.is_some() {
-            bring_to_end(&loaded.maps, is_running, &path, keys, netns)?;
+            bring_to_end(&loaded.maps, is_running, again, &path)?;
         }
         // Tables have no names: with others events of before would be told by the rules of now.
         let runs = is_running(&set.generation)?
@@ -229,16 +234,12 @@ impl<'e> Engine<'e> {
         if let Some(number) = before
             && !runs
         {
-            let why = match rebuild(&path, keys) {
-                Ok(Built { set: mut old, .. }) => {
-                    old.generation.header.netns = netns;
-                    if is_running(&old.generation)? {
-                        known.insert(number.get(), Arc::new(without_tables(old.generation)));
-                        None
-                    } else {
-                        Some("what is kept compiles to another one".to_owned())
-                    }
+            let why = match again(&path) {
+                Ok(Built { set: old, .. }) if is_running(&old.generation)? => {
+                    known.insert(number.get(), Arc::new(without_tables(old.generation)));
+                    None
                 }
+                Ok(_) => Some("what is kept compiles to another one".to_owned()),
                 Err(error) => Some(error.to_string()),
             };
             said.extend(why.map(|why| {
@@ -392,13 +393,11 @@ fn switch(
 fn bring_to_end(
     maps: &Maps,
     is_running: impl Fn(&Generation) -> Result<bool, apply::Error>,
+    again: impl Fn(&Path) -> Result<Built, Error>,
     path: &Path,
-    keys: Keys,
-    netns: u64,
 ) -> Result<(), Error> {
     // Of a switch that did not happen, or nothing.
-    let Ok(Built { mut set, .. }) = rebuild(&inputs::staged(path), keys) else { return Ok(()) };
-    set.generation.header.netns = netns;
+    let Ok(Built { set, .. }) = again(&inputs::staged(path)) else { return Ok(()) };
     if is_running(&set.generation)? {
         bring::names(maps, &set.generation)?;
         // Without it a rollback goes back further.

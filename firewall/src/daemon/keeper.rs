@@ -194,8 +194,8 @@ impl Keeper {
         Ok((Told::Attached(taken), Vec::new()))
     }
 
-    fn tables(&self) -> Result<(Told, Vec<OwnedFd>), String> {
-        let maps = self.loaded.as_ref().ok_or("nothing is loaded yet")?.maps().map_err(text)?;
+    fn tables(&mut self) -> Result<(Told, Vec<OwnedFd>), String> {
+        let maps = self.loaded()?.maps().map_err(text)?;
         let tables = apply::tables(&maps).map_err(text)?;
         Ok((Told::Tables, vec![tables.fd().as_fd().try_clone_to_owned().map_err(text)?]))
     }

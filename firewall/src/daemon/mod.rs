@@ -19,6 +19,7 @@ mod keeper;
 mod refresh;
 mod rights;
 mod sinks;
+mod start;
 mod status;
 mod watch;
 mod wire;

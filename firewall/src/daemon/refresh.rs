@@ -173,21 +173,14 @@ fn remotes(lists: &[RemoteList]) -> Vec<Arc<Remote>> {
 }
 
 fn shown(list: &RemoteList, remote: &Remote, outcome: &Outcome) -> Fetched {
-    let (result, failure, copy) = match outcome {
-        Outcome::Updated { head, .. } => ("updated", None, Some(head)),
-        Outcome::NotModified(head) => ("not-modified", None, Some(head)),
-        Outcome::Failed(failure, copy) => {
-            let refused = failure.reason.is_refusal();
-            (if refused { "refused" } else { "failed" }, Some(failure), copy.as_ref())
-        }
-    };
+    let failure = outcome.failure();
     Fetched {
         list: list.list.name.clone(),
         policy: list.policy.clone(),
         url: remote.url.to_string(),
-        result: result.to_owned(),
+        result: outcome.word().to_owned(),
         reason: failure.map(|failure| failure.reason.word().to_owned()),
         message: failure.map(|failure| failure.message.clone()),
-        entries: copy.map(|copy| copy.entries as u64),
+        entries: outcome.copy().map(|copy| copy.entries as u64),
     }
 }

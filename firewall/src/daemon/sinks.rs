@@ -110,17 +110,20 @@ const TAIL: u64 = 256 << 10;
 /// The number of the last event in the log of a state folder, which the next goes on from; 0 if there is
 /// none.
 pub fn last_number(state: &Path) -> u64 {
-    let path = state.join(log::EVENTS);
-    let older = log::older(&path);
-    [path, older].iter().find_map(|path| last_number_in(path).ok().flatten()).unwrap_or_default()
+    // The log was just opened; where one of its files cannot be read, numbers start over.
+    let files = log::files(&state.join(log::EVENTS)).unwrap_or_default();
+    let newest_first = files.into_iter().rev();
+    newest_first
+        .filter_map(|(_, file)| last_number_in(file).ok().flatten())
+        .next()
+        .unwrap_or_default()
 }
 
-fn last_number_in(path: &Path) -> io::Result<Option<u64>> {
+fn last_number_in(mut file: File) -> io::Result<Option<u64>> {
     #[derive(Deserialize)]
     struct Numbered {
         seq: u64,
     }
-    let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
     let mut tail = Vec::new();

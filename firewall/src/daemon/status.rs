@@ -12,7 +12,7 @@ use crate::{
     api::dto::{self, Question, Status},
     datapath::{attach, pins},
     events::reader::{self, Counters},
-    policy::{Action, Default, ListSource},
+    policy::ListSource,
     set::Set,
 };
 
@@ -115,25 +115,14 @@ fn policies(engine: &Engine<'_>, sinks: &Sinks<'_>) -> Vec<dto::Policy> {
                 .iter()
                 .map(|rule| dto::Rule {
                     name: rule.name.clone(),
-                    action: action(rule.action).to_owned(),
+                    action: rule.action.word().to_owned(),
                     hits: sinks.hits.of_rule(&policy.name, &rule.name),
                 })
                 .collect(),
-            default: policy.default.map(|default| match default {
-                Default::Allow => "allow".to_owned(),
-                Default::Drop => "drop".to_owned(),
-            }),
+            default: policy.default.map(|default| default.word().to_owned()),
             hits_default: sinks.hits.of_default(&policy.name),
         })
         .collect()
-}
-
-const fn action(action: Action) -> &'static str {
-    match action {
-        Action::Allow => "allow",
-        Action::Log => "log",
-        Action::Drop => "drop",
-    }
 }
 
 fn hooks(options: &Options) -> Vec<dto::Hook> {

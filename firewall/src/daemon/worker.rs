@@ -25,12 +25,13 @@ use tokio::{
 use super::{
     Options,
     control::{Answer, Control, Refusal, Request},
-    engine::{self, Begun, Built, Engine, build, build_boot, rebuild},
-    errands::{self, Errands, Loaded},
+    engine::{self, Built, Engine, build, rebuild},
+    errands::{self, Errands},
     inputs,
     refresh::Refresh,
     rights,
     sinks::{Sinks, last_number},
+    start::{Start, Started, begin},
     status,
     watch::Watch,
     wire::Channel,
@@ -51,7 +52,6 @@ use crate::{
     },
     intel::{self, ahead::Ahead, resolver::Resolver},
     memory::give_memory_back,
-    set::name_keys,
 };
 
 /// Why the worker ends.
@@ -100,12 +100,13 @@ pub enum Error {
     },
 }
 
-fn system<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Error {
+/// What was tried of the system, for `map_err`.
+pub fn system<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Error {
     move |source| Error::System { what: what.into(), source: source.into() }
 }
 
 /// Exit status where the policies or settings are not valid.
-const INVALID: u8 = 1;
+pub const INVALID: u8 = 1;
 /// Exit status where the system does not let it.
 const CANNOT: u8 = 3;
 
@@ -152,16 +153,16 @@ fn try_run(options: &Options, channel: Channel, say: &mut dyn FnMut(&str)) -> Re
     let start = begin(options, &errands, say)?;
     drop(within);
     let status = match (start, open) {
-        (Start::Daemon(begun), Some(open)) => {
-            runtime.block_on(serve(options, &errands, *begun, open, say))?
+        (Start::Serve(started), Some(open)) => {
+            runtime.block_on(serve(options, &errands, *started, open, say))?
         }
-        (Start::Done(status), open) => {
+        (Start::Serve(_), None) => 0,
+        (Start::End(status), open) => {
             if open.is_some() {
                 let _ = fs::remove_file(&options.socket);
             }
             status
         }
-        (Start::Daemon(_), None) => 0,
     };
     // A look-up of a name that nobody waits for any more can hang on.
     runtime.shutdown_background();
@@ -183,107 +184,6 @@ impl Open {
         let rights = Rights::of_system().map_err(system("cannot look for the group `firewall`"))?;
         Ok(Self { log, listener: api::bind(&options.socket)?, rights })
     }
-}
-
-enum Start<'e> {
-    Daemon(Box<Started<'e>>),
-    Done(u8),
-}
-
-/// What the daemon goes on with.
-struct Started<'e> {
-    engine: Engine<'e>,
-    degraded: Vec<String>,
-}
-
-/// Puts in force what is to be, and has the programs attached.
-fn begin<'e>(
-    options: &Options,
-    errands: &'e Errands,
-    say: &mut dyn FnMut(&str),
-) -> Result<Start<'e>, Error> {
-    let found = errands.find()?;
-    let running = match found.all().next() {
-        Some(_) => apply::running(&found)?,
-        None => None,
-    };
-    let keys = match &running {
-        Some(header) => header.name_keys,
-        None => name_keys().map_err(system("no random numbers"))?,
-    };
-    if options.boot && running.is_some() {
-        say("something is in force already");
-        return Ok(Start::Done(0));
-    }
-    let mut degraded = Vec::new();
-    let last = options.state.join(inputs::GENERATION);
-    let again = || rebuild(&last, keys);
-    let boot = || build_boot(options, keys);
-    let mut status = None;
-    let (built, origin) = match (options.boot, build(options, keys)) {
-        (false, Ok(built)) => (built, Origin::Policies),
-        (true, _) => match again() {
-            Ok(built) => (built, Origin::Last),
-            Err(error) => match boot()? {
-                Some(built) => (built, Origin::Boot),
-                None if !last.exists() => {
-                    say("there is nothing to put in force yet, and no boot policy");
-                    return Ok(Start::Done(0));
-                }
-                None => {
-                    say(&format!("there is nothing to put in force: {error}; and no boot policy"));
-                    return Ok(Start::Done(INVALID));
-                }
-            },
-        },
-        (false, Err(error)) if error.is_invalid() => {
-            say(&format!("error: {error}"));
-            match (again(), running.is_some()) {
-                (Ok(built), _) => {
-                    say("the last generation stays in force: correct the policies and reload");
-                    degraded.push(format!("the policies are not valid: {error}"));
-                    (built, Origin::Last)
-                }
-                (Err(unknown), true) => {
-                    say(&format!("what the kernel has stays in force; no daemon runs: {unknown}"));
-                    return Ok(Start::Done(INVALID));
-                }
-                (Err(_), false) => match boot()? {
-                    Some(built) => {
-                        say("the boot policy is put in force; no daemon runs");
-                        status = Some(INVALID);
-                        (built, Origin::Boot)
-                    }
-                    None => {
-                        say("nothing is in force");
-                        return Ok(Start::Done(INVALID));
-                    }
-                },
-            }
-        }
-        (false, Err(error)) => return Err(error.into()),
-    };
-    built.said.iter().for_each(|text| say(text));
-    let loaded: Loaded = errands.load()?;
-    let Begun { engine, taken, said } = Engine::begin(errands, loaded, options, built, origin)?;
-    said.iter().for_each(|text| say(text));
-    for program in &taken.replaced {
-        say(&format!("the link pinned for `{program}` was another one; it is replaced"));
-    }
-    if taken.removed > 0 {
-        say(&format!("took over from another version: {} links of it are gone", taken.removed));
-    }
-    give_memory_back();
-    let how = match engine.now.origin {
-        Origin::Adopted => "goes on",
-        _ => "is in force",
-    };
-    say(&format!("generation {} {how}", engine.now.number));
-    Ok(match (options.boot, status) {
-        (true, _) => Start::Done(0),
-        (false, Some(status)) => Start::Done(status),
-        (false, None) => Start::Daemon(Box::new(Started { engine, degraded })),
-    })
 }
 
 /// How often something is looked at while something waits to be told, and while nothing does.
@@ -331,14 +231,11 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("cannot take signals"))?;
 
     let mut refresh = Refresh::new(&options.state);
-    if let Some(trouble) = refresh.follow(&engine.now.lists) {
-        say(&trouble);
-    }
+    let mut ahead = follow(&engine, &mut recorder, &mut refresh, say);
     let mut watch = Watch::new(engine.now.config.watch == Some(true), &options.policies);
     if let Some(trouble) = watch.trouble() {
         say(&trouble);
     }
-    let mut ahead = names_ahead(&engine, say);
     let mut building: Option<Building> = None;
     let mut told = status::Told { started: since, degraded, last_reload: None };
     let watchdog = watchdog();
@@ -372,9 +269,12 @@ async fn serve(
                     Building::add(&mut building, options, &engine, Some(answer));
                 }
                 Request::Rollback(answer) => {
-                    let _ = answer.send(roll_back(&mut engine, &mut told, say));
-                    recorder.enricher.forget_places();
-                    ahead = names_ahead(&engine, say);
+                    let change = roll_back(&mut engine, &mut told, say);
+                    if change.is_ok() {
+                        ahead = follow(&engine, &mut recorder, &mut refresh, say);
+                    }
+                    // Who asked can be gone.
+                    let _ = answer.send(change);
                 }
                 Request::UpdateLists(answer) => refresh.now(&engine.now.lists, answer),
                 Request::Lists(answer) => drop(answer.send(Ok(refresh.shown(&engine.now.lists)))),
@@ -387,13 +287,11 @@ async fn serve(
             built = Building::done(&mut building) => {
                 let Some(Building { answers, again, .. }) = building.take() else { continue };
                 let change = put(&mut engine, built, Origin::Policies, &mut told, say);
+                if change.is_ok() {
+                    ahead = follow(&engine, &mut recorder, &mut refresh, say);
+                }
                 for answer in answers {
                     let _ = answer.send(change.clone());
-                }
-                recorder.enricher.forget_places();
-                ahead = names_ahead(&engine, say);
-                if let Some(trouble) = refresh.follow(&engine.now.lists) {
-                    say(&trouble);
                 }
                 if again {
                     Building::add(&mut building, options, &engine, None);
@@ -584,6 +482,20 @@ fn put(
             })
         }
     }
+}
+
+/// Has all else go by what is in force now.
+fn follow(
+    engine: &Engine<'_>,
+    recorder: &mut Recorder,
+    refresh: &mut Refresh,
+    say: &mut dyn FnMut(&str),
+) -> Option<Ahead<Resolver>> {
+    recorder.enricher.forget_places();
+    if let Some(trouble) = refresh.follow(&engine.now.lists) {
+        say(&trouble);
+    }
+    names_ahead(engine, say)
 }
 
 /// Looks up denied names ahead, if the settings say so.

@@ -278,10 +278,14 @@ fn ensure_bpf(root: &Path) -> Result<bool, Error> {
     if !root.starts_with(BPFFS) {
         return Err(Error::NoBpf(root.to_owned()));
     }
-    let at = Path::new(BPFFS);
-    mount(Some("bpf"), at, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
-        .map_err(|errno| failed("mount a bpf file system at", at)(errno.into()))?;
+    mount_bpf().map_err(failed("mount a bpf file system at", Path::new(BPFFS)))?;
     Ok(true)
+}
+
+/// Mounts a bpf file system at [`BPFFS`], in the mount namespace of the thread.
+pub fn mount_bpf() -> io::Result<()> {
+    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"))?;
+    Ok(())
 }
 
 fn lock(root: &Path, patience: Duration) -> Result<File, Error> {

@@ -49,6 +49,34 @@ pub enum Outcome {
     Failed(Failure, Option<Head>),
 }
 
+impl Outcome {
+    /// The word in machine output.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Updated { .. } => "updated",
+            Self::NotModified(_) => "not-modified",
+            Self::Failed(failure, _) if failure.reason.is_refusal() => "refused",
+            Self::Failed(..) => "failed",
+        }
+    }
+
+    /// The copy that there is now.
+    pub const fn copy(&self) -> Option<&Head> {
+        match self {
+            Self::Updated { head, .. } | Self::NotModified(head) => Some(head),
+            Self::Failed(_, copy) => copy.as_ref(),
+        }
+    }
+
+    /// Why there is no new one.
+    pub const fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Failed(failure, _) => Some(failure),
+            Self::Updated { .. } | Self::NotModified(_) => None,
+        }
+    }
+}
+
 /// Fetches lists into a state folder.
 #[derive(Debug)]
 pub struct Refresher {

@@ -13,15 +13,13 @@ use std::{
 };
 
 use firewall_common::layout::ABI_VERSION;
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, setns, unshare},
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::{
+    cgroup::{Error, Group, Hierarchy, error, mounted},
+    datapath::pins::{BPFFS, mount_bpf},
 };
 
-use crate::cgroup::{Error, Group, Hierarchy, error, mounted};
-
-/// Where systemd and bpftool mount it.
-const BPFFS: &str = "/sys/fs/bpf";
 /// `PROC_CGROUP_INIT_INO` of the kernel: the namespace that sees the whole hierarchy.
 const FIRST_CGROUP_NAMESPACE: u64 = 0xeffffffb;
 /// In the directory of a run: a symbolic link to the path of its cgroup.
@@ -208,18 +206,13 @@ fn mount_for_all() -> Result<Found, Error> {
             others.iter().find_map(|pid| fs::File::open(format!("/proc/{pid}/ns/mnt")).ok());
         let namespace = namespace.ok_or(io::ErrorKind::PermissionDenied)?;
         setns(namespace, CloneFlags::CLONE_NEWNS)?;
-        mount_here()
+        mount_bpf()
     });
     let for_all = mounting
         .join()
         .map_err(|_| failed()(io::Error::other("the thread that mounts has panicked")))?;
     if for_all.is_err() || visible().is_none() {
-        mount_here().map_err(failed())?;
+        mount_bpf().map_err(failed())?;
     }
     visible().ok_or_else(|| failed()(io::Error::other("it is not to be found after mounting")))
-}
-
-fn mount_here() -> io::Result<()> {
-    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"))?;
-    Ok(())
 }
