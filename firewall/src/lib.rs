@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod datapath;
 pub mod encrypted_dns;
 pub mod events;
+pub mod explanation;
 pub mod intel;
 pub mod lists;
 mod memory;

@@ -5,15 +5,12 @@ use std::{fs, process};
 use firewall_common::layout::{ABI_VERSION, Counter};
 use jiff::Timestamp;
 
-use super::{
-    Options, control::Refusal, engine::Engine, refresh::Refresh, sinks::Sinks, worker::Losses,
-};
+use super::{Options, engine::Engine, refresh::Refresh, sinks::Sinks, worker::Losses};
 use crate::{
-    api::dto::{self, Question, Status},
+    api::dto::{self, Status},
     datapath::{attach, pins},
     events::reader::{self, Counters},
     policy::ListSource,
-    set::Set,
 };
 
 /// What happened to the daemon.
@@ -148,9 +145,4 @@ fn memory() -> u64 {
     let [own, _] = pages(process::id()).unwrap_or_default();
     let [keeper, shared] = pages(std::os::unix::process::parent_id()).unwrap_or_default();
     (own + keeper.saturating_sub(shared)) * rustix::param::page_size() as u64
-}
-
-/// What would happen to a connection.
-pub fn explain(set: &Set, question: &Question) -> Result<serde_json::Value, Refusal> {
-    crate::cli::explain::answer(set, question).map_err(Refusal::invalid)
 }

@@ -50,6 +50,7 @@ use crate::{
         reader::{self, Counters, Reader},
         recorder::Recorder,
     },
+    explanation,
     intel::{self, ahead::Ahead, resolver::Resolver},
     memory::give_memory_back,
 };
@@ -524,7 +525,7 @@ fn explain(
         let explained = rebuild(&state.join(inputs::GENERATION), keys)
             .or_else(|_| build(&options, keys))
             .map_err(|error| Refusal::cannot(error.to_string()))
-            .and_then(|built| status::explain(&built.set, &question));
+            .and_then(|built| explanation::answer(&built.set, &question).map_err(Refusal::invalid));
         give_memory_back();
         // Who asked can be gone.
         let _ = answer.send(explained);

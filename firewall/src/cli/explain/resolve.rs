@@ -4,9 +4,10 @@ use anyhow::Context as _;
 use firewall_common::verdict::Verdict;
 use serde::Serialize;
 
-use super::{Asked, Explanation, Question, destination, explain, human, row};
+use super::{human, row};
 use crate::{
     config::Config,
+    explanation::{Asked, Explanation, Question, destination, explain},
     intel::resolver::{Answer, Failure, Found, Resolver, Upstream},
     policy::{AppFacts, explain::Explainer},
 };
