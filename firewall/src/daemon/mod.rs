@@ -103,9 +103,11 @@ fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Error {
 
 /// Runs the daemon to its end, and returns its exit status. To be called while there is one thread.
 pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<u8, Error> {
+    // Where it is not mounted, it is there as long as this is held: in both processes.
+    let hierarchy = Hierarchy::find()?;
     let cgroup = match &options.cgroup {
         Some(directory) => directory.clone(),
-        None => Hierarchy::find()?.directory(Path::new("/")),
+        None => hierarchy.directory(Path::new("/")),
     };
     let directory = open_cgroup(&cgroup)?;
     let pins = Pins::open(&options.pin)?;
@@ -124,7 +126,7 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<u8, Error> {
         }
         ForkResult::Child => {
             drop(ours);
-            let status = worker::run(options, theirs, say);
+            let status = worker::run(options, &hierarchy, theirs, say);
             // As long as the worker is there, nobody else may have them.
             drop(pins);
             exit(status.into())

@@ -38,7 +38,7 @@ use super::{
 };
 use crate::{
     api::{self, Rights, dto, dto::Origin},
-    cgroup::{self, Hierarchy},
+    cgroup::Hierarchy,
     config::Stop,
     datapath::{apply, tell},
     events::{
@@ -73,9 +73,6 @@ pub enum Error {
     /// The tables of countries and owners.
     #[error(transparent)]
     Intel(#[from] intel::Error),
-    /// The cgroups.
-    #[error(transparent)]
-    Cgroup(#[from] cgroup::Error),
     /// What the kernel is told.
     #[error(transparent)]
     Tell(#[from] tell::Error),
@@ -112,8 +109,13 @@ pub const INVALID: u8 = 1;
 const CANNOT: u8 = 3;
 
 /// Does the work, and returns the exit status. To be called in the process that was made for it.
-pub fn run(options: &Options, channel: Channel, say: &mut dyn FnMut(&str)) -> u8 {
-    match try_run(options, channel, say) {
+pub fn run(
+    options: &Options,
+    hierarchy: &Hierarchy,
+    channel: Channel,
+    say: &mut dyn FnMut(&str),
+) -> u8 {
+    match try_run(options, hierarchy, channel, say) {
         Ok(status) => status,
         Err(error) => {
             say(&format!("error: {error}"));
@@ -125,7 +127,12 @@ pub fn run(options: &Options, channel: Channel, say: &mut dyn FnMut(&str)) -> u8
     }
 }
 
-fn try_run(options: &Options, channel: Channel, say: &mut dyn FnMut(&str)) -> Result<u8, Error> {
+fn try_run(
+    options: &Options,
+    hierarchy: &Hierarchy,
+    channel: Channel,
+    say: &mut dyn FnMut(&str),
+) -> Result<u8, Error> {
     rights::of_worker().map_err(system("cannot give up capabilities"))?;
     // Without the keeper there is nothing for it to do.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(system("cannot follow the keeper"))?;
@@ -155,7 +162,7 @@ fn try_run(options: &Options, channel: Channel, say: &mut dyn FnMut(&str)) -> Re
     drop(within);
     let status = match (start, open) {
         (Start::Serve(started), Some(open)) => {
-            runtime.block_on(serve(options, &errands, *started, open, say))?
+            runtime.block_on(serve(options, hierarchy, &errands, *started, open, say))?
         }
         (Start::Serve(_), None) => 0,
         (Start::End(status), open) => {
@@ -198,6 +205,7 @@ const REQUESTS: usize = 64;
 
 async fn serve(
     options: &Options,
+    hierarchy: &Hierarchy,
     errands: &Errands,
     started: Started<'_>,
     open: Open,
@@ -205,7 +213,6 @@ async fn serve(
 ) -> Result<u8, Error> {
     let Started { mut engine, degraded } = started;
     let since = Timestamp::now();
-    let hierarchy = Hierarchy::find()?;
     let maps = &engine.loaded().maps;
     let tell =
         engine.loaded().tell.try_clone().map_err(system("cannot hold the program `tell`"))?;
@@ -213,7 +220,7 @@ async fn serve(
     let mut attendant = Attendant::new(tell, maps)?;
     attendant.is_here()?;
     let counters = Counters::new(maps)?;
-    let enricher = Enricher::new(Apps::new(maps, &hierarchy)?, Names::new(maps)?)
+    let enricher = Enricher::new(Apps::new(maps, hierarchy)?, Names::new(maps)?)
         .going_on_from(last_number(&options.state));
     let mut recorder = Recorder::new(Reader::new(maps, "EVENTS")?, enricher);
     let Open { log, listener, rights } = open;
@@ -315,11 +322,12 @@ async fn serve(
                 attendant.tick()?;
                 recorder.read(&engine, &engine.intel, &mut sinks)?;
                 recorder.tick(&engine, &engine.intel, &mut sinks)?;
-                losses.look(&mut engine, &counters, &mut sinks)?;
+                losses.look(&counters, &mut sinks)?;
                 let waits = recorder.waits();
                 if let Some(news) = sinks.log.flush() {
                     say(&news);
                 }
+                losses.note(&mut engine)?;
                 if watchdog.is_some_and(|every| alive.elapsed() >= every) {
                     alive = Instant::now();
                     notify(&[NotifyState::Watchdog]);
@@ -337,6 +345,7 @@ async fn serve(
     if let Some(news) = sinks.log.flush() {
         say(&news);
     }
+    losses.note(&mut engine)?;
     if !off && engine.now.config.stop == Some(Stop::Off) {
         errands.remove()?;
         say("enforcement is removed, as `stop` says");
@@ -353,6 +362,7 @@ pub struct Losses {
     /// Since this one is there.
     pub events: u64,
     told: u64,
+    noted: u64,
 }
 
 impl Losses {
@@ -361,36 +371,35 @@ impl Losses {
         counters: &Counters,
         sinks: &mut Sinks<'_>,
     ) -> Result<Self, Error> {
-        let told = engine.loaded().notes.told()?;
-        let mut losses = Self { unread: 0, events: 0, told };
-        losses.unread = losses.tell(engine, counters, sinks)?;
+        let noted = engine.loaded().notes.told()?;
+        let mut losses = Self { unread: 0, events: 0, told: noted, noted };
+        losses.unread = losses.tell(counters, sinks)?;
         Ok(losses)
     }
 
-    fn look(
-        &mut self,
-        engine: &mut Engine<'_>,
-        counters: &Counters,
-        sinks: &mut Sinks<'_>,
-    ) -> Result<(), Error> {
-        self.events += self.tell(engine, counters, sinks)?;
+    fn look(&mut self, counters: &Counters, sinks: &mut Sinks<'_>) -> Result<(), Error> {
+        self.events += self.tell(counters, sinks)?;
         Ok(())
     }
 
-    fn tell(
-        &mut self,
-        engine: &mut Engine<'_>,
-        counters: &Counters,
-        sinks: &mut Sinks<'_>,
-    ) -> Result<u64, Error> {
+    fn tell(&mut self, counters: &Counters, sinks: &mut Sinks<'_>) -> Result<u64, Error> {
         let lost = counters.sum(Counter::LostEvents)?;
         let new = lost.saturating_sub(self.told);
         if new > 0 {
             sinks.lost(new);
             self.told = lost;
-            engine.loaded_mut().notes.keep_told(lost)?;
         }
         Ok(new)
+    }
+
+    /// The next daemon is not to tell of them again. To be called when what was told is written: killed
+    /// in between, it is told twice rather than never.
+    fn note(&mut self, engine: &mut Engine<'_>) -> Result<(), Error> {
+        if self.noted != self.told {
+            engine.loaded_mut().notes.keep_told(self.told)?;
+            self.noted = self.told;
+        }
+        Ok(())
     }
 }
 

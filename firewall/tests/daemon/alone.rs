@@ -17,15 +17,7 @@ use crate::{
 fn daemon(host: &Host, option: &str, place: &Path) -> Command {
     let mut command = Command::new(FIREWALL);
     command.arg("daemon");
-    let places = [
-        ("--config", host.file("firewall.toml")),
-        ("--policies", host.file("policies.d")),
-        ("--state", host.file("state")),
-        ("--cgroup", host.cgroup.path().to_owned()),
-        ("--pin", host.pin.clone()),
-        ("--socket", host.api.clone()),
-    ];
-    for (name, usual) in places {
+    for (name, usual) in host.places() {
         command.arg(name).arg(if name == option { place } else { &usual });
     }
     command
@@ -160,6 +152,51 @@ fn pins_outside_of_a_bpf_file_system_are_refused() {
     let command = daemon(&host, "--pin", &place);
     assert_refused(&host, command, &["is in no bpf file system", "mount -t bpf", "--pin"]);
     assert!(!place.exists());
+    assert_nothing_pinned(&host);
+}
+
+/// The machine without its mounts of a type, as the binary alone sees it.
+fn without_mounts(host: &Host, kind: &str) -> Command {
+    let mut command = host.net.client_command("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+    // They can be stacked.
+    command.arg("for time in 1 2 3 4; do umount --all --lazy --types \"$0\"; done; exec \"$@\"");
+    command.arg(kind).arg(FIREWALL);
+    command
+}
+
+#[test]
+fn a_missing_bpf_file_system_is_mounted_and_said() {
+    if !require_kernel() {
+        return;
+    }
+    let mut host = Host::new();
+    host.set("policies.d/china.toml", CHINA);
+    let server = Server::of(&host);
+    let command = host.command_by(without_mounts(&host, "bpf"), "daemon");
+    host.start_by(command);
+    host.wait_said("mounted a bpf file system at /sys/fs/bpf");
+    host.app().assert_enforced();
+    server.assert_untouched();
+}
+
+/// Of the whole machine nothing is filtered: other tests run.
+#[test]
+fn a_hierarchy_of_cgroups_that_is_not_mounted_is_found() {
+    if !require_kernel() {
+        return;
+    }
+    let host = Host::new();
+    let mut command = without_mounts(&host, "cgroup2");
+    command.arg("boot");
+    for (name, place) in host.places() {
+        if name != "--cgroup" && name != "--socket" {
+            command.arg(name).arg(place);
+        }
+    }
+    let (status, said) = host.ends(command);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("nothing to put in force yet"), "{said}");
     assert_nothing_pinned(&host);
 }
 

@@ -107,15 +107,25 @@ impl Host {
     /// The same by a command that starts the binary in its own way.
     pub fn command_by(&self, mut command: Command, word: &str) -> Command {
         self.resolver.enter(&mut command);
-        command.arg(word).arg("--config").arg(self.file("firewall.toml"));
-        command.arg("--policies").arg(self.file("policies.d"));
-        command.arg("--state").arg(self.file("state"));
-        command.arg("--cgroup").arg(self.cgroup.path());
-        command.arg("--pin").arg(&self.pin).stdin(Stdio::null());
-        if word == "daemon" {
-            command.arg("--socket").arg(&self.api);
+        command.arg(word).stdin(Stdio::null());
+        for (name, place) in self.places() {
+            if name != "--socket" || word == "daemon" {
+                command.arg(name).arg(place);
+            }
         }
         command
+    }
+
+    /// What a daemon is given, by its options.
+    pub fn places(&self) -> [(&'static str, PathBuf); 6] {
+        [
+            ("--config", self.file("firewall.toml")),
+            ("--policies", self.file("policies.d")),
+            ("--state", self.file("state")),
+            ("--cgroup", self.cgroup.path().to_owned()),
+            ("--pin", self.pin.clone()),
+            ("--socket", self.api.clone()),
+        ]
     }
 
     /// Starts the daemon, and waits until it answers.
