@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Version of everything that is pinned or crosses the ring buffer.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// Generations that can be in the kernel at once: the running one and the one being built.
 pub const SLOTS: u32 = 2;
@@ -246,6 +246,8 @@ pub mod socket {
 
 /// Addresses whose names are kept, the least recently used out first.
 pub const MAX_ANSWERS: u32 = 1 << 17;
+/// Of these, those whose names of the generation before are kept too.
+pub const MAX_FORMER: u32 = 1 << 12;
 /// Questions that wait for an answer, the oldest out first.
 pub const MAX_PENDING: u32 = 1 << 14;
 /// Names whose text is kept, the least recently used out first.

@@ -15,7 +15,7 @@ use firewall_common::{
 
 use crate::{
     dns::{self, MALFORMED, NOTHING},
-    maps::{ANSWERS, HEADERS, Led, NAMES, Scratch, count},
+    maps::{ANSWERS, FORMER, HEADERS, Led, NAMES, Scratch, count},
     names::{self, DNS, which},
     packet::{self, Skb},
     policy,
@@ -418,6 +418,9 @@ pub extern "C" fn keep(index: u32, address: u32) -> u32 {
                 to.until = longer;
             }
             return 1;
+        }
+        if FORMER.insert(&key, &*there, 0).is_err() {
+            count(Counter::NoName);
         }
     }
     scratch.fresh.names = [Answer::default(); KEPT];

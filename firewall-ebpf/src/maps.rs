@@ -12,9 +12,9 @@ use firewall_common::{
     layout::{
         Active, AnswerKey, Answers, CHAIN, Connection, ConnectionKey, Counter, FileId, HELD_BYTES,
         Header, INNER_MAP, Listener, MAX_ADDRESSES, MAX_ANSWERS, MAX_CGROUPS, MAX_CONNECTIONS,
-        MAX_EXECUTABLES, MAX_LISTENERS, MAX_NAMES, MAX_PENDING, MAX_PROCESSES, MAX_SCRIPTS,
-        NameText, Offsets, PathText, PayloadState, Process, ProcessKey, Question, RING_BYTES,
-        SCRATCHES, SLOTS, SocketState, Stream, TEMPLATE_BLOCKS, Told,
+        MAX_EXECUTABLES, MAX_FORMER, MAX_LISTENERS, MAX_NAMES, MAX_PENDING, MAX_PROCESSES,
+        MAX_SCRIPTS, NameText, Offsets, PathText, PayloadState, Process, ProcessKey, Question,
+        RING_BYTES, SCRATCHES, SLOTS, SocketState, Stream, TEMPLATE_BLOCKS, Told,
     },
     name_table::Suffixes,
     parse::{
@@ -64,6 +64,11 @@ pub static QUESTIONS: Array<Question> = Array::with_max_entries(MAX_PENDING, 0);
 /// The names of addresses.
 #[map]
 pub static ANSWERS: LruHashMap<AnswerKey, Answers> = LruHashMap::with_max_entries(MAX_ANSWERS, 0);
+
+/// What [`ANSWERS`] had before a name was brought over to another generation: a program that is at
+/// work has chosen its generation already.
+#[map]
+pub static FORMER: LruHashMap<AnswerKey, Answers> = LruHashMap::with_max_entries(MAX_FORMER, 0);
 
 /// Bits by a hash of the address: 0 where [`ANSWERS`] never had an entry. Of most addresses no
 /// name is known, and this says so without the wait for the memory of so large a map.

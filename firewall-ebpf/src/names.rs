@@ -19,7 +19,7 @@ use firewall_common::{
 };
 
 use crate::{
-    maps::{self, ANSWERS, HEADERS, KNOWN, NAMES, QUESTIONS, Scratch, count},
+    maps::{self, ANSWERS, FORMER, HEADERS, KNOWN, NAMES, QUESTIONS, Scratch, count},
     policy::Generation,
     repeat::repeat,
     scratch,
@@ -80,7 +80,12 @@ pub fn of(app: u64, address: Address, generation: u32) -> Option<&'static Answer
     // SAFETY: the entry is not freed while the program runs. It can be written or given to another
     // key meanwhile, which makes names of one moment those of the next.
     let answers = unsafe { ANSWERS.get(&key) }?;
-    (answers.generation == generation).then_some(answers)
+    if answers.generation == generation {
+        return Some(answers);
+    }
+    // SAFETY: as above.
+    let former = unsafe { FORMER.get(&key) }?;
+    (former.generation == generation).then_some(former)
 }
 
 /// The generation whose names an address has for an app; 0 if it has none that hold.

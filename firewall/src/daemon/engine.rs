@@ -225,6 +225,8 @@ impl<'e> Engine<'e> {
         let mut known = BTreeMap::new();
         let path = options.state.join(inputs::GENERATION);
         if before.is_some() {
+            // Whoever switched may have been killed before it waited for them.
+            sys::wait_for_programs();
             bring_to_end(&loaded.maps, is_running, again, &path)?;
         }
         // Tables have no names: with others events of before would be told by the rules of now.

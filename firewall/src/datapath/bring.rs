@@ -47,6 +47,7 @@ pub struct Brought {
 pub fn names(maps: &Maps, generation: &Generation) -> Result<Brought, Error> {
     let number = apply::active(maps)?.generation();
     let mut answers: Names = maps.open("ANSWERS")?;
+    let mut former: Names = maps.open("FORMER")?;
     let texts: maps::HashMap<MapData, u64, Plain<NameText>> = maps.open("NAMES")?;
     let mut classes = Classes { generation, texts, found: HashMap::new() };
     let mut brought = Brought::default();
@@ -64,6 +65,8 @@ pub fn names(maps: &Maps, generation: &Generation) -> Result<Brought, Error> {
             let still =
                 answers.get(&key, 0).is_ok_and(|Plain(now)| now.generation == old.generation);
             if still {
+                // A program that is at work may have chosen the generation before for it.
+                former.insert(key, Plain(old), 0)?;
                 answers.insert(key, Plain(new), 0)?;
             }
             brought.addresses += 1;

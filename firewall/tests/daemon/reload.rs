@@ -1,6 +1,17 @@
 //! Generations: what a reload and a rollback do, also where they cannot.
 
-use std::fs;
+use std::{
+    fs,
+    net::IpAddr,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use aya::maps::{HashMap, Map, MapData};
+use firewall::datapath::{plain::Plain, sys};
+use firewall_common::{
+    flow::Address,
+    layout::{ABI_VERSION, AnswerKey, Answers},
+};
 
 use crate::{
     harness::{Kind, Zone, require_kernel, require_names, wait_until},
@@ -110,6 +121,68 @@ fn names_that_were_learned_before_count_after_a_kill() {
         host.kill(false);
         host.start();
     });
+}
+
+/// One app sends to ever new ports of an address that is allowed by name alone, while its names change
+/// from one generation to the other and back, as often as that can be.
+#[test]
+fn names_hold_while_they_are_brought_over() {
+    if !require_names() {
+        return;
+    }
+    let mut host = Host::new();
+    let zone = Zone::default().host("good.example", &[FREE]);
+    let _names = host.net.serve_names(Kind::Dnsmasq, &zone, &["10.200.0.1:53"]);
+    let policy = |name: &str| {
+        format!(
+            "[policy]\nname = \"names\"\ndefault = \"drop\"\n\
+             [[rule]]\nname = {name:?}\naction = \"allow\"\nto = {{ domains = [\"good.example\"] }}\n"
+        )
+    };
+    host.set("policies.d/names.toml", &policy("good"));
+    host.start();
+    let mut app = host.app();
+    app.does("dns 10.200.0.1:53 good.example A");
+    host.set("policies.d/names.toml", &policy("better"));
+    host.done(&["reload"]);
+
+    let mut answers = names_in(&host, "ANSWERS");
+    let mut former = names_in(&host, "FORMER");
+    let address = Address::from(FREE.parse::<IpAddr>().unwrap());
+    let ours = answers.keys().flatten().find(|Plain(key)| key.address == address);
+    let key = ours.expect("the name was learned");
+    let Plain(now) = answers.get(&key, 0).unwrap();
+    assert_eq!(now.generation, 2);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let changes = scope.spawn(|| {
+            let mut changes = 0_u64;
+            let (mut one, mut other) = (now, Answers { generation: 1, ..now });
+            while !stop.load(Relaxed) {
+                // As whoever brings names over does it.
+                former.insert(key, Plain(one), 0).unwrap();
+                answers.insert(key, Plain(other), 0).unwrap();
+                // As between two switches.
+                sys::wait_for_programs();
+                std::mem::swap(&mut one, &mut other);
+                changes += 1;
+            }
+            changes
+        });
+        // Below the ports of mDNS, each 50 times.
+        let failed = (0..50).find(|_| app.step(&format!("flood 4000 {FREE}:0")) != 0);
+        stop.store(true, Relaxed);
+        let changes = changes.join().unwrap();
+        assert_eq!(failed, None, "after {changes} changes: {:?}", host.events().last());
+        assert!(changes > 10, "{changes}");
+    });
+}
+
+type Names = HashMap<MapData, Plain<AnswerKey>, Plain<Answers>>;
+
+fn names_in(host: &Host, map: &str) -> Names {
+    let pin = host.pin.join(format!("v{ABI_VERSION}/maps/{map}"));
+    Map::from_map_data(MapData::from_pin(pin).unwrap()).unwrap().try_into().unwrap()
 }
 
 /// What is wrong changes nothing, is said, and can be mended.

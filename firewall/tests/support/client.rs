@@ -265,7 +265,8 @@ impl Client {
                 }
                 last
             }
-            // So many datagrams, each to another port of a range and from one socket.
+            // So many datagrams, each to another port of a range and from one socket. Of those that fail,
+            // the first one's errno.
             ["flood", count, to] => flood(count.parse().expect("a number"), addr(to)),
             // The errno is the program's exit status.
             ["exec", program, arguments @ ..] => {
@@ -614,10 +615,10 @@ fn say_until_ended(socket: &OwnedFd) -> io::Result<()> {
 
 fn flood(count: u32, to: SocketAddr) -> io::Result<()> {
     let socket = udp(to)?;
-    let mut last = Ok(());
+    let mut first = Ok(());
     for number in 0..count {
         let port = 1024 + (number % 60_000) as u16;
-        last = send_to(&socket, b"x", 0, Some(SocketAddr::new(to.ip(), port)));
+        first = first.and(send_to(&socket, b"x", 0, Some(SocketAddr::new(to.ip(), port))));
     }
-    last
+    first
 }
