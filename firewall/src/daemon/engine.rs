@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     fs,
+    io::ErrorKind,
     num::NonZeroU32,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
@@ -89,8 +90,16 @@ pub struct Built {
 /// Compiles the policies as they stand.
 pub fn build(options: &Options, keys: Keys) -> Result<Built, Error> {
     let mut said = Vec::new();
-    let sources =
-        if options.policies.is_dir() { Source::at(&options.policies)? } else { Vec::new() };
+    let sources = match fs::metadata(&options.policies) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        // A policy alone is none: what is not in force would seem to be.
+        Ok(there) if !there.is_dir() => {
+            let error = ErrorKind::NotADirectory.into();
+            return Err(NotFound::Path { path: options.policies.clone(), error }.into());
+        }
+        // What cannot be looked into is not empty, and is told by who reads it.
+        _ => Source::at(&options.policies)?,
+    };
     if sources.is_empty() {
         said.push(format!(
             "no policy is enabled in {}: `firewall policy enable NAME` enables one",

@@ -46,9 +46,10 @@ pub fn begin<'e>(
     say: &mut dyn FnMut(&str),
 ) -> Result<Start<'e>, Error> {
     let found = errands.find()?;
-    let running = match found.all().next() {
-        Some(_) => apply::running(&found)?,
-        None => None,
+    // Whoever was killed while the maps were made had put nothing in force.
+    let running = match found.fd(apply::ACTIVE) {
+        Ok(_) => apply::running(&found)?,
+        Err(_) => None,
     };
     let keys = match &running {
         Some(header) => header.name_keys,
@@ -58,11 +59,11 @@ pub fn begin<'e>(
         true => choose_to_boot(options, keys, running.is_some(), say)?,
         false => choose(options, keys, running.is_some(), say)?,
     };
-    let (built, origin, then) = match choice {
+    let (mut built, origin, then) = match choice {
         Choice::Put { built, origin, then } => (built, origin, then),
         Choice::Nothing(status) => return Ok(Start::End(status)),
     };
-    built.said.iter().for_each(|text| say(text));
+    built.said.drain(..).for_each(|text| say(&text));
     let loaded = errands.load()?;
     let Begun { engine, taken, said } = Engine::begin(errands, loaded, options, *built, origin)?;
     said.iter().for_each(|text| say(text));

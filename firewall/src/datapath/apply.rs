@@ -19,6 +19,9 @@ use super::{
 };
 use crate::policy::compile::Generation;
 
+/// The map that tells which generation decides.
+pub const ACTIVE: &str = "ACTIVE";
+
 /// Why a generation is not in place. The one before it still decides.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -53,7 +56,7 @@ pub fn apply_in<E: From<Error>>(
 
 /// Which generation decides.
 pub fn active(maps: &Maps) -> Result<Active, Error> {
-    let active: Array<_, Plain<Active>> = maps.open("ACTIVE")?;
+    let active: Array<_, Plain<Active>> = maps.open(ACTIVE)?;
     Ok(active.get(&0, 0)?.0)
 }
 
@@ -86,7 +89,7 @@ pub fn is_running(
 }
 
 fn switch(maps: &Maps, generation: &Generation, blocks: &MapData) -> Result<u32, Error> {
-    let mut active: Array<_, Plain<Active>> = maps.open("ACTIVE")?;
+    let mut active: Array<_, Plain<Active>> = maps.open(ACTIVE)?;
     let Plain(running) = active.get(&0, 0)?;
     let number = running.generation().checked_add(1).unwrap_or(1);
     let slot = if running.generation() == 0 { 0 } else { (running.slot() + 1) % SLOTS };

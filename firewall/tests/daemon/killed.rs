@@ -1,5 +1,7 @@
 //! A daemon that is killed: what was in force stays so, and the next one goes on with it.
 
+use std::fs;
+
 use crate::{
     harness::require_kernel,
     host::{CHINA, Host, Kept, Server},
@@ -45,6 +47,30 @@ fn enforcing_outlives_the_keeper() {
 #[test]
 fn enforcing_outlives_the_worker() {
     enforcing_outlives(true);
+}
+
+#[test]
+fn one_that_was_killed_while_it_made_the_maps_is_not_in_the_way() {
+    if !require_kernel() {
+        return;
+    }
+    let mut host = Host::with_china();
+    let server = Server::of(&host);
+    host.kill(false);
+    // Of those that come before the one that tells which generation is in force.
+    for left in [&["notes"][..], &["notes", "HEADERS", "SOCKETS"]] {
+        for path in host.pinned() {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if !left.contains(&name) {
+                fs::remove_file(&path).unwrap();
+            }
+        }
+        host.start();
+        assert_eq!(host.generation(), (1, "policies".to_owned()));
+        host.app().assert_enforced();
+        host.kill(false);
+    }
+    server.assert_untouched();
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Starts where the policies are broken, or there are none, or the machine was started anew.
 
-use std::fs;
+use std::{fs, os::unix::fs::symlink};
 
 use crate::{
     harness::require_kernel,
@@ -211,4 +211,38 @@ fn without_policies_everything_passes_and_that_is_said() {
     host.set("policies.d/china.toml", CHINA);
     host.done(&["reload"]);
     app.assert_enforced();
+}
+
+#[test]
+fn a_folder_that_cannot_be_looked_into_is_not_taken_for_an_empty_one() {
+    if !require_kernel() {
+        return;
+    }
+    let mut host = Host::with_china();
+    let server = Server::of(&host);
+    host.kill(false);
+    // A link to itself: whatever stands in the way, nothing is known of the policies.
+    fs::rename(host.file("policies.d"), host.file("away")).unwrap();
+    symlink("policies.d", host.file("policies.d")).unwrap();
+    host.start();
+    assert_eq!(host.status()["state"], "degraded");
+    assert!(host.said().contains("cannot read"), "{}", host.said());
+    host.app().assert_enforced();
+    // A file is no folder without policies.
+    fs::remove_file(host.file("policies.d")).unwrap();
+    host.set("policies.d", CHINA);
+    assert!(!host.ask(&["reload"]).status.success());
+    host.app().assert_enforced();
+    server.assert_untouched();
+}
+
+#[test]
+fn what_there_is_to_say_of_policies_is_said_once() {
+    if !require_kernel() {
+        return;
+    }
+    let mut host = Host::new();
+    host.start();
+    let said = host.said();
+    assert_eq!(said.matches("no policy is enabled").count(), 1, "{said}");
 }
