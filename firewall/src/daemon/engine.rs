@@ -267,8 +267,8 @@ impl<'e> Engine<'e> {
                 (number, Origin::Adopted)
             }
             _ => {
-                let number = switch(errands, &loaded, &inputs, &set.generation, &path, &mut said)?;
-                (number, origin)
+                let done = switch(errands, &loaded, &inputs, &set.generation, &path, &mut said)?;
+                (done.number, origin)
             }
         };
         // Before and after: no packet is to meet a socket of nobody, and some are opened in between.
@@ -317,7 +317,7 @@ impl<'e> Engine<'e> {
         set.generation.header.netns = self.netns;
         let before = self.now.number;
         let path = self.state.join(inputs::GENERATION);
-        let number =
+        let Switched { number, before_is_kept } =
             switch(self.errands, &self.loaded, &inputs, &set.generation, &path, &mut said)?;
         end_denied(self.errands, &self.loaded.maps, &set.generation, self.cgroup.as_deref())?;
         let (now, intel) = in_force(set, number, origin);
@@ -327,7 +327,7 @@ impl<'e> Engine<'e> {
         }
         self.now = now;
         self.intel = intel;
-        self.previous = Some(before);
+        self.previous = before_is_kept.then_some(before);
         Ok(said)
     }
 
@@ -377,6 +377,13 @@ fn end_denied(
     Ok(())
 }
 
+/// What came of a switch.
+struct Switched {
+    number: NonZeroU32,
+    /// What the generation before was compiled from is there.
+    before_is_kept: bool,
+}
+
 /// Has a generation decide, names included. Killed at any moment, it is brought to its end by
 /// [`bring_to_end`].
 fn switch(
@@ -386,17 +393,20 @@ fn switch(
     generation: &Generation,
     path: &Path,
     said: &mut Vec<String>,
-) -> Result<NonZeroU32, Error> {
+) -> Result<Switched, Error> {
     let staged = inputs.stage(path);
     let number = apply_in(&loaded.maps, generation, |count| errands.blocks(count))?;
     bring::names(&loaded.maps, generation)?;
+    let mut before_is_kept = true;
     if let Err(error) = staged.and_then(|()| inputs::commit(path)) {
         said.push(format!(
             "what the generation was compiled from cannot be kept in {}: {error}",
             path.display()
         ));
+        before_is_kept = inputs::set_aside(path).is_ok();
     }
-    Ok(NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN))
+    let number = NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
+    Ok(Switched { number, before_is_kept })
 }
 
 /// Brings a switch to its end that somebody began. It has to be done before the next one, which takes

@@ -321,18 +321,36 @@ pub fn commit(path: &Path) -> io::Result<()> {
     fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
+/// Where those of the generation that decides could not be kept: what is at `path` is of the one before.
+///
+/// # Errors
+///
+/// When the file cannot be renamed: then nobody knows whose what is there is.
+pub fn set_aside(path: &Path) -> io::Result<()> {
+    remove(&staged(path))?;
+    match fs::rename(path, previous(path)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => remove(&previous(path)),
+        other => other,
+    }
+}
+
 /// Gives what is there a second name, so that there is no moment without.
 fn keep_previous(path: &Path) -> io::Result<()> {
     let previous = previous(path);
     let new = previous.with_added_extension("new");
-    let nothing = |error: io::Error| match error.kind() {
-        ErrorKind::NotFound => Ok(()),
-        _ => Err(error),
-    };
-    fs::remove_file(&new).or_else(nothing)?;
+    remove(&new)?;
     match fs::hard_link(path, &new) {
         Ok(()) => fs::rename(&new, &previous),
-        Err(error) => nothing(error),
+        // What is older yet is not what was before.
+        Err(error) if error.kind() == ErrorKind::NotFound => remove(&previous),
+        Err(error) => Err(error),
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

@@ -245,6 +245,13 @@ fn a_full_disk_loses_no_verdict_and_is_said() {
     command.arg(host.file("state")).arg(FIREWALL);
     let command = host.command_by(command, "daemon");
     host.start_by(command);
+    let rule = || {
+        let status = host.status();
+        status["policies"][0]["rules"][0]["name"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(rule(), "registered");
+    host.set("policies.d/china.toml", &CHINA.replace("registered", "second"));
+    host.done(&["reload"]);
     let state = host.file("state");
     let inside = PathBuf::from(format!("/proc/{}/root", host.keeper()))
         .join(state.strip_prefix("/").unwrap());
@@ -267,6 +274,13 @@ fn a_full_disk_loses_no_verdict_and_is_said() {
     host.done(&["reload"]);
     host.wait_said("cannot be kept in");
     app.assert_enforced();
+    assert_eq!(rule(), "another");
+    // Not to the one before that.
+    host.done(&["rollback"]);
+    assert_eq!(rule(), "second");
+    app.assert_enforced();
+    let unknown = host.ask(&["rollback"]);
+    assert!(!unknown.status.success(), "{unknown:?}");
 
     fs::remove_file(filler).unwrap();
     assert_eq!(app.step(&format!("tcp {BAIDU}:1002")), libc::ECONNREFUSED);
