@@ -101,7 +101,8 @@ pub fn off(args: &OffArgs) -> anyhow::Result<ExitCode> {
         }
     }
     let pin = args.pin.clone().unwrap_or_else(|| PathBuf::from(daemon::PIN));
-    match daemon::off(&pin) {
+    let mut say = |text: &str| eprintln!("{text}");
+    match daemon::off(&pin, &mut say) {
         Ok(daemon::Removed { links: 0, .. }) => {
             println!("nothing was enforced");
             Ok(ExitCode::SUCCESS)

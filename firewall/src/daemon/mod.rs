@@ -110,7 +110,7 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<u8, Error> {
         None => hierarchy.directory(Path::new("/")),
     };
     let directory = open_cgroup(&cgroup)?;
-    let pins = Pins::open(&options.pin)?;
+    let pins = Pins::open(&options.pin, say)?;
     if pins.mounted {
         say(&format!("mounted a bpf file system at {}", pins::BPFFS));
     }
@@ -148,6 +148,6 @@ fn open_cgroup(path: &Path) -> Result<File, Error> {
 ///
 /// # Errors
 /// When a daemon has it, or something stays.
-pub fn off(pin: &Path) -> Result<Removed, pins::Error> {
-    pins::remove(pin)
+pub fn off(pin: &Path, say: &mut dyn FnMut(&str)) -> Result<Removed, pins::Error> {
+    pins::remove(pin, say)
 }

@@ -4,6 +4,7 @@ use std::{
     fs, io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,7 +18,7 @@ use sd_notify::NotifyState;
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
-    sync::{broadcast, mpsc},
+    sync::{Semaphore, broadcast, mpsc},
     task::{JoinHandle, spawn_blocking},
     time::{Instant, sleep, sleep_until},
 };
@@ -244,6 +245,7 @@ async fn serve(
     if let Some(trouble) = watch.trouble() {
         say(&trouble);
     }
+    let explaining = Arc::new(Semaphore::new(1));
     let mut building: Option<Building> = None;
     let mut told = status::Told { started: since, degraded, last_reload: None };
     let watchdog = watchdog();
@@ -290,7 +292,7 @@ async fn serve(
                     let status = status::of(options, &engine, &told, &sinks, &counters, &losses, &refresh);
                     let _ = answer.send(status.map_err(|error| Refusal::cannot(error.to_string())));
                 }
-                Request::Explain(question, answer) => explain(options, &engine, question, answer),
+                Request::Explain(question, answer) => explain(&explaining, options, &engine, question, answer),
             },
             built = Building::done(&mut building) => {
                 let Some(Building { answers, again, .. }) = building.take() else { continue };
@@ -523,14 +525,17 @@ fn names_ahead(engine: &Engine<'_>, say: &mut dyn FnMut(&str)) -> Option<Ahead<R
     }
 }
 
+/// Answers one question after the other: each has the policies compiled, which takes memory.
 fn explain(
+    one_at_a_time: &Arc<Semaphore>,
     options: &Options,
     engine: &Engine<'_>,
     question: dto::Question,
     answer: Answer<serde_json::Value>,
 ) {
     let (state, keys, options) = (options.state.clone(), engine.keys(), options.clone());
-    drop(spawn_blocking(move || {
+    let turn = Arc::clone(one_at_a_time).acquire_owned();
+    let explain = move || {
         let explained = rebuild(&state.join(inputs::GENERATION), keys)
             .or_else(|_| build(&options, keys))
             .map_err(|error| Refusal::cannot(error.to_string()))
@@ -538,6 +543,10 @@ fn explain(
         give_memory_back();
         // Who asked can be gone.
         let _ = answer.send(explained);
+    };
+    drop(tokio::spawn(async move {
+        let _turn = turn.await;
+        drop(spawn_blocking(explain).await);
     }));
 }
 

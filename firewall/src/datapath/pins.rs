@@ -14,7 +14,7 @@ use std::{
     io,
     os::{
         fd::{AsFd as _, OwnedFd},
-        unix::fs::DirBuilderExt as _,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
     thread,
@@ -27,6 +27,7 @@ use firewall_common::{flow::SEEDS, layout::ABI_VERSION};
 use nix::{
     mount::{MsFlags, mount},
     sys::statfs::{FsType, statfs},
+    unistd::{User, geteuid},
 };
 use rustix::fs::{FlockOperation, flock};
 
@@ -36,11 +37,16 @@ use super::sys;
 pub const PINS: &str = "/sys/fs/bpf/firewall";
 /// Where systemd and bpftool mount the bpf file system.
 pub const BPFFS: &str = "/sys/fs/bpf";
+/// The user that the unit starts the daemon as.
+const SERVICE: &str = "firewall";
 /// `BPF_FS_MAGIC`
 const BPF_FS: FsType = FsType(0xcafe_4a11);
 
-/// How long a daemon that ends may keep the pins from the next one.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a daemon that ends may keep the pins from the next one: on a machine that is busy, one that was
+/// killed takes seconds to be gone.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// After which it is said what is waited for.
+const IN_SILENCE: Duration = Duration::from_secs(1);
 
 /// Why the pins cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -55,8 +61,16 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// Who has the folder can take pins away.
+    #[error("{} belongs to user {owner}, who could take pins away\n\nhint: remove it, or name another folder with --pin", path.display())]
+    Owner {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
     /// Nothing can be pinned there.
-    #[error("{} is in no bpf file system\n\nhint: `mount -t bpf bpf /sys/fs/bpf`, and name a folder in it with --pin", .0.display())]
+    #[error("{} is in no bpf file system\n\nhint: `mount -t bpf -o mode=0700 bpf /sys/fs/bpf`, and name a folder in it with --pin", .0.display())]
     NoBpf(PathBuf),
     /// Another daemon runs.
     #[error("another daemon has the pins in {}\n\nhint: `firewall status` shows it, `firewall off` ends it", .0.display())]
@@ -99,15 +113,18 @@ pub struct Pins {
 
 impl Pins {
     /// Opens the folder, which is made if it is not there, and keeps other daemons from it.
-    pub fn open(root: &Path) -> Result<Self, Error> {
-        Self::of_version(root, ABI_VERSION)
+    ///
+    /// `say` is told what is waited for.
+    pub fn open(root: &Path, say: &mut dyn FnMut(&str)) -> Result<Self, Error> {
+        Self::of_version(root, ABI_VERSION, say)
     }
 
     /// As if the layout of all that is shared were of that version.
-    pub fn of_version(root: &Path, version: u32) -> Result<Self, Error> {
+    pub fn of_version(root: &Path, version: u32, say: &mut dyn FnMut(&str)) -> Result<Self, Error> {
         let mounted = ensure_bpf(root)?;
         make(root)?;
-        let lock = lock(root, PATIENCE)?;
+        check_owner(root)?;
+        let lock = lock(root, say)?;
         let pins = Self { root: root.to_owned(), version, mounted, _lock: lock };
         make(&pins.links())?;
         make(&pins.maps())?;
@@ -213,11 +230,11 @@ pub struct Removed {
 }
 
 /// Takes away what a daemon that is gone has pinned below `root`, and what enforces with it.
-pub fn remove(root: &Path) -> Result<Removed, Error> {
+pub fn remove(root: &Path, say: &mut dyn FnMut(&str)) -> Result<Removed, Error> {
     if !root.exists() {
         return Ok(Removed::default());
     }
-    let _lock = lock(root, PATIENCE)?;
+    let _lock = lock(root, say)?;
     remove_versions(versions(root)?)
 }
 
@@ -288,13 +305,28 @@ pub fn mount_bpf() -> io::Result<()> {
     Ok(())
 }
 
-fn lock(root: &Path, patience: Duration) -> Result<File, Error> {
+/// A user's own folder holds nothing: the user can rename what is in it.
+fn check_owner(root: &Path) -> Result<(), Error> {
+    let owner = fs::metadata(root).map_err(failed("look at", root))?.uid();
+    let service = || User::from_name(SERVICE).ok().flatten().map(|user| user.uid.as_raw());
+    if [0, geteuid().as_raw()].contains(&owner) || service() == Some(owner) {
+        return Ok(());
+    }
+    Err(Error::Owner { path: root.to_owned(), owner })
+}
+
+fn lock(root: &Path, say: &mut dyn FnMut(&str)) -> Result<File, Error> {
     let file = File::open(root).map_err(failed("open", root))?;
-    let deadline = Instant::now() + patience;
+    let begun = Instant::now();
+    let mut said = false;
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+            Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < PATIENCE => {
+                if !said && begun.elapsed() > IN_SILENCE {
+                    said = true;
+                    say(&format!("another daemon has the pins in {}: waiting", root.display()));
+                }
                 thread::sleep(Duration::from_millis(20));
             }
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::Taken(root.to_owned())),

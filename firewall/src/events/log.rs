@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Write},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -91,12 +91,17 @@ impl Log {
     pub fn open(path: &Path, rotate: Option<u64>) -> io::Result<Self> {
         let file = open(path, rotate.is_some())?;
         let size = file.metadata()?.len();
+        // Whoever wrote before may have been killed within a line.
+        let mut last = *b"\n";
+        if rotate.is_some() && size > 0 {
+            file.read_exact_at(&mut last, size - 1)?;
+        }
         Ok(Self {
             file,
             path: path.to_owned(),
             rotate,
             size,
-            torn: false,
+            torn: last != *b"\n",
             lines: Vec::new(),
             failed: 0,
             unwritable: None,
@@ -231,7 +236,7 @@ impl Log {
 
 fn open(path: &Path, private: bool) -> io::Result<File> {
     let mode = if private { 0o640 } else { 0o666 };
-    File::options().create(true).append(true).mode(mode).open(path)
+    File::options().create(true).append(true).read(private).mode(mode).open(path)
 }
 
 #[cfg(test)]
@@ -260,6 +265,17 @@ mod tests {
         let long = "x".repeat(PIECE);
         logs[0].write_line(&long);
         assert!(text(&path).ends_with(&format!("{long}\n")));
+    }
+
+    #[test]
+    fn a_line_that_was_cut_short_is_ended_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        fs::write(&path, "{}\n{\"half").unwrap();
+        let mut log = Log::open(&path, Some(ROTATE)).unwrap();
+        log.write_line("1");
+        assert_eq!(log.flush(), None);
+        assert_eq!(text(&path), "{}\n{\"half\n1\n");
     }
 
     #[test]

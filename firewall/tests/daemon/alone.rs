@@ -53,7 +53,11 @@ fn a_second_daemon_does_not_start() {
     // Its policies would let more pass.
     host.remove("policies.d/china.toml");
     let second = daemon(&host, "--socket", &host.file("other.sock"));
-    assert_refused(&host, second, &["another daemon has the pins", "hint: `firewall status`"]);
+    assert_refused(
+        &host,
+        second,
+        &["another daemon has the pins", ": waiting", "hint: `firewall status`"],
+    );
     assert_eq!((host.worker(), host.pinned()), (worker, pinned));
     assert_eq!(host.generation(), (1, "policies".to_owned()));
     app.assert_enforced();
@@ -150,7 +154,7 @@ fn pins_outside_of_a_bpf_file_system_are_refused() {
     let host = Host::new();
     let place = host.file("pins");
     let command = daemon(&host, "--pin", &place);
-    assert_refused(&host, command, &["is in no bpf file system", "mount -t bpf", "--pin"]);
+    assert_refused(&host, command, &["is in no bpf file system", "mount -t bpf -o mode=0700", "--pin"]);
     assert!(!place.exists());
     assert_nothing_pinned(&host);
 }
@@ -198,6 +202,20 @@ fn a_hierarchy_of_cgroups_that_is_not_mounted_is_found() {
     assert_eq!(status, Some(0), "{said}");
     assert!(said.contains("nothing to put in force yet"), "{said}");
     assert_nothing_pinned(&host);
+}
+
+#[test]
+fn pins_in_a_folder_of_a_user_are_refused() {
+    if !require_kernel() {
+        return;
+    }
+    let host = Host::new();
+    fs::create_dir(&host.pin).unwrap();
+    std::os::unix::fs::chown(&host.pin, Some(12345), None).unwrap();
+    let command = host.command("daemon");
+    assert_refused(&host, command, &["belongs to user 12345", "hint: remove it"]);
+    assert_nothing_pinned(&host);
+    assert!(!host.file("state").exists());
 }
 
 #[test]
