@@ -154,7 +154,11 @@ fn pins_outside_of_a_bpf_file_system_are_refused() {
     let host = Host::new();
     let place = host.file("pins");
     let command = daemon(&host, "--pin", &place);
-    assert_refused(&host, command, &["is in no bpf file system", "mount -t bpf -o mode=0700", "--pin"]);
+    assert_refused(
+        &host,
+        command,
+        &["is in no bpf file system", "mount -t bpf -o mode=0700", "--pin"],
+    );
     assert!(!place.exists());
     assert_nothing_pinned(&host);
 }

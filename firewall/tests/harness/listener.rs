@@ -14,8 +14,9 @@ use super::Namespace;
 /// Records beyond this are counted only, and so are bytes of one connection beyond the second.
 const MAX_CONTACTS: usize = 10_000;
 const MAX_BYTES: usize = 64 * 1024;
-/// The longest that one peer can keep a listener busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest that one peer can be silent: between two words of a kept connection a daemon is started, which
+/// on an emulated kernel can take minutes.
+const PATIENCE: Duration = Duration::from_secs(300);
 const POLL: Duration = Duration::from_millis(2);
 
 /// Somebody who reached a listener: a TCP connection or a UDP datagram.
