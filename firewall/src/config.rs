@@ -24,7 +24,7 @@ use crate::{
     policy::{
         Default as Standard,
         compile::{Inbound, OnDeny, Quic, Settings},
-        diagnostic::{Diagnostics, Place, Severity, quoted},
+        diagnostic::{Diagnostics, Place, Severity, printable, quoted},
         parse::{
             integer, nearest, not_utf8,
             values::{self, Complaint, complaint},
@@ -32,6 +32,7 @@ use crate::{
         },
         source::Disk,
     },
+    regular,
 };
 
 /// Where the configuration of this machine is.
@@ -45,6 +46,9 @@ pub const BOOT: &str = "/etc/firewall/boot.toml";
 
 /// Where the state of this machine is.
 pub const STATE: &str = "/var/lib/firewall";
+
+/// More than settings ever have.
+const LARGEST: u64 = 1 << 20;
 
 /// Where the system's resolvers are named.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -140,7 +144,7 @@ pub enum Asked {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", printable(&path.display().to_string()))]
     Read {
         /// The file.
         path: PathBuf,
@@ -164,7 +168,7 @@ pub enum Error {
 /// When it cannot be read.
 pub fn read(named: Option<&Path>) -> Result<Option<Vec<u8>>, Error> {
     let path = named.unwrap_or(Path::new(CONFIG));
-    match std::fs::read(path) {
+    match regular::read(path, LARGEST) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::Read { path: path.to_owned(), source }),
@@ -509,6 +513,13 @@ mod tests {
         shown.sort_unstable();
         keys.sort_unstable();
         assert_eq!(shown, keys);
+    }
+
+    #[test]
+    fn what_is_no_file_has_no_settings() {
+        assert_eq!(read(Some(Path::new("/dev/null"))).unwrap(), Some(Vec::new()));
+        let error = read(Some(Path::new("/dev/zero"))).unwrap_err().to_string();
+        assert_eq!(error, "cannot read /dev/zero: it is no regular file");
     }
 
     #[test]

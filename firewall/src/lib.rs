@@ -15,6 +15,7 @@ pub mod lists;
 mod memory;
 pub mod policy;
 pub mod quic;
+mod regular;
 pub mod remote;
 mod replace;
 pub mod run;

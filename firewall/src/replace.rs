@@ -7,6 +7,8 @@ use std::{
     path::Path,
 };
 
+use crate::regular;
+
 /// Puts a file in the place of the one that is there. It is whole and on the disk before it gets its
 /// name, so neither a crash nor a full disk costs the one that had it.
 ///
@@ -14,7 +16,8 @@ use std::{
 /// ever left over.
 pub(crate) fn replace(path: &Path, mode: u32, parts: &[&[u8]]) -> io::Result<()> {
     let new = path.with_added_extension("new");
-    let mut file = File::create(&new)?;
+    let options = &mut File::options();
+    let mut file = regular::open_with(options.write(true).create(true).truncate(true), &new)?;
     // Whatever the umask.
     file.set_permissions(Permissions::from_mode(mode))?;
     parts.iter().try_for_each(|part| file.write_all(part))?;

@@ -11,7 +11,8 @@ use std::{
 
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::{cgroup::Container, read};
+use super::cgroup::Container;
+use crate::regular::read;
 
 /// Bytes of a file that are read. Podman keeps all containers in one.
 const MAX_FILE: u64 = 16 << 20;

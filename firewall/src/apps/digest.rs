@@ -10,7 +10,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::open;
+use crate::regular::open;
 
 /// Digests that are remembered.
 const MAX_KNOWN: usize = 4096;

@@ -73,7 +73,7 @@ pub fn enable(name: &str, place: &Place) -> anyhow::Result<ExitCode> {
     let text = match &source.content {
         Content::Text(text) => text.as_bytes(),
         Content::Bytes(bytes) => bytes,
-        Content::Unreadable(why) => {
+        Content::Unreadable { why, .. } => {
             eprintln!("error: cannot read {}: {why}", printable(name));
             return Ok(ExitCode::from(USAGE));
         }

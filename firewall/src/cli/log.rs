@@ -20,6 +20,7 @@ use crate::{
         record::{Line, Reader, Record},
     },
     policy::diagnostic::printable,
+    regular,
 };
 
 /// Shows the verdicts that the daemon has stored, the oldest first.
@@ -146,7 +147,7 @@ impl Shows {
                 eprintln!("note: {} events were lost before they were written", self.lost - lost);
                 lost = self.lost;
             }
-            let next = File::open(path).ok();
+            let next = regular::open(path).ok();
             let next = match next {
                 Some(next) if identity(&next)? != identity(reader.input().get_ref())? => next,
                 _ => {

@@ -24,6 +24,7 @@ use crate::{
     apps::digest::Digests,
     config::{self, Config},
     policy::source::{Content, Files, Origin, Source},
+    regular,
     remote::{Attempts, Head, Kept, KeptCopy, Remote, digest},
     replace::replace,
     set::{self, Parts, Set},
@@ -280,7 +281,7 @@ impl Inputs {
         let unread = |source| Error::Read { path: path.to_owned(), source };
         let damaged = |why: String| Error::Damaged { path: path.to_owned(), why };
         let broken = |error: io::Error| damaged(format!("it is damaged: {error}"));
-        let file = fs::File::open(path).map_err(unread)?;
+        let file = regular::open(path).map_err(unread)?;
         let file = zstd::Decoder::new(file).map_err(unread)?;
         let mut file = BufReader::new(file.take(LARGEST));
         let mut line = Vec::new();

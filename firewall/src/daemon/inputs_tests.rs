@@ -155,6 +155,22 @@ fn the_one_before_is_kept() {
 }
 
 #[test]
+fn what_is_no_file_is_not_used() {
+    let machine = Machine::new();
+    let path = machine.path("generation");
+    let new = staged(&path).with_added_extension("new");
+    for path in [&path, &new] {
+        nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    }
+    let (inputs, _) = machine.record();
+    for error in
+        [Inputs::load(&path).unwrap_err().to_string(), inputs.stage(&path).unwrap_err().to_string()]
+    {
+        assert!(error.ends_with("it is no regular file"), "{error}");
+    }
+}
+
+#[test]
 fn what_is_damaged_is_not_used() {
     let machine = Machine::new();
     let path = machine.path("generation");

@@ -2,11 +2,11 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, OpenOptions},
-    io::{self, Read as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs, io,
     path::{Path, PathBuf},
 };
+
+use crate::regular;
 
 /// No file of settings is as large.
 const LARGEST: u64 = 16 << 20;
@@ -79,8 +79,10 @@ impl Machine {
 
     /// The text of a file, or none if there is no file.
     pub(crate) fn read(&self, path: &Path) -> Result<Option<String>, Unreadable> {
-        match read(&self.place(path)) {
-            Ok(text) => Ok(Some(text)),
+        // A user can put a pipe or a link to a device there: root must not wait for the one or open the
+        // other.
+        match regular::read(&self.place(path), LARGEST) {
+            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(Unreadable::new(path, error)),
         }
@@ -115,24 +117,6 @@ impl Machine {
 
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-/// Reads a regular file. A user can put a pipe or a link to a device in its place, and root must not
-/// wait for the one or open the other.
-fn read(path: &Path) -> io::Result<String> {
-    let regular = |data: fs::Metadata| match data.is_file() {
-        true => Ok(()),
-        false => Err(io::Error::other("no regular file")),
-    };
-    regular(fs::metadata(path)?)?;
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    regular(file.metadata()?)?;
-    let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > LARGEST {
-        true => Err(io::Error::other(format!("more than {} MiB", LARGEST >> 20))),
-        false => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-    }
 }
 
 /// The sections of a file in the form of `profiles.ini` and `resolved.conf`, in order, with their keys

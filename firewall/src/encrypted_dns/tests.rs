@@ -339,5 +339,5 @@ fn everybody_has_a_home() {
     fs::remove_file(fixture.place("/etc/passwd")).unwrap();
     fs::create_dir(fixture.place("/etc/passwd")).unwrap();
     let error = fixture.machine().homes().unwrap_err().to_string();
-    assert_eq!(error, "/etc/passwd: no regular file");
+    assert_eq!(error, "/etc/passwd: it is no regular file");
 }

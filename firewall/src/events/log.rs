@@ -9,6 +9,8 @@ use std::{
 
 use serde::Serialize;
 
+use crate::regular;
+
 /// Name of the stored log in the state folder.
 pub const EVENTS: &str = "events.jsonl";
 
@@ -50,7 +52,7 @@ pub fn older(path: &Path) -> PathBuf {
 ///
 /// When one is there and cannot be opened.
 pub fn files(path: &Path) -> io::Result<Vec<(PathBuf, File)>> {
-    let file = |path: PathBuf| match File::open(&path) {
+    let file = |path: PathBuf| match regular::open(&path) {
         Ok(file) => Ok(Some((path, file))),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -235,8 +237,13 @@ impl Log {
 }
 
 fn open(path: &Path, private: bool) -> io::Result<File> {
-    let mode = if private { 0o640 } else { 0o666 };
-    File::options().create(true).append(true).read(private).mode(mode).open(path)
+    let mut options = File::options();
+    options.create(true).append(true);
+    match private {
+        true => regular::open_with(options.read(true).mode(0o640), path),
+        // Who names a log may name a pipe.
+        false => options.mode(0o666).open(path),
+    }
 }
 
 #[cfg(test)]
@@ -335,6 +342,15 @@ mod tests {
         assert_eq!(log.flush(), None);
         assert_eq!([text(&older(&path)), text(&path)], ["8\n9\n", "a long line\nx\n"]);
         assert_eq!(log.failed, 0);
+    }
+
+    #[test]
+    fn the_stored_log_is_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(EVENTS);
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(Log::open(&path, Some(8)).is_err());
+        assert!(files(&path).is_err());
     }
 
     #[test]

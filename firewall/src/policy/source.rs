@@ -6,12 +6,14 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::diagnostic::printable;
 use super::parse::nearest;
 use super::shipped::SHIPPED;
+use crate::regular;
 use crate::remote::{Kept, Remote};
 
 /// More than any policy or list needs, and little enough to hold in memory.
@@ -42,8 +44,13 @@ pub enum Content {
     Text(Arc<str>),
     /// Not UTF-8.
     Bytes(Vec<u8>),
-    /// It could not be read, for this reason.
-    Unreadable(String),
+    /// It could not be read.
+    Unreadable {
+        /// Why not.
+        why: String,
+        /// What to do.
+        hint: &'static str,
+    },
 }
 
 /// What reads the files that policies name.
@@ -90,7 +97,7 @@ pub struct Disk;
 
 impl Files for Disk {
     fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
-        read(path).map_err(|error| error.to_string())
+        regular::read(path, LARGEST).map_err(|error| error.to_string())
     }
 
     fn real(&self, path: &Path) -> PathBuf {
@@ -117,7 +124,7 @@ impl Files for Disk {
 #[derive(Debug, thiserror::Error)]
 pub enum NotFound {
     /// Neither a shipped policy nor a path.
-    #[error("there is no shipped policy `{name}`\n\nhint: {hint}")]
+    #[error("there is no shipped policy `{}`\n\nhint: {hint}", printable(name))]
     Name {
         /// What was asked for.
         name: String,
@@ -125,7 +132,7 @@ pub enum NotFound {
         hint: String,
     },
     /// A path that leads nowhere.
-    #[error("cannot read {}: {error}", path.display())]
+    #[error("cannot read {}: {error}", printable(&path.display().to_string()))]
     Path {
         /// What was asked for.
         path: PathBuf,
@@ -160,7 +167,9 @@ impl Source {
         }
         let hint = match nearest(name, SHIPPED.iter().map(|(known, _)| *known)) {
             Some(known) => format!("did you mean `{known}`?"),
-            None if Path::new(name).exists() => format!("for the file, write `./{name}`"),
+            None if Path::new(name).exists() => {
+                format!("for the file, write `./{}`", printable(name))
+            }
             None => "`firewall policy list` shows them; for a file, write its path".to_owned(),
         };
         Err(NotFound::Name { name: name.to_owned(), hint })
@@ -216,7 +225,7 @@ impl Source {
                     Origin::Shipped(_) => true,
                 };
                 // What has no real path cannot be read; that must be seen, not skipped.
-                if fresh || matches!(source.content, Content::Unreadable(_)) {
+                if fresh || matches!(source.content, Content::Unreadable { .. }) {
                     sources.push(source);
                 }
             }
@@ -225,12 +234,19 @@ impl Source {
     }
 
     fn file(path: &Path) -> Source {
-        let content = match read(path) {
+        let content = match regular::read(path, LARGEST) {
             Ok(bytes) => match String::from_utf8(bytes) {
                 Ok(text) => Content::Text(Arc::from(text)),
                 Err(error) => Content::Bytes(error.into_bytes()),
             },
-            Err(error) => Content::Unreadable(error.to_string()),
+            Err(error) => Content::Unreadable {
+                why: error.to_string(),
+                hint: match error.kind() {
+                    ErrorKind::FileTooLarge => "divide it into several policies, or remove it",
+                    ErrorKind::InvalidInput => "put a file in its place, or remove it",
+                    _ => "make it readable, or remove it",
+                },
+            },
         };
         Source { origin: Origin::File(path.to_owned()), content }
     }
@@ -249,19 +265,6 @@ impl Source {
             Origin::Shipped(name) => format!("<shipped>/{name}.toml"),
             Origin::File(path) => path.display().to_string(),
         }
-    }
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let file = fs::File::open(path)?;
-    if file.metadata()?.is_dir() {
-        return Err(io::Error::from(io::ErrorKind::IsADirectory));
-    }
-    let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > LARGEST {
-        true => Err(io::Error::other(format!("more than {} MiB", LARGEST >> 20))),
-        false => Ok(bytes),
     }
 }
 
@@ -286,12 +289,20 @@ mod tests {
         assert_eq!(origins, files);
         assert!(matches!(&sources[0].content, Content::Bytes(bytes) if bytes == b"\xff"));
         assert!(matches!(&sources[1].content, Content::Text(text) if &**text == "b"));
-        assert!(matches!(&sources[2].content, Content::Unreadable(_)));
-        assert!(matches!(&sources[3].content, Content::Unreadable(_)));
+        let hint = |source: &Source| match source.content {
+            Content::Unreadable { hint, .. } => hint,
+            _ => "",
+        };
+        assert_eq!(hint(&sources[2]), "put a file in its place, or remove it");
+        assert_eq!(hint(&sources[3]), "make it readable, or remove it");
 
         // The same file twice, once through the folder; what cannot be read is never lost.
         let all = Source::at_all(&[folder.path(), &path("b.toml")]).unwrap();
         assert_eq!(all.len(), 4);
+
+        fs::File::options().write(true).open(path("b.toml")).unwrap().set_len(LARGEST + 1).unwrap();
+        let large = Source::at(&path("b.toml")).unwrap();
+        assert_eq!(hint(&large[0]), "divide it into several policies, or remove it");
     }
 
     #[test]
@@ -300,6 +311,10 @@ mod tests {
         assert_eq!(found[0].origin, Origin::Shipped("baidu".into()));
         let error = Source::find("baidoo").unwrap_err().to_string();
         assert_eq!(error, "there is no shipped policy `baidoo`\n\nhint: did you mean `baidu`?");
+        let harmful = Source::find("x\u{1b}[31m").unwrap_err().to_string();
+        assert!(harmful.starts_with("there is no shipped policy `x?[31m`\n"), "{harmful:?}");
+        let harmful = Source::find("./x\u{1b}[31m").unwrap_err().to_string();
+        assert!(harmful.starts_with("cannot read ./x?[31m: "), "{harmful:?}");
         assert!(matches!(Source::find("./baidu"), Err(NotFound::Path { .. })));
         assert!(matches!(Source::find("baidu.toml"), Err(NotFound::Path { .. })));
     }

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use super::{Attempts, Failure, Head, Kept, KeptCopy, Reason, Remote, SCHEMA, digest};
 use crate::policy::source::{Disk, Files, LARGEST};
+use crate::regular;
 use crate::replace::replace;
 
 /// More than the line before a list ever has.
@@ -73,7 +74,7 @@ impl Store {
     }
 
     fn open(&self, remote: &Remote) -> Result<Option<(Head, BufReader<File>)>, String> {
-        let file = match File::open(self.path(remote, "list")) {
+        let file = match regular::open(&self.path(remote, "list")) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(format!("it cannot be read: {error}")),
@@ -98,7 +99,7 @@ impl Store {
             let failure = Some(Failure { time: now, reason: Reason::State, message });
             Attempts { failure, ..Attempts::default() }
         };
-        match fs::read(self.path(remote, "json")) {
+        match regular::read(&self.path(remote, "json"), LARGEST) {
             Ok(bytes) => match serde_json::from_slice::<Attempts>(&bytes) {
                 Ok(attempts) if attempts.schema == SCHEMA => attempts,
                 Ok(_) => damaged("is of another version".to_owned()),

@@ -72,7 +72,7 @@ fn file(
             not_utf8(&source.name(), bytes, diagnostics);
             return None;
         }
-        Content::Unreadable(why) => {
+        Content::Unreadable { why, hint } => {
             let place =
                 Place { file: diagnostics.add_file(source.name(), Arc::from("")), span: 0..0 };
             diagnostics.push(Diagnostic {
@@ -80,7 +80,7 @@ fn file(
                 message: format!("the file cannot be read: {why}"),
                 place,
                 related: None,
-                hint: Some("make it readable, or remove it".to_owned()),
+                hint: Some((*hint).to_owned()),
             });
             return None;
         }

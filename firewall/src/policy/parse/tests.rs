@@ -485,7 +485,13 @@ fn all_mistakes_of_all_files_come_in_one_go() {
             source("c.toml", &format!("# Again.\n[policy]\nname = \"same\"{rule}")),
             source("d.toml", ""),
             Source { origin: file("e.toml"), content: Content::Bytes(bytes) },
-            Source { origin: file("f.toml"), content: Content::Unreadable("no permission".into()) },
+            Source {
+                origin: file("f.toml"),
+                content: Content::Unreadable {
+                    why: "no permission".into(),
+                    hint: "make it readable, or remove it",
+                },
+            },
             source("g.toml", "# Nothing yet.\n"),
             source("h.toml", "[policy]\n"),
         ],
