@@ -23,9 +23,10 @@ use crate::{
     config::{Config, STATE},
     policy::{
         self,
-        diagnostic::printable,
-        source::{Content, Disk, Origin, Source},
+        diagnostic::{Diagnostics, printable},
+        source::{Content, Disk, LARGEST, Origin, Source},
     },
+    regular,
     remote::Store,
     set::organisations,
 };
@@ -44,15 +45,12 @@ pub struct Place {
 const DISABLED: &str = "disabled";
 
 /// Puts a policy into the folder.
-///
-/// # Errors
-/// The system has no means to ask the daemon.
-pub fn enable(name: &str, place: &Place) -> anyhow::Result<ExitCode> {
+pub fn enable(name: &str, place: &Place) -> ExitCode {
     let source = match Source::find(name).map(|mut found| (found.pop(), found.is_empty())) {
         Ok((Some(source), true)) => source,
         Ok(_) => {
             eprintln!("error: {} is a folder\n\nhint: name one policy", printable(name));
-            return Ok(ExitCode::from(USAGE));
+            return ExitCode::from(USAGE);
         }
         // Of one that was disabled the file is still there.
         Err(_) if !name.contains('/') && disabled(&place.folder.join(file_name(name))).exists() => {
@@ -63,27 +61,35 @@ pub fn enable(name: &str, place: &Place) -> anyhow::Result<ExitCode> {
         }
         Err(error) => {
             eprintln!("error: {error}");
-            return Ok(ExitCode::from(USAGE));
+            return ExitCode::from(USAGE);
         }
     };
     let path = place.folder.join(match &source.origin {
         Origin::Shipped(name) => file_name(name),
         Origin::File(path) => file_name(&path.file_name().unwrap_or_default().to_string_lossy()),
     });
+    if is_hidden(&path) {
+        eprintln!(
+            "error: {} is hidden, and hidden files are not read\n\n\
+             hint: give it a name that does not begin with a dot",
+            printable(name)
+        );
+        return ExitCode::from(USAGE);
+    }
     let text = match &source.content {
         Content::Text(text) => text.as_bytes(),
         Content::Bytes(bytes) => bytes,
-        Content::Unreadable { why, .. } => {
-            eprintln!("error: cannot read {}: {why}", printable(name));
-            return Ok(ExitCode::from(USAGE));
+        Content::Unreadable { why, hint } => {
+            eprintln!("error: cannot read {}: {why}\n\nhint: {hint}", printable(name));
+            return ExitCode::from(USAGE);
         }
     };
     let shown = printable(&path.display().to_string());
     let was_disabled = disabled(&path);
-    let put = match fs::read(&path) {
+    let put = match regular::read(&path, LARGEST) {
         Ok(there) if there == text => {
             println!("already enabled: {shown}");
-            return Ok(ExitCode::SUCCESS);
+            return ExitCode::SUCCESS;
         }
         Ok(_) => {
             eprintln!(
@@ -91,7 +97,7 @@ pub fn enable(name: &str, place: &Place) -> anyhow::Result<ExitCode> {
                  moves it out of the way",
                 printable(&stem(&path))
             );
-            return Ok(ExitCode::FAILURE);
+            return ExitCode::FAILURE;
         }
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         // What was disabled may have been changed before.
@@ -103,7 +109,7 @@ pub fn enable(name: &str, place: &Place) -> anyhow::Result<ExitCode> {
     };
     let put = match put {
         Ok(put) => put,
-        Err(error) => return Ok(cannot("put", &path, &error)),
+        Err(error) => return cannot("put", &path, &error),
     };
     let back = |why: &str| match put.undo() {
         Ok(()) => eprintln!("\nerror: {why}, so the policy is not enabled: {shown} is gone again"),
@@ -115,7 +121,7 @@ pub fn enable(name: &str, place: &Place) -> anyhow::Result<ExitCode> {
 /// Takes a policy out of the folder.
 ///
 /// # Errors
-/// The system has no means to ask the daemon.
+/// The settings are not valid, or the folder cannot be read, so no policy is found by its name.
 pub fn disable(name: &str, place: &Place) -> anyhow::Result<ExitCode> {
     let Some(path) = find(name, &place.folder)? else {
         let folder = printable(&place.folder.display().to_string());
@@ -138,63 +144,74 @@ pub fn disable(name: &str, place: &Place) -> anyhow::Result<ExitCode> {
         Ok(()) => eprintln!("\nerror: {why}, so {shown} stays enabled"),
         Err(error) => eprintln!("\nerror: {why}, and {shown} cannot be put back: {error}"),
     };
-    settle(place, "disabled", &printable(&to.display().to_string()), &back)
+    Ok(settle(place, "disabled", &printable(&to.display().to_string()), &back))
 }
 
 /// Lets what is in the folder hold, or has it put back as it was.
-fn settle(place: &Place, done: &str, shown: &str, back: &dyn Fn(&str)) -> anyhow::Result<ExitCode> {
-    let client = place.socket.client()?;
-    let status: Status = match client.get("/v1/status") {
-        Ok(status) => status,
-        Err(client::Error::NoDaemon { .. }) => {
-            return without_daemon(place, "no daemon runs", done, shown, back);
-        }
-        Err(error) => {
-            let status = ask::failed(&error);
-            back("the daemon does not take it");
-            return Ok(status);
-        }
-    };
-    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    if real(Path::new(&status.folder)) != real(&place.folder) {
-        return without_daemon(place, "the daemon has another folder", done, shown, back);
-    }
-    match client.post::<Change>("/v1/reload") {
-        Ok(change) => {
-            if !change.warnings.is_empty() {
-                eprintln!("{}", change.warnings.trim_end());
-            }
+fn settle(place: &Place, done: &str, shown: &str, back: &dyn Fn(&str)) -> ExitCode {
+    match take(place) {
+        Ok(said) => {
             println!("{done}: {shown}");
-            eprintln!("in force: {}", reload::summary(&change));
-            Ok(ExitCode::SUCCESS)
+            eprintln!("{said}");
+            ExitCode::SUCCESS
         }
-        Err(error) => {
-            let status = ask::failed(&error);
-            back("the daemon does not take it");
-            Ok(status)
+        Err(Refused { why, status }) => {
+            back(why);
+            status
         }
     }
 }
 
-/// Nobody takes it now, so it is looked at here whether the next daemon will.
-fn without_daemon(
-    place: &Place,
-    why: &str,
-    done: &str,
-    shown: &str,
-    back: &dyn Fn(&str),
-) -> anyhow::Result<ExitCode> {
-    let organisations = organisations(&Config::load(None)?, &Disk)?;
-    let sources = Source::at(&place.folder)?;
-    let (_, findings) = policy::load(&sources, &organisations, &Store::new(Path::new(STATE)));
-    print_findings(&findings)?;
-    if findings.has_errors() {
-        back("the policies are not valid");
-        return Ok(ExitCode::FAILURE);
+/// Why what is in the folder does not hold. The rest of it is told already.
+struct Refused {
+    why: &'static str,
+    status: ExitCode,
+}
+
+impl From<client::Error> for Refused {
+    fn from(error: client::Error) -> Self {
+        Self { status: ask::failed(&error), why: "the daemon does not take it" }
     }
-    println!("{done}: {shown}");
-    eprintln!("note: {why}, so nothing in force has changed");
-    Ok(ExitCode::SUCCESS)
+}
+
+impl From<anyhow::Error> for Refused {
+    fn from(error: anyhow::Error) -> Self {
+        eprintln!("error: {error:#}");
+        Self { why: "the policies cannot be checked", status: ExitCode::FAILURE }
+    }
+}
+
+/// Has the daemon take what is in the folder, or else looks at it here. What came of it, for people.
+fn take(place: &Place) -> Result<String, Refused> {
+    let client = place.socket.client().map_err(anyhow::Error::from)?;
+    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let why = match client.get::<Status>("/v1/status") {
+        Ok(status) if real(Path::new(&status.folder)) == real(&place.folder) => {
+            let change = client.post::<Change>("/v1/reload")?;
+            if !change.warnings.is_empty() {
+                eprintln!("{}", change.warnings.trim_end());
+            }
+            return Ok(format!("in force: {}", reload::summary(&change)));
+        }
+        Ok(_) => "the daemon has another folder",
+        Err(client::Error::NoDaemon { .. }) => "no daemon runs",
+        Err(error) => return Err(error.into()),
+    };
+    // Nobody takes it now, so it is looked at here whether the next daemon will.
+    let findings = check(&place.folder)?;
+    // Whether somebody reads them does not matter.
+    let _ = print_findings(&findings);
+    match findings.has_errors() {
+        true => Err(Refused { why: "the policies are not valid", status: ExitCode::FAILURE }),
+        false => Ok(format!("note: {why}, so nothing in force has changed")),
+    }
+}
+
+fn check(folder: &Path) -> anyhow::Result<Diagnostics> {
+    let organisations = organisations(&Config::load(None)?, &Disk)?;
+    let (_, findings) =
+        policy::load(&Source::at(folder)?, &organisations, &Store::new(Path::new(STATE)));
+    Ok(findings)
 }
 
 fn cannot(what: &str, path: &Path, error: &io::Error) -> ExitCode {
@@ -214,6 +231,11 @@ fn file_name(name: &str) -> String {
 
 fn stem(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Whether nobody takes it for a policy.
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 fn disabled(path: &Path) -> PathBuf {
@@ -247,7 +269,8 @@ fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let mut file = File::create(path)?;
+    let options = &mut File::options();
+    let mut file = regular::open_with(options.write(true).create(true).truncate(true), path)?;
     file.write_all(text)?;
     file.sync_all()
 }
@@ -262,7 +285,7 @@ struct Move {
 
 impl Move {
     fn new(from: PathBuf, to: PathBuf) -> Self {
-        let is_new = from.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let is_new = is_hidden(&from);
         Self { from, to, is_new }
     }
 

@@ -1,6 +1,23 @@
 //! The command line: one module for each command, and the only place that prints.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is where printing belongs")]
 
+/// Prints a line on standard output. That it cannot be written is no reason to panic: what it tells of
+/// is done.
+macro_rules! println {
+    ($($told:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($told)*);
+    }};
+}
+
+/// As [`println`], on standard error.
+macro_rules! eprintln {
+    ($($told:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($told)*);
+    }};
+}
+
 pub mod apps;
 mod ask;
 pub mod check;

@@ -63,7 +63,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::List { json, policies } => list(json, policies),
         Command::Show { name } => show(&name),
-        Command::Enable { name, place } => enable::enable(&name, &place),
+        Command::Enable { name, place } => Ok(enable::enable(&name, &place)),
         Command::Disable { name, place } => enable::disable(&name, &place),
     }
 }

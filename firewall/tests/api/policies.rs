@@ -1,8 +1,13 @@
 //! `firewall policy enable` and `disable`.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::Command,
+};
 
 use firewall::daemon::control::Refusal;
+use nix::{sys::stat::Mode, unistd::mkfifo};
 
 use crate::{
     rights::is_root,
@@ -28,10 +33,14 @@ impl Daemon {
 
 /// Without a daemon.
 fn alone(verb: &str, name: &str, folder: &Path) -> Said {
+    Said::of(command(verb, name, folder))
+}
+
+fn command(verb: &str, name: &str, folder: &Path) -> Command {
     let mut firewall = Command::new(env!("CARGO_BIN_EXE_firewall"));
     firewall.args(["policy", verb, name, "--policies"]).arg(folder);
     firewall.args(["--socket", "/none"]);
-    Said::of(firewall)
+    firewall
 }
 
 #[test]
@@ -125,8 +134,14 @@ fn without_a_daemon() {
     assert_eq!(alone("disable", "own", &policies).status, 0);
     assert_eq!(names(&policies), ["50-local.toml.disabled", "baidu.toml"]);
 
+    let place = folder.path().display();
+    fs::write(folder.path().join(".hidden.toml"), text).unwrap();
+    mkfifo(&folder.path().join("pipe.toml"), Mode::S_IRWXU).unwrap();
     for (name, status, says) in [
         ("baidoo", 2, "did you mean `baidu`?"),
+        ("x\u{1b}[31m", 2, "no shipped policy `x?[31m`"),
+        (&format!("{place}/.hidden.toml"), 2, ".hidden.toml is hidden"),
+        (&format!("{place}/pipe.toml"), 2, "pipe.toml: it is no regular file"),
         ("./none.toml", 2, "cannot read"),
         ("/", 2, "is a folder"),
     ] {
@@ -134,8 +149,52 @@ fn without_a_daemon() {
         assert_eq!((said.status, said.out.as_str()), (status, ""), "{said:?}");
         assert!(said.err.contains(says), "{said:?}");
     }
+    assert_eq!(names(&policies), ["50-local.toml.disabled", "baidu.toml"]);
     let said = alone("disable", "own", &folder.path().join("nowhere"));
     assert!(said.status == 1 && said.err.contains("no policy `own`"), "{said:?}");
+    mkfifo(&policies.join("tencent.toml"), Mode::S_IRWXU).unwrap();
+    for name in ["tencent", "deepseek"] {
+        let said = alone("enable", name, &policies);
+        assert!(said.status == 1 && said.err.contains("it is no regular file"), "{said:?}");
+    }
+}
+
+/// In a mount namespace of its own, so that no other sees them.
+#[test]
+fn with_broken_settings_all_stays_as_it_was() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let policies = folder.path().join("policies.d");
+    let broken = |verb: &str| {
+        let script = "mount -t tmpfs none /etc && mkdir /etc/firewall \
+                      && echo 'defaults = 1' > /etc/firewall/firewall.toml && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_firewall")]);
+        command.args(["policy", verb, "baidu", "--socket", "/none", "--policies"]).arg(&policies);
+        let said = Said::of(command);
+        assert_eq!((said.status, said.out.as_str()), (1, ""), "{said:?}");
+        assert!(said.err.contains("did you mean `default`?"), "{said:?}");
+        said.err
+    };
+    let said = broken("enable");
+    assert!(said.contains("baidu.toml is gone again"), "{said}");
+    assert_eq!(names(&policies), [""; 0]);
+    alone("enable", "baidu", &policies);
+    let said = broken("disable");
+    assert!(said.contains("baidu.toml stays enabled"), "{said}");
+    assert_eq!(names(&policies), ["baidu.toml"]);
+}
+
+#[test]
+fn what_cannot_be_told_is_no_reason_to_end() {
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = command("enable", "baidu", folder.path());
+    let status = command.stdout(full()).stderr(full()).status().unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(names(folder.path()), ["baidu.toml"]);
 }
 
 #[test]
