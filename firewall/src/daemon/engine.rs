@@ -22,7 +22,7 @@ use super::{
 use crate::{
     api::dto::{self, Origin},
     cgroup,
-    config::Config,
+    config::{self, Config},
     datapath::{
         apply::{self, apply_in},
         attach::Taken,
@@ -39,7 +39,7 @@ use crate::{
         source::{NotFound, Source},
     },
     remote::Store,
-    set::Set,
+    set::{self, Set},
 };
 
 /// Why a generation is not put in force.
@@ -74,6 +74,23 @@ impl Error {
     /// Whether it is the policies or settings that are wrong.
     pub const fn is_invalid(&self) -> bool {
         matches!(self, Self::Inputs(_) | Self::NotFound(_))
+    }
+
+    /// In a line: of policies or settings that are not valid, the first mistake with its place.
+    pub fn line(&self) -> String {
+        let (what, first) = match self {
+            Self::Inputs(inputs::Error::Set(set::Error::Invalid(invalid))) => {
+                ("policies", invalid.policies.first_error())
+            }
+            Self::Inputs(inputs::Error::Config(config::Error::Invalid { findings, .. })) => {
+                ("settings", findings.first_error())
+            }
+            _ => ("", None),
+        };
+        match first {
+            Some(first) => format!("the {what} are not valid: {first}"),
+            None => self.to_string().lines().next().unwrap_or_default().to_owned(),
+        }
     }
 }
 

@@ -133,7 +133,7 @@ fn choose(
     match rebuild(&options.state.join(inputs::GENERATION), keys) {
         Ok(built) => {
             say("the last generation stays in force: correct the policies and reload");
-            let degraded = vec![format!("the policies are not valid: {error}")];
+            let degraded = vec![error.line()];
             return Ok(Choice::Put {
                 built: built.into(),
                 origin: Origin::Last,

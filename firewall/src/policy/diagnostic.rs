@@ -128,6 +128,17 @@ impl Diagnostics {
         self.items.iter().any(|item| item.severity == Severity::Error)
     }
 
+    /// The first error with its place, and how many more there are: a line.
+    pub fn first_error(&self) -> Option<String> {
+        let mut errors = self.records().filter(|record| record.severity == Severity::Error);
+        let Record { file, line, column, message, .. } = errors.next()?;
+        let more = match errors.count() {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        Some(format!("{file}:{line}:{column}: {message}{more}"))
+    }
+
     /// The errors alone.
     pub fn without_warnings(mut self) -> Self {
         self.items.retain(|item| item.severity == Severity::Error);
