@@ -12,6 +12,7 @@ use axum::{
     Json, Router,
     body::{Body, to_bytes},
     extract::{RawQuery, Request, State},
+    handler::Handler as _,
     http::{StatusCode, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -58,9 +59,9 @@ pub fn router(control: Control) -> Router {
     let shared = Shared { control, missed: Arc::default() };
     let (router, _) = described().split_for_parts();
     router
-        .fallback(no_path)
-        .method_not_allowed_fallback(no_method)
-        .layer(middleware::from_fn(may_read))
+        // Who may not read is not told what there is.
+        .fallback(no_path.layer(middleware::from_fn(may_read)))
+        .method_not_allowed_fallback(no_method.layer(middleware::from_fn(may_read)))
         .with_state(shared)
 }
 
@@ -82,7 +83,7 @@ fn described() -> OpenApiRouter<Shared> {
         .routes(routes!(off))
         .routes(routes!(update_lists))
         .route_layer(middleware::from_fn(may_change));
-    OpenApiRouter::with_openapi(Description::openapi())
+    let reading = OpenApiRouter::new()
         .routes(routes!(status))
         .routes(routes!(policies))
         .routes(routes!(lists))
@@ -90,7 +91,8 @@ fn described() -> OpenApiRouter<Shared> {
         .routes(routes!(log))
         .routes(routes!(explain))
         .routes(routes!(openapi))
-        .merge(changing)
+        .route_layer(middleware::from_fn(may_read));
+    OpenApiRouter::with_openapi(Description::openapi()).merge(reading).merge(changing)
 }
 
 /// The OpenAPI description of all this.

@@ -1,6 +1,6 @@
 //! `firewall reload`, `rollback` and `off`: what changes what is in force.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::ErrorKind, path::PathBuf, process::ExitCode};
 
 use super::{CANNOT, ask, ask::Socket, check::count};
 use crate::{
@@ -9,6 +9,7 @@ use crate::{
         dto::{Change, Off, Status},
     },
     daemon,
+    datapath::pins::Error,
 };
 
 /// Where the daemon is.
@@ -118,6 +119,11 @@ pub fn off(args: &OffArgs) -> anyhow::Result<ExitCode> {
         }
         Err(error) => {
             eprintln!("error: {error:#}");
+            if let Error::File { source, .. } = &error
+                && source.kind() == ErrorKind::PermissionDenied
+            {
+                eprintln!("\nhint: use sudo");
+            }
             Ok(ExitCode::from(CANNOT))
         }
     }

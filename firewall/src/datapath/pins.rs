@@ -231,7 +231,8 @@ pub struct Removed {
 
 /// Takes away what a daemon that is gone has pinned below `root`, and what enforces with it.
 pub fn remove(root: &Path, say: &mut dyn FnMut(&str)) -> Result<Removed, Error> {
-    if !root.exists() {
+    // Who may not look knows nothing.
+    if !root.try_exists().map_err(failed("look at", root))? {
         return Ok(Removed::default());
     }
     let _lock = lock(root, say)?;

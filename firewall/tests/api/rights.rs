@@ -1,10 +1,14 @@
 //! Who may do what, by real users.
 
-use std::process::Command;
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    process::Command,
+};
 
 use crate::{
     harness,
-    world::{Answer, Daemon, OWN, READERS},
+    world::{Answer, Daemon, OWN, READERS, Said},
 };
 
 /// Whether this is root, who alone may change something and be somebody else.
@@ -35,6 +39,27 @@ fn ask_as(daemon: &Daemon, uid: u32, groups: &[u32], method: &str, path: &str) -
 }
 
 #[test]
+fn off_without_a_daemon_is_for_root() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let pin = folder.path().join("pins");
+    fs::create_dir(&pin).unwrap();
+    // One whose folder may not be looked into need not be there.
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).unwrap();
+    for pin in [pin, folder.path().join("none")] {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "54323", "--regid", "54323", "--clear-groups"]);
+        command.args([env!("CARGO_BIN_EXE_firewall"), "off", "--socket", "/none", "--pin"]);
+        command.arg(pin);
+        let said = Said::of(command);
+        assert_eq!((said.status, said.out.as_str()), (3, ""), "{said:?}");
+        assert!(said.err.ends_with("\nhint: use sudo\n"), "{said:?}");
+    }
+}
+
+#[test]
 fn reading_and_changing() {
     if !is_root() {
         return;
@@ -54,6 +79,10 @@ fn reading_and_changing() {
             let answer = ask_as(&daemon, uid, groups, "GET", path);
             assert_eq!(answer.status, reads, "{who} {path}");
         }
+        if reads == 403 {
+            let error = ask_as(&daemon, uid, groups, "GET", "/v1/status").json();
+            assert!(error["error"]["hint"].as_str().unwrap().contains("usermod"), "{error}");
+        }
         // What is refused does not say whether it is there.
         let missing = ask_as(&daemon, uid, groups, "GET", "/v1/nothing");
         assert_eq!(missing.status, if reads == 200 { 404 } else { 403 }, "{who}");
@@ -64,8 +93,11 @@ fn reading_and_changing() {
             if changes == 403 {
                 let error = answer.json();
                 assert!(error["error"]["message"].as_str().unwrap().contains("root"), "{error}");
-                assert!(error["error"]["hint"].as_str().unwrap().contains("sudo"), "{error}");
+                assert_eq!(error["error"]["hint"], "use sudo", "{who} {path}");
             }
+            // Nor does a method that the path does not take.
+            let wrong = ask_as(&daemon, uid, groups, "GET", path);
+            assert_eq!(wrong.status, if reads == 200 { 405 } else { 403 }, "{who} {path}");
         }
         let asked = daemon.asked().len();
         assert_eq!(asked, if changes == 200 { 4 } else { 0 }, "{who}");
