@@ -307,7 +307,7 @@ fn status(folder: &Path) -> dto::Status {
     dto::Status {
         schema: 1,
         version: "0.1.0".to_owned(),
-        abi: 5,
+        abi: 7,
         pid: 4242,
         started: time("2026-11-20T08:00:00Z"),
         state: dto::State::Degraded,
@@ -324,7 +324,7 @@ fn status(folder: &Path) -> dto::Status {
             message: "error: there is no action `deny`\n  ┌─ office.toml:6:10".to_owned(),
         }),
         cgroup: "/sys/fs/cgroup".to_owned(),
-        pins: "/sys/fs/bpf/firewall/v5".to_owned(),
+        pins: "/sys/fs/bpf/firewall/v7".to_owned(),
         folder: folder.display().to_string(),
         policies: vec![
             dto::Policy {
