@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    command::{cargo, command, run as run_command, workspace},
+    command::{command, run as run_command, workspace},
     setup,
     toolchain::which,
 };
@@ -27,7 +27,8 @@ use files::{Files, Program};
 pub use deb::deb;
 
 /// Beside what building takes.
-const PROGRAMS: [(&str, &str); 2] = [("strip", "binutils"), ("tar", "tar")];
+const PROGRAMS: [(&str, &str); 3] =
+    [("setarch", "util-linux"), ("strip", "binutils"), ("tar", "tar")];
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -78,9 +79,12 @@ pub fn build() -> Result<Program> {
         .context("neither CARGO_HOME nor HOME is set")?;
     let paths = [(workspace(), "/usr/src/firewall"), (home, "/usr/src/cargo")];
     let flags = paths.map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display()));
+    // LLVM writes types of the kernel programs down in the order of its memory, which is the same each
+    // time only where addresses are.
     run_command(
-        cargo()
-            .args(["build", "--release", "--locked", "--package", "firewall", "--target-dir"])
+        command("setarch")
+            .args(["--addr-no-randomize", "cargo", "build", "--release", "--locked"])
+            .args(["--package", "firewall", "--target-dir"])
             .arg(target())
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")),
     )?;
