@@ -14,6 +14,11 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     open_with(File::options().read(true), path)
 }
 
+/// Makes a file to write to, empty if it was there.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
+    open_with(File::options().write(true).create(true).truncate(true), path)
+}
+
 /// Opens a file, or makes it, as `options` say.
 pub(crate) fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     // To open a device can do something already, and to open a pipe waits.

@@ -16,8 +16,7 @@ use crate::regular;
 /// ever left over.
 pub(crate) fn replace(path: &Path, mode: u32, parts: &[&[u8]]) -> io::Result<()> {
     let new = path.with_added_extension("new");
-    let options = &mut File::options();
-    let mut file = regular::open_with(options.write(true).create(true).truncate(true), &new)?;
+    let mut file = regular::create(&new)?;
     // Whatever the umask.
     file.set_permissions(Permissions::from_mode(mode))?;
     parts.iter().try_for_each(|part| file.write_all(part))?;

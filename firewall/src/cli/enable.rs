@@ -1,7 +1,7 @@
 //! `firewall policy enable` and `disable`: which policies this machine has.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -269,8 +269,7 @@ fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let options = &mut File::options();
-    let mut file = regular::open_with(options.write(true).create(true).truncate(true), path)?;
+    let mut file = regular::create(path)?;
     file.write_all(text)?;
     file.sync_all()
 }

@@ -112,11 +112,8 @@ const TAIL: u64 = 256 << 10;
 pub fn last_number(state: &Path) -> u64 {
     // The log was just opened; where one of its files cannot be read, numbers start over.
     let files = log::files(&state.join(log::EVENTS)).unwrap_or_default();
-    let newest_first = files.into_iter().rev();
-    newest_first
-        .filter_map(|(_, file)| last_number_in(file).ok().flatten())
-        .next()
-        .unwrap_or_default()
+    let mut newest_first = files.into_iter().rev();
+    newest_first.find_map(|(_, file)| last_number_in(file).ok().flatten()).unwrap_or_default()
 }
 
 fn last_number_in(mut file: File) -> io::Result<Option<u64>> {
