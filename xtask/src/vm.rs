@@ -159,7 +159,7 @@ impl Guest {
     fn start(image: &Image, shared: &Path, console: &Path) -> Result<Self> {
         let drive = |file: &Path, rest: &str| format!("file={},if=virtio,{rest}", file.display());
         let mut qemu = command("qemu-system-x86_64");
-        qemu.args(["-accel", "tcg", "-cpu", "max", "-m", "1536", "-nic", "none"])
+        qemu.args(["-accel", "tcg", "-cpu", "max,-cx16", "-m", "1536", "-nic", "none"])
             .args(["-display", "none", "-monitor", "none"])
             .arg("-kernel")
             .arg(&image.kernel)

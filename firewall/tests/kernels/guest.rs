@@ -21,9 +21,6 @@ pub const FILES: [(&str, &str); 3] = [
     ("etc/group", "root:x:0:\n"),
 ];
 
-/// What the first process says first.
-pub const STARTED: &str = "the first process runs on";
-
 /// The names of the checks.
 pub fn checks() -> Vec<String> {
     let output = Command::new(support::own_program())
