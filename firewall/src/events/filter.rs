@@ -262,13 +262,17 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether an event passes.
+    /// Whether a time is within what is asked for, in microseconds since 1970.
+    pub fn is_within(&self, time: i64) -> bool {
+        // Between two microseconds there is nothing.
+        self.since.is_none_or(|since| time >= since.as_microsecond())
+            && self.until.is_none_or(|until| time <= until.as_microsecond())
+    }
+
+    /// Whether an event passes; one that has no time passes at any.
     pub fn passes<'a>(&mut self, event: impl Into<View<'a>>) -> bool {
         let event = event.into();
-        let within = event.time.is_none_or(|time| {
-            self.since.is_none_or(|since| time >= since)
-                && self.until.is_none_or(|until| time <= until)
-        });
+        let within = event.time.is_none_or(|time| self.is_within(time.as_microsecond()));
         fn any<T>(asked: &[T], is: impl Fn(&T) -> bool) -> bool {
             asked.is_empty() || asked.iter().any(is)
         }
