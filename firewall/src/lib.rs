@@ -20,5 +20,6 @@ pub mod remote;
 mod replace;
 pub mod run;
 pub mod set;
+pub mod sink;
 pub mod surroundings;
 mod tls;
