@@ -20,6 +20,7 @@ pub mod remote;
 mod replace;
 pub mod run;
 pub mod set;
+pub mod sink;
 pub mod store;
 pub mod surroundings;
 mod tls;

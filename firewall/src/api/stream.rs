@@ -19,7 +19,7 @@ use tokio::sync::broadcast::{
 };
 
 use crate::events::{
-    Lost, SCHEMA,
+    Lost,
     filter::Filter,
     log::{EVENTS, files},
     record::{self, Line},
@@ -64,7 +64,7 @@ pub fn verdicts(
                 Ok(_) => {}
                 Err(TryRecvError::Lagged(count)) => {
                     missed.fetch_add(count, Ordering::Relaxed);
-                    let lost = Lost { schema: SCHEMA, kind: "lost", count };
+                    let lost = Lost::new(count);
                     // It has no keys that are not text.
                     lines.push_str(&serde_json::to_string(&lost).unwrap_or_default());
                     lines.push('\n');

@@ -238,6 +238,13 @@ pub struct Lost {
     pub count: u64,
 }
 
+impl Lost {
+    /// So many.
+    pub const fn new(count: u64) -> Self {
+        Self { schema: SCHEMA, kind: "lost", count }
+    }
+}
+
 /// The word for a protocol in events and in the command line: a closed set, or the number.
 pub fn protocol_word(protocol: u8) -> Cow<'static, str> {
     match protocol {

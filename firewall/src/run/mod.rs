@@ -28,7 +28,7 @@ use crate::{
         load, maps, sys, tell,
     },
     events::{
-        Event, Lost, SCHEMA,
+        Event, Lost,
         apps::Apps,
         enrich::Enricher,
         held::{self, Attendant, learn},
@@ -398,7 +398,7 @@ impl Record<'_> {
         }
         self.summary.lost = counters.sum(Counter::LostEvents)? + recorder.reader.malformed;
         if self.summary.lost > 0 {
-            let lost = Lost { schema: SCHEMA, kind: "lost", count: self.summary.lost };
+            let lost = Lost::new(self.summary.lost);
             self.log.iter_mut().for_each(|log| log.write(&lost));
         }
         self.flush_log();
