@@ -2,8 +2,7 @@
 
 use std::{
     convert::Infallible,
-    fs::File,
-    io::{self, BufRead as _, BufReader, Read as _, Take},
+    io,
     path::Path,
     sync::{
         Arc,
@@ -18,17 +17,17 @@ use tokio::sync::broadcast::{
     error::{RecvError, TryRecvError},
 };
 
-use crate::events::{
-    Lost,
-    filter::Filter,
-    log::{EVENTS, files},
-    record::{self, Line},
+use crate::{
+    events::{
+        Lost,
+        filter::Filter,
+        record::{self, Line},
+    },
+    store::{self, reader::Reader},
 };
 
 /// Bytes of lines that are sent at once.
 const PIECE: usize = 16 << 10;
-/// Bytes of a line. Those that events have are shorter.
-const LONGEST: u64 = 1 << 20;
 
 /// Whether a line is wanted. What is no verdict, a loss for example, is for every reader.
 fn is_wanted(line: &[u8], filter: &mut Option<Filter>) -> bool {
@@ -80,63 +79,44 @@ pub fn verdicts(
 /// Verdicts that were recorded in a state folder until now.
 ///
 /// # Errors
-/// When the log is there and cannot be read.
+/// When the store is there and cannot be read.
 pub fn log(
     state: &Path,
     filter: Option<Filter>,
-) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>> {
-    let recorded = Recorded { files: open(state)?, filter };
-    Ok(unfold(Some(recorded), |recorded| async move {
+) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, store::Error> {
+    let recorded = match Reader::open(state)? {
+        Some(reader) => {
+            Some(Recorded { end: reader.end()?, reader, filter: filter.unwrap_or_default() })
+        }
+        None => None,
+    };
+    Ok(unfold(recorded, |recorded| async move {
         let mut recorded = recorded?;
-        // A file can keep a thread waiting.
+        // A disk can keep a thread waiting.
         let read = tokio::task::spawn_blocking(move || (recorded.next(), recorded)).await;
         match read {
             Ok((Ok(lines), _)) if lines.is_empty() => None,
             Ok((Ok(lines), recorded)) => Some((Ok(Bytes::from(lines)), Some(recorded))),
-            Ok((Err(error), _)) => Some((Err(error), None)),
+            Ok((Err(error), _)) => Some((Err(io::Error::other(error)), None)),
             Err(error) => Some((Err(io::Error::other(error)), None)),
         }
     }))
 }
 
-/// The files of a log that are still to be read, the next one last; each as far as it goes now, so that
-/// there is an end.
-fn open(state: &Path) -> io::Result<Vec<BufReader<Take<File>>>> {
-    let open = |(_, file): (_, File)| {
-        let known = file.metadata()?;
-        match known.is_file() {
-            true => Ok(BufReader::new(file.take(known.len()))),
-            false => Err(io::Error::other("it is no file")),
-        }
-    };
-    files(&state.join(EVENTS))?.into_iter().rev().map(open).collect()
-}
+/// Records that are read at once.
+const AT_ONCE: usize = 32;
 
 struct Recorded {
-    files: Vec<BufReader<Take<File>>>,
-    filter: Option<Filter>,
+    reader: Reader,
+    /// The last record, so that there is an end.
+    end: i64,
+    filter: Filter,
 }
 
 impl Recorded {
     /// Some lines that are wanted; nothing at the end.
-    fn next(&mut self) -> io::Result<Vec<u8>> {
-        let mut lines = Vec::new();
-        let mut line = Vec::new();
-        while lines.len() < PIECE
-            && let Some(file) = self.files.last_mut()
-        {
-            line.clear();
-            if file.by_ref().take(LONGEST).read_until(b'\n', &mut line)? == 0 {
-                self.files.pop();
-                continue;
-            }
-            if line.last() != Some(&b'\n') {
-                line.push(b'\n');
-            }
-            if is_wanted(line.trim_ascii(), &mut self.filter) {
-                lines.extend_from_slice(&line);
-            }
-        }
-        Ok(lines)
+    fn next(&mut self) -> Result<String, store::Error> {
+        let found = self.reader.next(&mut self.filter, self.end, AT_ONCE)?;
+        Ok(found.into_iter().map(|found| found.event + "\n").collect())
     }
 }

@@ -1,7 +1,7 @@
 //! `firewall apps`: the apps seen and what they reached. Of a file it needs no privileges and no daemon.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, BufRead, BufReader, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -9,15 +9,14 @@ use std::{
 
 use jiff::Zoned;
 
-use super::{CANNOT, USAGE, ask, ask::Socket};
+use super::{CANNOT, USAGE, ask, ask::Socket, log};
 use crate::{
     api::client,
     apps::digest::Digests,
     config::STATE,
     events::{
         filter::{Asked, Filter},
-        log::{EVENTS, older},
-        record::{Line, Reader, Unreadable},
+        record::{self, Line, Reader, Unreadable},
         seen::{Destination, Flows, Seen, Summary},
     },
     policy::{diagnostic::printable, source::Disk},
@@ -46,6 +45,9 @@ pub struct Args {
     #[arg(long)]
     sha256: bool,
 }
+
+/// Records that are read at once.
+const PIECE: usize = 256;
 
 /// Destinations that are shown to people.
 const SHOWN: usize = 3;
@@ -120,18 +122,28 @@ impl Log {
                 Err(error) => return Ok(Err(ask::failed(&error))),
             },
         };
-        let newer = state.join(EVENTS);
-        let files = [older(&newer), newer].into_iter().filter(|path| {
-            // One that may not be looked at is to be said.
-            !fs::exists(path).is_ok_and(|there| !there)
-        });
-        let files: Vec<PathBuf> = files.collect();
-        if files.is_empty() {
-            eprintln!("error: there is no log in {}\n", name(state));
-            eprintln!("hint: name a file of `firewall run --log FILE`, or `-` for standard input");
-            return Ok(Err(ExitCode::FAILURE));
+        Ok(self.read_store(state))
+    }
+
+    fn read_store(&mut self, state: &Path) -> Result<(), ExitCode> {
+        let mut reader = log::open(state)?;
+        let failed = |error| log::failed(&error);
+        let end = reader.end().map_err(failed)?;
+        loop {
+            let found = reader.next(&mut self.filter, end, PIECE).map_err(failed)?;
+            if found.is_empty() {
+                return Ok(());
+            }
+            for found in found {
+                match record::read(found.event.as_bytes()) {
+                    Ok(Line::Verdict(record)) => self.seen.add(*record),
+                    Ok(Line::Lost(count)) => self.lost = self.lost.saturating_add(count),
+                    Err(why) => {
+                        eprintln!("note: record {}: {}", found.id, printable(&why.to_string()));
+                    }
+                }
+            }
         }
-        Ok(self.read_files(&files))
     }
 
     fn read_files(&mut self, files: &[PathBuf]) -> Result<(), ExitCode> {

@@ -1,93 +1,163 @@
-//! `firewall log`: the verdicts that the daemon has stored. Needs no daemon.
+//! `firewall log`: the audit store. Needs no daemon.
 
 use std::{
-    fs::File,
-    io::{self, BufReader, ErrorKind, Write as _},
-    path::Path,
+    io::{self, ErrorKind, IsTerminal as _, Write},
+    path::{Path, PathBuf},
     process::ExitCode,
     thread::sleep,
     time::Duration,
 };
 
-use jiff::tz::TimeZone;
+use jiff::{Timestamp, tz::TimeZone};
 
-use super::{CANNOT, USAGE, apps, colour, set::State, verdict};
+use super::{CANNOT, USAGE, apps, colour, pager::Pager, set::State, story, table::Table, verdict};
 use crate::{
     events::{
         View,
         filter::{Asked, Filter},
-        log::{EVENTS, files, identity},
-        record::{Line, Reader, Record},
+        record::{self, Line, Record},
     },
     policy::diagnostic::printable,
-    regular,
+    store::{
+        self,
+        key::{self, Known},
+        reader::Reader,
+        verify::{self, Found, verify},
+    },
 };
 
 /// Shows the verdicts that the daemon has stored, the oldest first.
 ///
-/// Times are in local time. Exits with 0, with 1 if there is no log, with 3 if it may not be read.
+/// On a terminal it is a table, through $PAGER; elsewhere each verdict is a line. Times are in local time.
+/// Exits with 0, with 1 if there is no log, with 3 if it may not be read.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     #[command(flatten)]
     asked: Asked,
-    /// Go on with what is appended, until Ctrl-C
+    /// Go on with what is stored, until Ctrl-C
     #[arg(long)]
     follow: bool,
-    /// Print the lines as they are stored, a JSON object each
+    /// Print the records as they are stored, a JSON object a line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     state: State,
 }
 
-/// How often is looked for what was appended.
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Says whether every record is as it was stored
+    ///
+    /// Exits with 0 if so; with 1 if one was changed, removed, put elsewhere or cut off, and names the
+    /// first; with 3 if the log or the key may not be read.
+    Verify {
+        /// The public key, or the folder that has it [default: the state folder with `-key` behind]
+        #[arg(long, value_name = "PATH")]
+        key: Option<PathBuf>,
+        #[command(flatten)]
+        state: State,
+    },
+    /// Tells the whole story of one verdict
+    Show {
+        /// The number of the event
+        #[arg(value_name = "SEQ")]
+        seq: u64,
+        /// Print the record as it is stored
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        state: State,
+    },
+}
+
+/// How often is looked for what was stored.
 const INTERVAL: Duration = Duration::from_millis(200);
+
+/// Records that are read at once.
+const PIECE: usize = 256;
 
 /// Runs `firewall log`.
 ///
 /// # Errors
 /// The log cannot be read, or standard output cannot be written to.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        Some(Command::Verify { key, state }) => return verified(&state.state, key.as_deref()),
+        Some(Command::Show { seq, json, state }) => return show(&state.state, *seq, *json),
+        None => {}
+    }
     let Some(filter) = apps::filter(&args.asked) else { return Ok(ExitCode::from(USAGE)) };
-    let path = args.state.state.join(EVENTS);
-    let files = match files(&path) {
-        Ok(files) if files.is_empty() => {
-            eprintln!("error: there is no log in {}\n", shown(&args.state.state));
+    let reader = match open(&args.state.state) {
+        Ok(reader) => reader,
+        Err(status) => return Ok(status),
+    };
+    let zone = TimeZone::system();
+    let on_terminal = !args.json && io::stdout().is_terminal();
+    let colour = colour(&io::stdout());
+    let mut shows = Shows {
+        reader,
+        filter,
+        json: args.json,
+        table: on_terminal.then(|| Table::of_terminal(zone.clone(), colour)),
+        zone,
+        lost: 0,
+        unread: 0,
+    };
+    if args.follow {
+        let mut out = io::stdout().lock();
+        shows.head(&mut out)?;
+        loop {
+            shows.all(&mut out)?;
+            out.flush()?;
+            shows.tell();
+            sleep(INTERVAL);
+        }
+    }
+    let mut pager = if on_terminal { Pager::start() } else { Pager::Plain(io::stdout().lock()) };
+    let shown = shows.head(&mut pager).map_err(anyhow::Error::from);
+    let shown = shown.and_then(|()| shows.all(&mut pager));
+    pager.finish();
+    match shown {
+        // Whoever looked has seen enough.
+        Err(error) if is_broken_pipe(&error) && on_terminal => {}
+        other => other?,
+    }
+    shows.tell();
+    Ok(ExitCode::SUCCESS)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+/// Opens the store of a state folder; if it cannot, says why and returns the exit status.
+pub fn open(state: &Path) -> Result<Reader, ExitCode> {
+    match Reader::open(state) {
+        Ok(Some(reader)) => Ok(reader),
+        Ok(None) => {
+            eprintln!("error: there is no log in {}\n", shown(state));
             eprintln!(
                 "hint: `firewall daemon` writes it; `--state DIR` names another folder, and \
                  `firewall apps FILE` reads what `firewall run --log FILE` writes"
             );
-            return Ok(ExitCode::FAILURE);
+            Err(ExitCode::FAILURE)
         }
-        Ok(files) => files,
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            eprintln!("error: you may not read {}: {error}\n", shown(&path));
-            eprintln!("hint: use sudo, or be a member of the group `firewall`");
-            return Ok(ExitCode::from(CANNOT));
-        }
-        Err(error) => anyhow::bail!("cannot read {}: {error}", shown(&path)),
-    };
-    let mut shows = Shows {
-        filter,
-        json: args.json,
-        zone: TimeZone::system(),
-        colour: colour(&io::stdout()),
-        lost: 0,
-    };
-    let last = files.len() - 1;
-    for (number, (path, file)) in files.into_iter().enumerate() {
-        let mut reader = Reader::new(BufReader::new(file));
-        if args.follow && number == last {
-            shows.follow(reader, &path)?;
-            break;
-        }
-        shows.all(&mut reader, false)?;
-        apps::tell(&reader.unreadable, &path);
+        Err(error) => Err(failed(&error)),
     }
-    if shows.lost > 0 {
-        eprintln!("note: {} events were lost before they were written", shows.lost);
+}
+
+/// Says why a store cannot be read, and returns the exit status.
+pub fn failed(error: &store::Error) -> ExitCode {
+    if error.is_denied() {
+        eprintln!("error: you may not read the log: {error}\n");
+        eprintln!("hint: use sudo, or be a member of the group `firewall`");
+        return ExitCode::from(CANNOT);
     }
-    Ok(ExitCode::SUCCESS)
+    eprintln!("error: the log cannot be read: {error}");
+    ExitCode::from(CANNOT)
 }
 
 fn shown(path: &Path) -> String {
@@ -96,70 +166,126 @@ fn shown(path: &Path) -> String {
 
 /// Shows what passes.
 struct Shows {
+    reader: Reader,
     filter: Filter,
     json: bool,
+    table: Option<Table>,
     zone: TimeZone,
-    colour: bool,
     lost: u64,
+    unread: u64,
 }
 
 impl Shows {
+    fn head(&self, out: &mut impl Write) -> io::Result<()> {
+        match &self.table {
+            Some(table) => writeln!(out, "{}", table.head()),
+            None => Ok(()),
+        }
+    }
+
     /// What can be read now.
-    fn all(&mut self, reader: &mut Reader<BufReader<File>>, more: bool) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        while let Some(line) = reader.next_line(more)? {
-            match line {
-                Line::Verdict(record) if self.filter.passes(&*record) => match self.json {
-                    true => {
-                        out.write_all(reader.text())?;
-                        out.write_all(b"\n")?;
-                    }
-                    false => writeln!(out, "{}", self.line(&record))?,
-                },
-                Line::Verdict(_) => {}
-                Line::Lost(count) => self.lost = self.lost.saturating_add(count),
+    fn all(&mut self, out: &mut impl Write) -> anyhow::Result<()> {
+        let end = self.reader.end()?;
+        loop {
+            let found = self.reader.next(&mut self.filter, end, PIECE)?;
+            if found.is_empty() {
+                return Ok(());
+            }
+            for found in found {
+                match record::read(found.event.as_bytes()) {
+                    Ok(Line::Verdict(_)) if self.json => writeln!(out, "{}", found.event)?,
+                    Ok(Line::Verdict(record)) => writeln!(out, "{}", self.line(&record))?,
+                    Ok(Line::Lost(count)) => self.lost = self.lost.saturating_add(count),
+                    Err(_) => self.unread += 1,
+                }
             }
         }
-        Ok(())
     }
 
     fn line(&self, record: &Record) -> String {
+        if let Some(table) = &self.table {
+            return table.row(record);
+        }
         let time = record.time.to_zoned(self.zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z");
-        let view = View::from(record);
-        let text = verdict::line(&view, self.colour);
+        let text = verdict::line(&View::from(record), false);
         match record.count {
             1 => format!("{time} {text}"),
             times => format!("{time} {text} ({times} times)"),
         }
     }
 
-    /// Goes on for ever, with the next file when the log was begun anew.
-    fn follow(&mut self, mut reader: Reader<BufReader<File>>, path: &Path) -> io::Result<()> {
-        let mut told = reader.unreadable.clone();
-        let mut lost = 0;
-        loop {
-            self.all(&mut reader, true)?;
-            if told != reader.unreadable {
-                apps::tell(&reader.unreadable, path);
-                told = reader.unreadable.clone();
-            }
-            if lost != self.lost {
-                eprintln!("note: {} events were lost before they were written", self.lost - lost);
-                lost = self.lost;
-            }
-            let next = regular::open(path).ok();
-            let next = match next {
-                Some(next) if identity(&next)? != identity(reader.input().get_ref())? => next,
-                _ => {
-                    sleep(INTERVAL);
-                    continue;
-                }
-            };
-            // The last lines of the one before are there since it was put away.
-            self.all(&mut reader, false)?;
-            apps::tell(&reader.unreadable, path);
-            reader = Reader::new(BufReader::new(next));
-            told = reader.unreadable.clone();
+    /// Tells of what is not shown.
+    fn tell(&mut self) {
+        match std::mem::take(&mut self.lost) {
+            0 => {}
+            lost => eprintln!("note: {lost} events were lost before they were stored"),
+        }
+        match std::mem::take(&mut self.unread) {
+            0 => {}
+            unread => eprintln!("note: {unread} records are of another version or were changed"),
         }
     }
+}
+
+fn verified(state: &Path, key: Option<&Path>) -> anyhow::Result<ExitCode> {
+    if !matches!(state.join(store::FILE).try_exists(), Ok(true)) {
+        return Ok(open(state).err().unwrap_or(ExitCode::FAILURE));
+    }
+    let place = key.map_or_else(|| key::folder(state), Path::to_owned);
+    let known = match Known::read(&place) {
+        Ok(known) => known,
+        Err(error) => {
+            eprintln!("error: the key cannot be read: {}: {error}\n", shown(&place));
+            eprintln!("hint: `--key PATH` names it; it is kept apart from the log");
+            return Ok(ExitCode::from(CANNOT));
+        }
+    };
+    let found = match verify(state, Some(&known)) {
+        Ok(found) => found,
+        Err(error) => return Ok(failed(&error)),
+    };
+    match found {
+        Found::Whole { head, times, .. } => {
+            let of = |time: i64| Timestamp::from_microsecond(time).unwrap_or_default();
+            match times {
+                Some((first, last)) => println!(
+                    "whole: records {} to {}, from {} to {}, signed by {}",
+                    head.first,
+                    head.last,
+                    of(first),
+                    of(last),
+                    known.shown()
+                ),
+                None => println!("whole: there is no record yet"),
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Found::Wrong(wrong) => {
+            println!("not whole: {wrong}");
+            if let verify::Wrong::NotSigned(_) = wrong {
+                eprintln!("hint: if the daemon could not read its key, it said so: see its log");
+            }
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn show(state: &Path, seq: u64, json: bool) -> anyhow::Result<ExitCode> {
+    let reader = match open(state) {
+        Ok(reader) => reader,
+        Err(status) => return Ok(status),
+    };
+    let event = match reader.event(seq) {
+        Ok(event) => event,
+        Err(error) => return Ok(failed(&error)),
+    };
+    let Some(event) = event else {
+        eprintln!("error: there is no event {seq} in the log of {}", shown(state));
+        return Ok(ExitCode::FAILURE);
+    };
+    match json {
+        true => println!("{event}"),
+        false => print!("{}", story::of(&event, &TimeZone::system())),
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,14 @@ macro_rules! println {
     }};
 }
 
+/// As [`println`], without an end of line.
+macro_rules! print {
+    ($($told:tt)*) => {{
+        use std::io::Write as _;
+        let _ = write!(std::io::stdout(), $($told)*);
+    }};
+}
+
 /// As [`println`], on standard error.
 macro_rules! eprintln {
     ($($told:tt)*) => {{
@@ -29,12 +37,15 @@ pub mod geo;
 pub mod import;
 pub mod list;
 pub mod log;
+mod pager;
 pub mod policy;
 pub mod progress;
 pub mod reload;
 pub mod run;
 pub mod set;
 pub mod status;
+mod story;
+mod table;
 pub mod update;
 pub mod verdict;
 pub mod watch;

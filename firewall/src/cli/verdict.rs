@@ -8,14 +8,19 @@ use crate::{events::View, policy::diagnostic::printable};
 
 /// The line, without how often and when.
 pub fn line(event: &View<'_>, colour: bool) -> String {
-    let (on, off) = match (colour, event.verdict) {
-        (false, _) => ("", ""),
-        (true, "deny") => ("\x1b[1;31m", "\x1b[0m"),
-        (true, "audit") => ("\x1b[33m", "\x1b[0m"),
-        (true, _) => ("\x1b[32m", "\x1b[0m"),
-    };
+    let (on, off) = colours(colour, event.verdict);
     // A process calls itself what it likes, and a log can be written by somebody else.
     format!("{on}{}{off} {}", printable(event.verdict), printable(&rest(event)))
+}
+
+/// What turns the colour of a verdict on and off.
+pub fn colours(colour: bool, verdict: &str) -> (&'static str, &'static str) {
+    match verdict {
+        "deny" if colour => ("\x1b[1;31m", "\x1b[0m"),
+        "audit" if colour => ("\x1b[33m", "\x1b[0m"),
+        "allow" if colour => ("\x1b[32m", "\x1b[0m"),
+        _ => ("", ""),
+    }
 }
 
 fn rest(event: &View<'_>) -> String {

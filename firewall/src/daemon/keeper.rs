@@ -23,6 +23,7 @@ use rustix::{
 
 use super::{
     rights,
+    seal::Sealer,
     wire::{Ask, Channel, Told},
 };
 use crate::{
@@ -55,6 +56,8 @@ pub struct Keeper {
     pins: Pins,
     cgroup: File,
     channel: Channel,
+    seals: Channel,
+    sealer: Sealer,
     worker: Pid,
     loaded: Option<Loaded>,
     messages: Option<Messages>,
@@ -63,11 +66,19 @@ pub struct Keeper {
 
 impl Keeper {
     /// Of a worker that was just made.
-    pub fn new(pins: Pins, cgroup: File, channel: Channel, worker: Pid) -> Self {
+    pub fn new(
+        pins: Pins,
+        cgroup: File,
+        [channel, seals]: [Channel; 2],
+        sealer: Sealer,
+        worker: Pid,
+    ) -> Self {
         Self {
             pins,
             cgroup,
             channel,
+            seals,
+            sealer,
             worker,
             loaded: None,
             messages: None,
@@ -80,11 +91,12 @@ impl Keeper {
         let signals =
             SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         loop {
-            let (asked, signalled) = self.wait(&signals)?;
+            let [asked, seals, signalled] = self.wait(&signals)?;
             while signalled && let Some(signal) = signals.read_signal()? {
                 match Signal::try_from(signal.ssi_signo.cast_signed())? {
                     Signal::SIGCHLD => {
                         if let Some(status) = self.ended(say)? {
+                            self.sealer.note();
                             return Ok(status);
                         }
                     }
@@ -95,16 +107,23 @@ impl Keeper {
             if asked && let Some((ask, _)) = self.channel.receive()? {
                 self.answer(&ask)?;
             }
+            if seals {
+                match self.sealer.answer(&self.seals) {
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+                    other => other?,
+                }
+            }
             for message in self.messages.iter_mut().flat_map(Messages::take) {
                 say(&message);
             }
         }
     }
 
-    /// Whether there is something from the worker, and a signal.
-    fn wait(&self, signals: &SignalFd) -> io::Result<(bool, bool)> {
+    /// Whether there is something from the worker, from the audit store, and a signal.
+    fn wait(&self, signals: &SignalFd) -> io::Result<[bool; 3]> {
         let mut fds = [
             PollFd::from_borrowed_fd(self.channel.fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.seals.fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
         ];
         // The kernel programs' own messages are looked for now and then.
@@ -114,9 +133,8 @@ impl Keeper {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let [asked, signalled] = fds.map(|fd| fd.revents());
         // At its end only its exit status is of interest.
-        Ok((asked.contains(PollFlags::IN), signalled.contains(PollFlags::IN)))
+        Ok(fds.map(|fd| fd.revents().contains(PollFlags::IN)))
     }
 
     fn ended(&self, say: &mut dyn FnMut(&str)) -> io::Result<Option<u8>> {

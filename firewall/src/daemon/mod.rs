@@ -18,6 +18,7 @@ pub mod inputs;
 mod keeper;
 mod refresh;
 mod rights;
+mod seal;
 mod sinks;
 mod start;
 mod status;
@@ -37,7 +38,11 @@ use nix::{
     unistd::{ForkResult, fork},
 };
 
-use self::{keeper::Keeper, wire::Channel};
+use self::{
+    keeper::Keeper,
+    seal::{Asks, Sealer},
+    wire::Channel,
+};
 use crate::{
     cgroup::{self, Hierarchy},
     datapath::pins::{self, Pins},
@@ -115,18 +120,20 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<u8, Error> {
         say(&format!("mounted a bpf file system at {}", pins::BPFFS));
     }
     let signals = keeper::block_signals().map_err(system("cannot take signals"))?;
-    let (ours, theirs) = Channel::pair().map_err(system("cannot make a socket pair"))?;
+    let pair = || Channel::pair().map_err(system("cannot make a socket pair"));
+    let ((ours, theirs), (our_seals, their_seals)) = (pair()?, pair()?);
     // SAFETY: there is one thread.
     match unsafe { fork() }.map_err(system("cannot start the worker"))? {
         ForkResult::Parent { child } => {
-            drop(theirs);
-            Keeper::new(pins, directory, ours, child)
+            drop((theirs, their_seals));
+            let sealer = Sealer::new(&options.state);
+            Keeper::new(pins, directory, [ours, our_seals], sealer, child)
                 .serve(&signals, say)
                 .map_err(system("cannot serve the worker"))
         }
         ForkResult::Child => {
-            drop(ours);
-            let status = worker::run(options, &hierarchy, theirs, say);
+            drop((ours, our_seals));
+            let status = worker::run(options, &hierarchy, theirs, Asks::new(their_seals), say);
             // As long as the worker is there, nobody else may have them.
             drop(pins);
             exit(status.into())

@@ -79,7 +79,10 @@ pub fn of(
         losses: dto::Losses {
             events: losses.events,
             unread: losses.unread,
-            unwritten: sinks.log.failed,
+            unwritten: {
+                let counts = sinks.audit.counts();
+                counts.failed + counts.dropped
+            },
             streams: 0,
         },
         lists,

@@ -12,7 +12,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::datapath::attach::Taken;
+use crate::{datapath::attach::Taken, store::chain::Head};
 
 /// What the worker may not do itself, and asks for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,6 +59,28 @@ pub enum Told {
     Sockets,
     /// So many links are gone.
     Removed(usize),
+    /// It could not be done.
+    Failed(String),
+}
+
+/// What the thread that writes the audit store asks for, through a channel of its own.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Seal {
+    /// A head is to be signed.
+    Sign(Head),
+    /// A head is stored. Nobody waits for an answer.
+    Stored(Head),
+    /// The last record that was stored.
+    Last,
+}
+
+/// What the keeper says to that.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Sealed {
+    /// The signature.
+    Signed(Vec<u8>),
+    /// Its number.
+    Last(i64),
     /// It could not be done.
     Failed(String),
 }

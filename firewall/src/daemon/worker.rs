@@ -31,7 +31,8 @@ use super::{
     inputs,
     refresh::Refresh,
     rights,
-    sinks::{Sinks, last_number},
+    seal::Asks,
+    sinks::Sinks,
     start::{Start, Started, begin},
     status,
     watch::Watch,
@@ -46,7 +47,6 @@ use crate::{
         apps::Apps,
         enrich::Enricher,
         held::{self, Attendant, learn},
-        log::{self, Log},
         names::Names,
         reader::{self, Counters, Reader},
         recorder::Recorder,
@@ -54,6 +54,8 @@ use crate::{
     explanation,
     intel::{self, ahead::Ahead, resolver::Resolver},
     memory::give_memory_back,
+    sink::{Queue, audit::Audit},
+    store::{self, writer::Limits},
 };
 
 /// Why the worker ends.
@@ -89,6 +91,9 @@ pub enum Error {
     /// The API.
     #[error(transparent)]
     Bind(#[from] api::server::BindError),
+    /// The audit store.
+    #[error("cannot open the audit store: {0}")]
+    Store(#[from] store::Error),
     /// Something of the system.
     #[error("{what}: {source}")]
     System {
@@ -114,9 +119,10 @@ pub fn run(
     options: &Options,
     hierarchy: &Hierarchy,
     channel: Channel,
+    seals: Asks,
     say: &mut dyn FnMut(&str),
 ) -> u8 {
-    match try_run(options, hierarchy, channel, say) {
+    match try_run(options, hierarchy, channel, seals, say) {
         Ok(status) => status,
         Err(error) => {
             say(&format!("error: {error}"));
@@ -132,6 +138,7 @@ fn try_run(
     options: &Options,
     hierarchy: &Hierarchy,
     channel: Channel,
+    seals: Asks,
     say: &mut dyn FnMut(&str),
 ) -> Result<u8, Error> {
     rights::of_worker().map_err(system("cannot give up capabilities"))?;
@@ -158,7 +165,7 @@ fn try_run(
         .map_err(system("cannot start the runtime"))?;
     let within = runtime.enter();
     // What can be in the way is found before anything is in force.
-    let open = if options.boot { None } else { Some(Open::new(options)?) };
+    let open = if options.boot { None } else { Some(Open::new(options, seals, say)?) };
     let start = begin(options, &errands, say)?;
     drop(within);
     let status = match (start, open) {
@@ -180,18 +187,17 @@ fn try_run(
 
 /// What the daemon has open.
 struct Open {
-    log: Log,
+    audit: Audit,
     listener: UnixListener,
     rights: Rights,
 }
 
 impl Open {
-    fn new(options: &Options) -> Result<Self, Error> {
-        let path = options.state.join(log::EVENTS);
-        let log = Log::open(&path, Some(log::ROTATE))
-            .map_err(system(format!("cannot open the log {}", path.display())))?;
+    fn new(options: &Options, seals: Asks, say: &mut dyn FnMut(&str)) -> Result<Self, Error> {
+        let (audit, said) = Audit::open(&options.state, LIMITS, seals)?;
+        said.iter().for_each(|text| say(text));
         let rights = Rights::of_system().map_err(system("cannot look for the group `firewall`"))?;
-        Ok(Self { log, listener: api::bind(&options.socket)?, rights })
+        Ok(Self { audit, listener: api::bind(&options.socket)?, rights })
     }
 }
 
@@ -201,6 +207,12 @@ const LATER: Duration = Duration::from_secs(1);
 
 /// Verdicts that wait for one who follows; beyond it the oldest are lost to them.
 const FOLLOWED: usize = 4096;
+/// Bytes of events that wait to be stored; beyond it the latest are lost to the store.
+const STORED: usize = 16 << 20;
+/// What is stored.
+const LIMITS: Limits = Limits { age: Duration::from_secs(90 * 86_400), size: 1 << 30 };
+/// How long a clean stop waits for what is still to be stored.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Requests that wait.
 const REQUESTS: usize = 64;
 
@@ -222,11 +234,12 @@ async fn serve(
     attendant.is_here()?;
     let counters = Counters::new(maps)?;
     let enricher = Enricher::new(Apps::new(maps, hierarchy)?, Names::new(maps)?)
-        .going_on_from(last_number(&options.state));
+        .going_on_from(open.audit.seq());
     let mut recorder = Recorder::new(Reader::new(maps, "EVENTS")?, enricher);
-    let Open { log, listener, rights } = open;
+    let Open { audit, listener, rights } = open;
+    let audit = Queue::start(audit, STORED).map_err(system("cannot start a thread"))?;
     let (verdicts, _) = broadcast::channel(FOLLOWED);
-    let mut sinks = Sinks::new(log, verdicts.clone(), errands);
+    let mut sinks = Sinks::new(audit, verdicts.clone(), errands);
     let mut losses = Losses::new(&mut engine, &counters, &mut sinks)?;
     engine.intel.geo()?;
     engine.intel.asn()?;
@@ -326,10 +339,8 @@ async fn serve(
                 recorder.tick(&engine, &engine.intel, &mut sinks)?;
                 losses.look(&counters, &mut sinks)?;
                 let waits = recorder.waits();
-                if let Some(news) = sinks.log.flush() {
-                    say(&news);
-                }
-                losses.note(&mut engine)?;
+                sinks.audit.news().iter().for_each(|news| say(news));
+                losses.note(&mut engine, &sinks)?;
                 if watchdog.is_some_and(|every| alive.elapsed() >= every) {
                     alive = Instant::now();
                     notify(&[NotifyState::Watchdog]);
@@ -344,10 +355,13 @@ async fn serve(
     let _ = fs::remove_file(&options.socket);
     attendant.finish();
     recorder.finish(&engine, &engine.intel, &mut sinks)?;
-    if let Some(news) = sinks.log.flush() {
-        say(&news);
+    sinks.audit.close();
+    match sinks.audit.wait(Instant::now().into_std() + PATIENCE) {
+        0 => {}
+        left => say(&format!("the audit store takes too long; records that are missing: {left}")),
     }
-    losses.note(&mut engine)?;
+    sinks.audit.news().iter().for_each(|news| say(news));
+    losses.note(&mut engine, &sinks)?;
     if !off && engine.now.config.stop == Some(Stop::Off) {
         errands.remove()?;
         say("enforcement is removed, as `stop` says");
@@ -365,6 +379,8 @@ pub struct Losses {
     pub events: u64,
     told: u64,
     noted: u64,
+    /// How many entries the store has been handed when that was told, and what was told by then.
+    written: Vec<(u64, u64)>,
 }
 
 impl Losses {
@@ -374,7 +390,7 @@ impl Losses {
         sinks: &mut Sinks<'_>,
     ) -> Result<Self, Error> {
         let noted = engine.loaded().notes.told()?;
-        let mut losses = Self { unread: 0, events: 0, told: noted, noted };
+        let mut losses = Self { unread: 0, events: 0, told: noted, noted, written: Vec::new() };
         losses.unread = losses.tell(counters, sinks)?;
         Ok(losses)
     }
@@ -390,16 +406,21 @@ impl Losses {
         if new > 0 {
             sinks.lost(new);
             self.told = lost;
+            self.written.push((sinks.audit.handed(), lost));
         }
         Ok(new)
     }
 
-    /// The next daemon is not to tell of them again. To be called when what was told is written: killed
-    /// in between, it is told twice rather than never.
-    fn note(&mut self, engine: &mut Engine<'_>) -> Result<(), Error> {
-        if self.noted != self.told {
-            engine.loaded_mut().notes.keep_told(self.told)?;
-            self.noted = self.told;
+    /// The next daemon is not to tell of them again, once they are stored: killed in between, it tells them
+    /// twice rather than never.
+    fn note(&mut self, engine: &mut Engine<'_>, sinks: &Sinks<'_>) -> Result<(), Error> {
+        let settled = sinks.audit.settled();
+        let stored = self.written.iter().take_while(|(handed, _)| *handed <= settled).count();
+        if let Some((_, told)) = self.written.drain(..stored).last()
+            && self.noted != told
+        {
+            engine.loaded_mut().notes.keep_told(told)?;
+            self.noted = told;
         }
         Ok(())
     }

@@ -28,6 +28,9 @@ pub enum Line {
 /// A verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Record {
+    /// Its number; 0 of one without.
+    #[serde(default)]
+    pub seq: u64,
     /// When.
     pub time: Timestamp,
     /// What happened.
@@ -147,8 +150,9 @@ struct Head {
 
 impl<'a> From<&'a Record> for View<'a> {
     fn from(record: &'a Record) -> Self {
-        let Record { time, verdict, reason, policy, rule, hook, app, proto, dst, host, geo, count } =
+        let Record { time, verdict, reason, policy, rule, hook, app, proto, dst, host, .. } =
             record;
+        let Record { geo, count, .. } = record;
         Self {
             time: Some(*time),
             verdict: verdict.word(),

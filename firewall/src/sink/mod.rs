@@ -3,6 +3,7 @@
 //! A sink has a bounded queue and a thread of its own. One that hangs or cannot write loses what comes, which
 //! is counted, and holds back neither the daemon nor another sink.
 
+pub mod audit;
 mod queue;
 
 use std::sync::Arc;

@@ -180,6 +180,27 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<(Connection, bool), Error> {
     }
 }
 
+/// Puts a store that cannot be read any more aside, and returns where it is.
+///
+/// # Errors
+///
+/// When it cannot be renamed.
+pub fn put_aside(path: &Path) -> std::io::Result<PathBuf> {
+    let now = jiff::Timestamp::now().as_second();
+    let aside = path.with_added_extension(format!("broken-{now}"));
+    std::fs::rename(path, &aside)?;
+    for rest in ["-wal", "-shm"] {
+        let with = |path: &Path| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(rest);
+            PathBuf::from(name)
+        };
+        // Often there is none.
+        let _ = std::fs::rename(with(path), with(&aside));
+    }
+    Ok(aside)
+}
+
 fn database(path: &Path, source: rusqlite::Error) -> Error {
     Error::Database { path: path.to_owned(), source }
 }

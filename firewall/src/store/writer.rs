@@ -169,18 +169,20 @@ impl Store {
     }
 
     fn try_retain(&mut self, limits: Limits, now: Timestamp) -> rusqlite::Result<bool> {
-        let of = |name| self.db.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0));
-        let (pages, free, size): (i64, i64, i64) =
-            (of("page_count")?, of("freelist_count")?, of("page_size")?);
-        let until = self.head.first + PIECE;
-        // A piece is removed when all of it is too old, so that little is done at once and seldom.
+        let (pages, free) = (self.of("page_count")?, self.of("freelist_count")?);
         let oldest =
             now.as_microsecond() - i64::try_from(limits.age.as_micros()).unwrap_or(i64::MAX);
-        let query = "SELECT max(time) FROM entries WHERE id < ?";
-        let newest: Option<i64> = self.db.query_row(query, [until], |row| row.get(0))?;
-        let is_old = newest.is_some_and(|newest| newest < oldest);
-        let is_large = ((pages - free) * size).cast_unsigned() > limits.size;
-        if until > self.head.last || !(is_old || is_large) {
+        let piece = self.head.first + PIECE;
+        let until = if self.used()? > limits.size {
+            piece
+        } else {
+            let query = "SELECT min(id) FROM entries WHERE id < ? AND time >= ?";
+            let young: Option<i64> = self.db.query_row(query, (piece, oldest), |row| row.get(0))?;
+            young.unwrap_or(piece)
+        };
+        // The last one stays: the next is chained to it.
+        let until = until.min(self.head.last);
+        if until <= self.head.first {
             if free > pages / 8 {
                 let mut vacuum = self.db.prepare(&format!("PRAGMA incremental_vacuum({PAGES})"))?;
                 let mut steps = vacuum.query([])?;
@@ -199,6 +201,26 @@ impl Store {
         self.unsigned = commit(transaction, &head, &mut self.signer)?;
         self.head = head;
         Ok(true)
+    }
+
+    /// Whether it is larger than it may be.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not say.
+    pub fn is_large(&self, limits: Limits) -> Result<bool, Error> {
+        let used = self.used().map_err(|source| database(&self.path, source))?;
+        Ok(used > limits.size)
+    }
+
+    /// Bytes that records take.
+    fn used(&self) -> rusqlite::Result<u64> {
+        let pages = self.of("page_count")? - self.of("freelist_count")?;
+        Ok((pages * self.of("page_size")?).cast_unsigned())
+    }
+
+    fn of(&self, name: &str) -> rusqlite::Result<i64> {
+        self.db.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
     }
 
     /// Forgets kinds that no record has any more. It takes a look at every record.
