@@ -1,16 +1,19 @@
 //! `firewall log` on stored logs, by the real binary.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests panic")]
 
+#[path = "support/stored.rs"]
+mod stored;
+
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader},
     path::Path,
     process::{Child, Command, Output, Stdio},
     sync::mpsc,
     time::Duration,
 };
 
-use firewall::events::log::{EVENTS, Log};
+use firewall::store::FILE;
 use serde_json::{Value, json};
 
 fn command(state: &Path, words: &[&str]) -> Command {
@@ -39,14 +42,12 @@ fn event(second: u32, verdict: &str, host: &str) -> Value {
     })
 }
 
-/// A state folder with a log of two files.
+/// A state folder with a store.
 fn state() -> tempfile::TempDir {
     let state = tempfile::tempdir().unwrap();
-    let path = state.path().join(EVENTS);
-    let old = format!("{}\nno event\n", event(1, "deny", "hm.baidu.com"));
-    fs::write(state.path().join(format!("{EVENTS}.1")), old).unwrap();
     let lost = json!({"schema": 1, "kind": "lost", "count": 7});
-    fs::write(path, format!("{}\n{lost}\n", event(2, "audit", "x.example"))).unwrap();
+    let events = [event(1, "deny", "hm.baidu.com"), lost, event(2, "audit", "x.example")];
+    stored::store(state.path(), events.map(|event| event.to_string()));
     state
 }
 
@@ -54,14 +55,12 @@ fn state() -> tempfile::TempDir {
 fn for_people() {
     let state = state();
     let (status, out, err) = log(state.path(), &[]);
-    let err = err.replace(state.path().to_str().unwrap(), "STATE");
     insta::assert_snapshot!(format!("{status}\n{out}\n{err}"), @r"
     0
     2026-11-22T06:55:01+05:30 deny curl?[2J -> hm.baidu.com 103.235.46.191:443/tcp (HK, AS55967, baidu) by baidu-tongji/tongji
     2026-11-22T06:55:02+05:30 audit curl?[2J -> x.example 103.235.46.191:443/tcp (HK, AS55967, baidu) by baidu-tongji/tongji (2 times)
 
-    note: STATE/events.jsonl.1:2: expected ident (column 2); lines that cannot be read: 1
-    note: 7 events were lost before they were written
+    note: 7 events were lost before they were stored
     ");
 }
 
@@ -106,7 +105,7 @@ fn who_may_not_read_it_is_told() {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     };
     mode(state.path(), 0o755);
-    mode(&state.path().join(EVENTS), 0o640);
+    mode(&state.path().join(FILE), 0o640);
     let output = command(state.path(), &[]).uid(65534).gid(65534).output();
     // A checkout in a folder that only root may enter has no binary for others.
     let Ok(output) = output else { return };
@@ -140,29 +139,51 @@ impl Following {
 }
 
 #[test]
-fn it_follows_what_is_appended_over_a_rotation() {
+fn it_follows_what_is_stored() {
     let state = tempfile::tempdir().unwrap();
-    let path = state.path().join(EVENTS);
-    // Three events are more than a file holds.
-    let size = event(10, "deny", "x.example").to_string().len() as u64 * 5 / 2;
-    let mut log = Log::open(&path, Some(size)).unwrap();
-    log.write(&event(10, "deny", "x.example"));
-    assert_eq!(log.flush(), None);
-    let following = Following::start(state.path(), &["--follow", "--json"]);
+    let add =
+        |number| stored::store(state.path(), [event(number, "deny", "x.example").to_string()]);
+    add(10);
+    let following = Following::start(state.path(), &["--follow", "--json", "--verdict", "deny"]);
     let second = |line: String| serde_json::from_str::<Value>(&line).unwrap()["seq"].clone();
     assert_eq!(second(following.next()), 10);
-    // Half a line waits for its end.
-    let line = event(11, "deny", "x.example").to_string();
-    let mut file = fs::File::options().append(true).open(&path).unwrap();
-    file.write_all(&line.as_bytes()[..50]).unwrap();
-    std::thread::sleep(Duration::from_millis(500));
-    file.write_all(format!("{}\n", &line[50..]).as_bytes()).unwrap();
-    assert_eq!(second(following.next()), 11);
-    let mut log = Log::open(&path, Some(size)).unwrap();
-    for number in 12..20 {
-        log.write(&event(number, "deny", "x.example"));
-        assert_eq!(log.flush(), None);
+    for number in 11..20 {
+        stored::store(state.path(), [event(number + 10, "allow", "x.example").to_string()]);
+        add(number);
         assert_eq!(second(following.next()), number);
     }
-    assert!(state.path().join(format!("{EVENTS}.1")).exists());
+}
+
+#[test]
+fn the_story_of_one_verdict() {
+    let state = state();
+    let (status, out, err) = log(state.path(), &["show", "2"]);
+    insta::assert_snapshot!(format!("{status}\n{out}{err}"), @r"
+    0
+    event        2, at 2026-11-22 06:55:02.000001 +05:30
+    verdict      audit: it passed, and would have been stopped if the policy were enforced (when it was to be connected)
+    decided by   rule tongji of policy baidu-tongji
+    app          curl?[2J, of user ada
+                 exe /usr/bin/curl
+    destination  103.235.46.191:443/tcp
+    name         x.example, from an answer that the app got
+    owner        country HK, AS55967, organisation baidu
+    bytes        0 sent, 0 received
+    repeated     2 times in a second
+    ");
+    let (status, out, _) = log(state.path(), &["show", "1", "--json"]);
+    assert_eq!(status, 0);
+    let shown: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(shown, event(1, "deny", "hm.baidu.com"));
+    let (status, _, err) = log(state.path(), &["show", "3"]);
+    assert_eq!(status, 1);
+    assert!(err.contains("there is no event 3 in the log of"), "{err}");
+}
+
+#[test]
+fn a_log_without_its_key_cannot_be_verified() {
+    let state = state();
+    let (status, out, err) = log(state.path(), &["verify"]);
+    assert_eq!((status, out.as_str()), (3, ""), "{err}");
+    assert!(err.contains("the key cannot be read") && err.contains("hint: "), "{err}");
 }

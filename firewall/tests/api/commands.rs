@@ -1,7 +1,6 @@
 //! The commands that ask the daemon, by the real binary.
 
 use std::{
-    fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     os::unix::net::UnixListener,
     process::Command,
@@ -13,6 +12,7 @@ use serde_json::Value;
 use crate::{
     harness::wait_until,
     rights::is_root,
+    stored,
     world::{Daemon, LIMIT, Said, event},
 };
 
@@ -189,9 +189,7 @@ fn apps_of_what_the_daemon_has_recorded() {
     let none = daemon.run(&["apps", "--state", &state]);
     assert_eq!(none.status, 1);
     assert!(none.err.contains("there is no log in") && none.err.contains("hint: "), "{}", none.err);
-    let one = event(1, "deny", "a.example", "ada") + "\n";
-    fs::write(daemon.path("events.jsonl.1"), &one).unwrap();
-    fs::write(daemon.path("events.jsonl"), one.repeat(2)).unwrap();
+    stored::store(daemon.folder.path(), (1..=3).map(|seq| event(seq, "deny", "a.example", "ada")));
     for words in [&["apps", "--json"][..], &["apps", "--json", "--state", &state]] {
         let said = daemon.run(words);
         assert_eq!((said.status, said.err.as_str()), (0, ""), "{words:?}");

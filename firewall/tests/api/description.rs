@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{Daemon, event};
+use crate::{
+    stored,
+    world::{Daemon, event},
+};
 
 /// Whether a value is what a schema of the description says.
 fn check(description: &Value, schema: &Value, value: &Value) {
@@ -23,8 +26,7 @@ fn every_path_is_described_and_answers_as_described() {
         return;
     }
     let daemon = Daemon::new();
-    std::fs::write(daemon.path("events.jsonl"), event(1, "deny", "a.example", "ada") + "\n")
-        .unwrap();
+    stored::store(daemon.folder.path(), [event(1, "deny", "a.example", "ada")]);
     let description = daemon.get("/v1/openapi.json").json();
     assert_eq!(description["openapi"], "3.1.0");
     let paths = description["paths"].as_object().expect("paths");

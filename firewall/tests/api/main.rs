@@ -4,6 +4,8 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+#[path = "../support/stored.rs"]
+mod stored;
 
 mod answers;
 mod commands;

@@ -263,7 +263,7 @@ fn a_full_disk_loses_no_verdict_and_is_said() {
     fs::create_dir(host.file("state")).unwrap();
     let mut command = host.net.client_command("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c"]);
-    command.arg("mount -t tmpfs -o size=256k firewall-test \"$0\" && exec \"$@\"");
+    command.arg("mount -t tmpfs -o size=8m firewall-test \"$0\" && exec \"$@\"");
     command.arg(host.file("state")).arg(FIREWALL);
     let command = host.command_by(command, "daemon");
     host.start_by(command);
@@ -277,19 +277,20 @@ fn a_full_disk_loses_no_verdict_and_is_said() {
     let state = host.file("state");
     let inside = PathBuf::from(format!("/proc/{}/root", host.keeper()))
         .join(state.strip_prefix("/").unwrap());
-    let log = || fs::read_to_string(inside.join("events.jsonl")).unwrap_or_default();
+    // The database would be looked for in this mount namespace.
+    let log = || host.done(&["apps", "--json"]);
     let mut app = host.app();
     assert_eq!(app.step(&format!("tcp {BAIDU}:1001")), libc::ECONNREFUSED);
-    assert!(wait_until(LIMIT, || log().contains("1001")), "{}", log());
+    assert!(wait_until(LIMIT, || log().contains(BAIDU)), "{}", log());
 
     let filler = inside.join("filler");
-    let full = fs::write(&filler, vec![b'x'; 1 << 20]).unwrap_err();
+    let full = fs::write(&filler, vec![b'x'; 16 << 20]).unwrap_err();
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull, "{full}");
     // More than the page that is there already has room for.
     assert_eq!(app.step(&format!("flood 100 {BAIDU}:0")), libc::ECONNREFUSED);
     let unwritten = || host.status()["losses"]["unwritten"].as_u64().unwrap();
     assert!(wait_until(LIMIT, || unwritten() > 0), "{}", host.said());
-    host.wait_said("cannot write the log");
+    host.wait_said("cannot write the audit store");
     app.assert_enforced();
 
     host.set("policies.d/china.toml", &CHINA.replace("registered", "another"));

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use firewall::{events::filter::Filter, store::reader::Reader};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -262,14 +263,9 @@ impl Host {
         found
     }
 
-    /// The log.
+    /// What is stored.
     pub fn events(&self) -> Vec<Value> {
-        let text = fs::read_to_string(self.file("state/events.jsonl")).unwrap_or_default();
-        // The last line can be half written.
-        text.split_inclusive('\n')
-            .filter(|line| line.ends_with('\n'))
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
+        events_in(&self.file("state"))
     }
 
     /// Waits for an event that fits.
@@ -469,3 +465,12 @@ impl Kept {
 
 /// How long nothing has to happen that should not.
 pub const QUIET: Duration = Duration::from_millis(700);
+
+/// What is stored in a state folder.
+pub fn events_in(state: &Path) -> Vec<Value> {
+    // It is just being made, for example.
+    let Ok(Some(mut reader)) = Reader::open(state) else { return Vec::new() };
+    let end = reader.end().unwrap_or_default();
+    let found = reader.next(&mut Filter::default(), end, usize::MAX).unwrap_or_default();
+    found.iter().map(|found| serde_json::from_str(&found.event).unwrap()).collect()
+}

@@ -79,10 +79,10 @@ fn the_worker_writes_nowhere_else() {
     let outside = tempfile::tempdir().unwrap();
     let target = outside.path().join("events");
     fs::create_dir(host.file("state")).unwrap();
-    symlink(&target, host.file("state/events.jsonl")).unwrap();
+    symlink(&target, host.file("state/audit.db")).unwrap();
     let (status, said) = host.ends(host.command("daemon"));
     assert_eq!(status, Some(3), "{said}");
-    assert!(said.contains("cannot open the log") && said.contains("denied"), "{said}");
+    assert!(said.contains("cannot open the audit store"), "{said}");
     assert!(!target.exists());
     // A start that fails leaves nothing half done.
     assert_eq!(host.pinned(), Vec::<std::path::PathBuf>::new());

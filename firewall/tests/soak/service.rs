@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use firewall::{events::filter::Filter, store::reader::Reader};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -247,9 +248,11 @@ impl<'a> Service<'a> {
 
     /// Losses as they stand in the log.
     pub fn losses_told(&self) -> Vec<u64> {
-        let log = fs::read_to_string(self.path("state/events.jsonl")).unwrap_or_default();
-        let events = log.lines().filter(|line| line.contains("\"lost\""));
-        let events = events.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let Ok(Some(mut reader)) = Reader::open(&self.path("state")) else { return Vec::new() };
+        let end = reader.end().expect("a store");
+        let found = reader.next(&mut Filter::default(), end, usize::MAX).expect("a store");
+        let events = found.iter().filter(|found| found.event.contains("\"lost\""));
+        let events = events.filter_map(|found| serde_json::from_str::<Value>(&found.event).ok());
         events
             .filter(|event| event["kind"] == "lost")
             .filter_map(|event| event["count"].as_u64())
