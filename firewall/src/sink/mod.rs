@@ -3,7 +3,11 @@
 //! A sink has a bounded queue and a thread of its own. One that hangs or cannot write loses what comes, which
 //! is counted, and holds back neither the daemon nor another sink.
 
+pub mod journald;
+pub mod jsonl;
+pub mod metrics;
 mod queue;
+mod trouble;
 
 use std::sync::Arc;
 
