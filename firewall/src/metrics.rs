@@ -3,12 +3,11 @@
 //! ```text
 //! recorded events ─ sink::metrics ─▶ Metrics ◀─ tell ─ daemon (generation, losses, sinks)
 //!                                    │   ▲
-//!                   text of a scrape ┘   └ read, at each scrape: counters and maps of the kernel
+//!                  text of a scrape ◀┘   └ read, at each scrape: counters and maps of the kernel
 //! ```
 
 use std::{
     collections::HashSet,
-    fmt,
     os::fd::AsFd as _,
     sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::{Duration, Instant},
@@ -95,13 +94,11 @@ pub struct Metrics {
     kernel: Counts1,
     entries: Gauges,
     most_entries: Gauges,
-    reads: Kernel,
     facts: Mutex<Option<Facts>>,
 }
 
-impl Metrics {
-    /// None yet, of a kernel that is read at each scrape.
-    pub fn new(reads: Kernel) -> Self {
+impl Default for Metrics {
+    fn default() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("firewall"),
             policies: Verdicts::default(),
@@ -116,13 +113,14 @@ impl Metrics {
             kernel: Family::default(),
             entries: Family::default(),
             most_entries: Family::default(),
-            reads,
             facts: Mutex::default(),
         };
         metrics.register();
         metrics
     }
+}
 
+impl Metrics {
     fn register(&mut self) {
         let Self { registry, policies, apps, countries, .. } = self;
         for (name, help, verdicts) in [
@@ -172,11 +170,25 @@ impl Metrics {
         *lock(&self.facts) = Some(facts);
     }
 
-    /// What a scrape reads.
+    /// Takes what the kernel knows.
     ///
     /// # Errors
-    /// When the kernel cannot be read.
-    pub fn text(&self) -> Result<String, Error> {
+    /// When it cannot be read.
+    pub fn read(&self, kernel: &Kernel) -> Result<(), Error> {
+        for counter in Word::ALL {
+            let labels = [("counter", counter.word().to_owned())];
+            set(&self.kernel, labels, kernel.counters.sum(*counter)?);
+        }
+        for (name, entries, most) in kernel.entries() {
+            let labels = [("map", name.to_owned())];
+            self.entries.get_or_create(&labels).set(entries.into());
+            self.most_entries.get_or_create(&labels).set(most.into());
+        }
+        Ok(())
+    }
+
+    /// What a scrape reads.
+    pub fn text(&self) -> String {
         if let Some(Facts { generation, since, losses, sinks }) = &*lock(&self.facts) {
             self.generation.set(i64::from(*generation));
             self.age.set(Timestamp::now().duration_since(*since).as_secs_f64().max(0.0));
@@ -192,21 +204,10 @@ impl Metrics {
                 }
             }
         }
-        for counter in Word::ALL {
-            let labels = [("counter", counter.word().to_owned())];
-            set(&self.kernel, labels, self.reads.counters.sum(*counter)?);
-        }
-        for Map { name, most, .. } in &self.reads.maps {
-            let labels = [("map", (*name).to_owned())];
-            self.most_entries.get_or_create(&labels).set(i64::from(*most));
-        }
-        for (name, entries) in self.reads.entries() {
-            self.entries.get_or_create(&[("map", name.to_owned())]).set(i64::from(entries));
-        }
         let mut text = String::new();
         // A string takes all that is written to it.
         let _ = encode(&mut text, &self.registry);
-        Ok(text)
+        text
     }
 }
 
@@ -251,8 +252,11 @@ impl Verdicts {
 pub struct Kernel {
     counters: Counters,
     maps: Vec<Map>,
-    counted: Mutex<Option<(Instant, Vec<(&'static str, u32)>)>>,
+    counted: Mutex<Option<(Instant, Vec<Filled>)>>,
 }
+
+/// The name of a map, how many entries it has and how many it has room for.
+type Filled = (&'static str, u32, u32);
 
 struct Map {
     name: &'static str,
@@ -282,7 +286,7 @@ impl Kernel {
     }
 
     /// How many entries each map has, as it was counted last. Of one that cannot be read there is none.
-    fn entries(&self) -> Vec<(&'static str, u32)> {
+    fn entries(&self) -> Vec<Filled> {
         let mut counted = lock(&self.counted);
         if let Some((when, entries)) = &*counted
             && when.elapsed() < COUNTED
@@ -290,7 +294,8 @@ impl Kernel {
             return entries.clone();
         }
         let count = |Map { name, data, key_size, most }: &Map| {
-            Some((*name, sys::entries(data.fd().as_fd(), *key_size, *most).ok()?))
+            let entries = sys::entries(data.fd().as_fd(), *key_size, *most).ok()?;
+            Some((*name, entries, *most))
         };
         let entries: Vec<_> = self.maps.iter().filter_map(count).collect();
         *counted = Some((Instant::now(), entries.clone()));
@@ -298,8 +303,109 @@ impl Kernel {
     }
 }
 
-impl fmt::Debug for Kernel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kernel").finish_non_exhaustive()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::sample;
+
+    /// The lines of a metric, without what explains it.
+    fn lines(metrics: &Metrics, name: &str) -> Vec<String> {
+        let text = metrics.text();
+        let mut lines: Vec<String> =
+            text.lines().filter(|line| line.starts_with(name)).map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    }
+
+    #[test]
+    fn verdicts_are_counted_with_their_repeats() {
+        let metrics = Metrics::default();
+        let mut event = sample("deny", "curl");
+        event.count = 3;
+        for _ in 0..2 {
+            metrics.count(&event, event.time.parse().unwrap());
+        }
+        let event = Event { finding: sample("allow", "x").finding, ..event };
+        let later = event.time.parse::<Timestamp>().unwrap() + Duration::from_millis(70);
+        metrics.count(&event, later);
+        assert_eq!(
+            lines(&metrics, "firewall_app_"),
+            [
+                "firewall_app_verdicts_total{app=\"curl\",verdict=\"allow\"} 3",
+                "firewall_app_verdicts_total{app=\"curl\",verdict=\"deny\"} 6",
+            ]
+        );
+        assert_eq!(
+            lines(&metrics, "firewall_policy_"),
+            [
+                "firewall_policy_verdicts_total{policy=\"\",verdict=\"allow\"} 3",
+                "firewall_policy_verdicts_total{policy=\"web\",verdict=\"deny\"} 6",
+            ]
+        );
+        let countries = lines(&metrics, "firewall_country_");
+        assert!(countries[1].contains("country=\"CN\",verdict=\"deny\"} 6"), "{countries:?}");
+        let delays = lines(&metrics, "firewall_record_delay_seconds_");
+        for line in ["bucket{le=\"0.05\"} 2", "bucket{le=\"0.1\"} 3", "count 3", "sum 0.07"] {
+            let line = format!("firewall_record_delay_seconds_{line}");
+            assert!(delays.contains(&line), "no {line}: {delays:#?}");
+        }
+        assert!(metrics.text().ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn names_are_harmless() {
+        let metrics = Metrics::default();
+        let name = "a\"} 1\nfirewall_generation 99\n\\\x1b[31m";
+        let event = sample("deny", name);
+        metrics.count(&event, event.time.parse().unwrap());
+        let escaped =
+            "{app=\"a\\\"} 1\\nfirewall_generation 99\\n\\\\\x1b[31m\",verdict=\"deny\"} 1";
+        assert_eq!(
+            lines(&metrics, "firewall_app"),
+            [format!("firewall_app_verdicts_total{escaped}")]
+        );
+        assert_eq!(lines(&metrics, "firewall_generation "), ["firewall_generation 0"]);
+    }
+
+    #[test]
+    fn apps_beyond_the_most_are_told_apart_no_more() {
+        let metrics = Metrics::default();
+        for number in 0..MOST_NAMES + 10 {
+            let event = sample("audit", &format!("app-{number}"));
+            metrics.count(&event, event.time.parse().unwrap());
+        }
+        let lines = lines(&metrics, "firewall_app");
+        assert_eq!(lines.len(), MOST_NAMES + 1);
+        let other = "firewall_app_verdicts_total{app=\"other\",verdict=\"audit\"} 10";
+        assert!(lines.contains(&other.to_owned()), "{lines:#?}");
+        assert!(lines.iter().any(|line| line.contains("\"app-0\"")), "those that came first stay");
+    }
+
+    #[test]
+    fn what_the_daemon_tells() {
+        let metrics = Metrics::default();
+        let facts = |dropped| Facts {
+            generation: 7,
+            since: Timestamp::now() - Duration::from_secs(90),
+            losses: vec![("events", dropped), ("unread", 0)],
+            sinks: vec![("journal", Counts { queued: 3, dropped, failed: 1 })],
+        };
+        for dropped in [2, 5] {
+            metrics.tell(facts(dropped));
+            let lost = format!("firewall_lost_events_total{{cause=\"events\"}} {dropped}");
+            assert!(lines(&metrics, "firewall_lost").contains(&lost));
+        }
+        assert_eq!(lines(&metrics, "firewall_generation "), ["firewall_generation 7"]);
+        let age = lines(&metrics, "firewall_generation_age_seconds");
+        let age: f64 = age[0].rsplit(' ').next().unwrap().parse().unwrap();
+        assert!((90.0..600.0).contains(&age), "{age}");
+        assert_eq!(
+            lines(&metrics, "firewall_sink_"),
+            [
+                "firewall_sink_lost_entries_total{sink=\"journal\",cause=\"dropped\"} 5",
+                "firewall_sink_lost_entries_total{sink=\"journal\",cause=\"failed\"} 1",
+                "firewall_sink_queued_entries{sink=\"journal\"} 3",
+            ]
+        );
     }
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::{ask, ask::Socket, check::count, colour};
 use crate::{
-    api::dto::{Generation, Hook, List, Losses, Origin, Policy, Reload, Rule, State, Status},
+    api::dto::{Generation, Hook, List, Losses, Origin, Policy, Reload, Rule, Sink, State, Status},
     policy::diagnostic::printable,
 };
 
@@ -94,6 +94,13 @@ fn human(status: &Status, now: Timestamp, colour: bool) -> String {
         },
     );
     row("losses", &losses(&status.losses));
+    for Sink { name, queued, dropped, failed } in &status.sinks {
+        let lost = dropped.saturating_add(*failed);
+        // Of the log it stands above.
+        if lost > 0 && name != "log" {
+            row("", &format!("{lost} events to the sink `{name}`, where {queued} wait"));
+        }
+    }
     if !status.lists.is_empty() {
         let failed = |list: &&List| list.failure.is_some();
         let number = status.lists.iter().filter(failed).count();

@@ -4,7 +4,10 @@ use std::{
     fs, io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -31,7 +34,7 @@ use super::{
     inputs,
     refresh::Refresh,
     rights,
-    sinks::{Sinks, last_number},
+    sinks::{Prepared, Sinks, last_number},
     start::{Start, Started, begin},
     status,
     watch::Watch,
@@ -145,20 +148,25 @@ fn try_run(
         // What is wrong with it the API says.
         let _ = fs::create_dir_all(place);
     }
-    let folders: Vec<PathBuf> = places.into_iter().chain([options.state.clone()]).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("cannot start the runtime"))?;
+    let within = runtime.enter();
+    let prepared = match options.boot {
+        true => Prepared::default(),
+        false => Prepared::new(options.config.as_deref(), say),
+    };
+    let folders: Vec<PathBuf> =
+        places.into_iter().chain([options.state.clone()]).chain(prepared.folders()).collect();
     match rights::confine(&folders) {
         Ok(true) => {}
         Ok(false) => say("this kernel cannot confine the worker wholly (Landlock)"),
         Err(error) => say(&format!("this kernel cannot confine the worker: {error}")),
     }
     let errands = Errands::new(channel);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(system("cannot start the runtime"))?;
-    let within = runtime.enter();
     // What can be in the way is found before anything is in force.
-    let open = if options.boot { None } else { Some(Open::new(options)?) };
+    let open = if options.boot { None } else { Some(Open::new(options, prepared)?) };
     let start = begin(options, &errands, say)?;
     drop(within);
     let status = match (start, open) {
@@ -167,8 +175,9 @@ fn try_run(
         }
         (Start::Serve(_), None) => 0,
         (Start::End(status), open) => {
-            if open.is_some() {
+            if let Some(open) = open {
                 let _ = fs::remove_file(&options.socket);
+                open.prepared.clear();
             }
             status
         }
@@ -181,17 +190,18 @@ fn try_run(
 /// What the daemon has open.
 struct Open {
     log: Log,
+    prepared: Prepared,
     listener: UnixListener,
     rights: Rights,
 }
 
 impl Open {
-    fn new(options: &Options) -> Result<Self, Error> {
+    fn new(options: &Options, prepared: Prepared) -> Result<Self, Error> {
         let path = options.state.join(log::EVENTS);
         let log = Log::open(&path, Some(log::ROTATE))
             .map_err(system(format!("cannot open the log {}", path.display())))?;
         let rights = Rights::of_system().map_err(system("cannot look for the group `firewall`"))?;
-        Ok(Self { log, listener: api::bind(&options.socket)?, rights })
+        Ok(Self { log, prepared, listener: api::bind(&options.socket)?, rights })
     }
 }
 
@@ -224,15 +234,17 @@ async fn serve(
     let enricher = Enricher::new(Apps::new(maps, hierarchy)?, Names::new(maps)?)
         .going_on_from(last_number(&options.state));
     let mut recorder = Recorder::new(Reader::new(maps, "EVENTS")?, enricher);
-    let Open { log, listener, rights } = open;
+    let Open { log, prepared, listener, rights } = open;
     let (verdicts, _) = broadcast::channel(FOLLOWED);
-    let mut sinks = Sinks::new(log, verdicts.clone(), errands);
+    let mut sinks = Sinks::new(log, prepared, maps, verdicts.clone(), errands)?;
     let mut losses = Losses::new(&mut engine, &counters, &mut sinks)?;
     engine.intel.geo()?;
     engine.intel.asn()?;
 
     let (requests, mut asked) = mpsc::channel(REQUESTS);
-    let control = Control { requests, verdicts, state: options.state.clone() };
+    let missed = Arc::new(AtomicU64::new(0));
+    let control =
+        Control { requests, verdicts, state: options.state.clone(), missed: Arc::clone(&missed) };
     let api = tokio::spawn(api::serve(listener, control, rights));
 
     let mut hangup = signal(SignalKind::hangup()).map_err(system("cannot take signals"))?;
@@ -279,7 +291,7 @@ async fn serve(
                     Building::add(&mut building, options, &engine, Some(answer));
                 }
                 Request::Rollback(answer) => {
-                    let change = roll_back(&mut engine, &mut told, say);
+                    let change = roll_back(&mut engine, &sinks, &mut told, say);
                     if change.is_ok() {
                         ahead = follow(&engine, &mut recorder, &mut refresh, say);
                     }
@@ -296,7 +308,7 @@ async fn serve(
             },
             built = Building::done(&mut building) => {
                 let Some(Building { answers, again, .. }) = building.take() else { continue };
-                let change = put(&mut engine, built, Origin::Policies, &mut told, say);
+                let change = put(&mut engine, built, Origin::Policies, &sinks, &mut told, say);
                 if change.is_ok() {
                     ahead = follow(&engine, &mut recorder, &mut refresh, say);
                 }
@@ -326,10 +338,8 @@ async fn serve(
                 recorder.tick(&engine, &engine.intel, &mut sinks)?;
                 losses.look(&counters, &mut sinks)?;
                 let waits = recorder.waits();
-                if let Some(news) = sinks.log.flush() {
-                    say(&news);
-                }
-                losses.note(&mut engine)?;
+                sinks.look(losses.each(&sinks, &missed), &engine, say);
+                losses.note(&mut engine, &sinks)?;
                 if watchdog.is_some_and(|every| alive.elapsed() >= every) {
                     alive = Instant::now();
                     notify(&[NotifyState::Watchdog]);
@@ -344,10 +354,8 @@ async fn serve(
     let _ = fs::remove_file(&options.socket);
     attendant.finish();
     recorder.finish(&engine, &engine.intel, &mut sinks)?;
-    if let Some(news) = sinks.log.flush() {
-        say(&news);
-    }
-    losses.note(&mut engine)?;
+    sinks.finish(say);
+    losses.note(&mut engine, &sinks)?;
     if !off && engine.now.config.stop == Some(Stop::Off) {
         errands.remove()?;
         say("enforcement is removed, as `stop` says");
@@ -364,6 +372,8 @@ pub struct Losses {
     /// Since this one is there.
     pub events: u64,
     told: u64,
+    /// What the log says of itself when it has what was told.
+    told_at: u64,
     noted: u64,
 }
 
@@ -374,7 +384,7 @@ impl Losses {
         sinks: &mut Sinks<'_>,
     ) -> Result<Self, Error> {
         let noted = engine.loaded().notes.told()?;
-        let mut losses = Self { unread: 0, events: 0, told: noted, noted };
+        let mut losses = Self { unread: 0, events: 0, told: noted, told_at: 0, noted };
         losses.unread = losses.tell(counters, sinks)?;
         Ok(losses)
     }
@@ -388,16 +398,25 @@ impl Losses {
         let lost = counters.sum(Counter::LostEvents)?;
         let new = lost.saturating_sub(self.told);
         if new > 0 {
-            sinks.lost(new);
+            self.told_at = sinks.lost(new);
             self.told = lost;
         }
         Ok(new)
     }
 
-    /// The next daemon is not to tell of them again. To be called when what was told is written: killed
-    /// in between, it is told twice rather than never.
-    fn note(&mut self, engine: &mut Engine<'_>) -> Result<(), Error> {
-        if self.noted != self.told {
+    /// By the words of `losses` in `status`.
+    fn each(&self, sinks: &Sinks<'_>, missed: &AtomicU64) -> Vec<(&'static str, u64)> {
+        let Self { events, unread, .. } = *self;
+        let streams = missed.load(Ordering::Relaxed);
+        let unwritten = sinks.unwritten();
+        [("events", events), ("unread", unread), ("unwritten", unwritten), ("streams", streams)]
+            .into()
+    }
+
+    /// The next daemon is not to tell of them again, once what was told is written: killed in between, it is
+    /// told twice rather than never.
+    fn note(&mut self, engine: &mut Engine<'_>, sinks: &Sinks<'_>) -> Result<(), Error> {
+        if self.noted != self.told && sinks.wrote() >= self.told_at {
             engine.loaded_mut().notes.keep_told(self.told)?;
             self.noted = self.told;
         }
@@ -448,6 +467,7 @@ impl Building {
 
 fn roll_back(
     engine: &mut Engine<'_>,
+    sinks: &Sinks<'_>,
     told: &mut status::Told,
     say: &mut dyn FnMut(&str),
 ) -> Result<dto::Change, Refusal> {
@@ -455,7 +475,7 @@ fn roll_back(
         return Err(Refusal::invalid("there is no generation before this one"));
     }
     let built = engine.build_previous();
-    put(engine, built, Origin::Rollback, told, say)
+    put(engine, built, Origin::Rollback, sinks, told, say)
 }
 
 /// Puts a generation in force, or says why the one that runs stays.
@@ -463,6 +483,7 @@ fn put(
     engine: &mut Engine<'_>,
     built: Result<Built, engine::Error>,
     origin: Origin,
+    sinks: &Sinks<'_>,
     told: &mut status::Told,
     say: &mut dyn FnMut(&str),
 ) -> Result<dto::Change, Refusal> {
@@ -477,10 +498,13 @@ fn put(
         Ok(said) => {
             said.iter().for_each(|text| say(text));
             say(&format!("generation {} is in force", engine.now.number));
+            if let Some(text) = sinks.outdated(engine) {
+                say(&text);
+            }
             told.degraded.clear();
             let message = engine.now.warnings.clone();
             told.last_reload = Some(dto::Reload { time, done: true, message });
-            Ok(status::change(engine))
+            Ok(status::change(engine, sinks))
         }
         Err(error) => {
             let message = error.to_string();
