@@ -34,8 +34,8 @@ use crate::{
     sink::Counts,
 };
 
-/// Apps, and policies, that are told apart; the others are [`OTHER`].
-pub const MOST_NAMES: usize = 128;
+/// Apps, and policies, that are told apart; the others are [`OTHER`]. There are fewer countries.
+pub const MOST_NAMES: usize = 256;
 
 /// The label of what comes when there are [`MOST_NAMES`] already.
 pub const OTHER: &str = "other";

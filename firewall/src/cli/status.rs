@@ -93,14 +93,7 @@ fn human(status: &Status, now: Timestamp, colour: bool) -> String {
             false => format!("{attached} attached, and not {}", missing.join(", ")),
         },
     );
-    row("losses", &losses(&status.losses));
-    for Sink { name, queued, dropped, failed } in &status.sinks {
-        let lost = dropped.saturating_add(*failed);
-        // Of the log it stands above.
-        if lost > 0 && name != "log" {
-            row("", &format!("{lost} events to the sink `{name}`, where {queued} wait"));
-        }
-    }
+    row("losses", &losses(&status.losses, &status.sinks));
     if !status.lists.is_empty() {
         let failed = |list: &&List| list.failure.is_some();
         let number = status.lists.iter().filter(failed).count();
@@ -169,7 +162,7 @@ fn source(origin: Origin) -> &'static str {
     }
 }
 
-fn losses(losses: &Losses) -> String {
+fn losses(losses: &Losses, sinks: &[Sink]) -> String {
     let Losses { events, unread, unwritten, streams } = losses;
     let each = [
         (events, "events"),
@@ -177,10 +170,17 @@ fn losses(losses: &Losses) -> String {
         (unwritten, "events not written to the log"),
         (streams, "events to slow readers"),
     ];
+    // What the log has lost stands among these.
+    let beside = sinks.iter().filter(|sink| sink.name != "log").filter_map(|sink| {
+        let lost = sink.dropped.saturating_add(sink.failed);
+        let text = format!("{lost} events to the sink `{}`, where {} wait", sink.name, sink.queued);
+        (lost > 0).then_some(text)
+    });
     let told: Vec<String> = each
         .into_iter()
         .filter(|(number, _)| **number > 0)
         .map(|(number, what)| format!("{number} {what}"))
+        .chain(beside)
         .collect();
     if told.is_empty() { "none".to_owned() } else { told.join("\n") }
 }
