@@ -196,10 +196,10 @@ impl Metrics {
                 set(&self.lost, [("cause", (*cause).to_owned())], *count);
             }
             for (sink, Counts { queued, dropped, failed }) in sinks {
-                let sink = ("sink", (*sink).to_owned());
-                self.queued.get_or_create(&[sink.clone()]).set(queued.cast_signed());
+                let sink = || ("sink", (*sink).to_owned());
+                self.queued.get_or_create(&[sink()]).set(queued.cast_signed());
                 for (cause, count) in [("dropped", dropped), ("failed", failed)] {
-                    let labels = [sink.clone(), ("cause", cause.to_owned())];
+                    let labels = [sink(), ("cause", cause.to_owned())];
                     set(&self.sink_lost, labels, *count);
                 }
             }
