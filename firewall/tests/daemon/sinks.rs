@@ -47,15 +47,13 @@ fn a_file_of_json_lines_is_begun_anew() {
     if !require_kernel() {
         return;
     }
-    let host = Host::new();
-    let folder = host.file("logs/below");
-    let mut host = {
-        let path = folder.join("events.jsonl");
-        host.set("policies.d/china.toml", CHINA);
-        let size = "json_size = \"64 KiB\"\njson_files = 3";
-        host.set("firewall.toml", &format!("[log]\njson = \"{}\"\n{size}\n", path.display()));
-        host
-    };
+    // Neither of the folders that the worker may write to anyway.
+    let outside = tempfile::tempdir().unwrap();
+    let folder = outside.path().join("logs/below");
+    let mut host = host_with(&format!(
+        "[log]\njson = \"{}\"\njson_size = \"64 KiB\"\njson_files = 3\n",
+        folder.join("events.jsonl").display()
+    ));
     host.start();
     let mut app = host.app();
     let flood = 200;
