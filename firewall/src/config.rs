@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -58,7 +59,7 @@ const STUBS: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54))];
 
 /// The keys of `firewall.toml`. A key that is not here is an error.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 19] = [
     "default",
     "on_deny",
     "inbound",
@@ -76,7 +77,16 @@ const KEYS: [&str; 17] = [
     "stop",
     "boot",
     "watch",
+    "log",
+    "metrics",
 ];
+
+/// The keys of its table `[log]`.
+const LOG_KEYS: [&str; 6] =
+    ["keep_days", "keep_size", "json", "json_size", "json_files", "journal"];
+
+/// The keys of its table `[metrics]`.
+const METRICS_KEYS: [&str; 1] = ["listen"];
 
 /// What `firewall.toml` says; what it leaves out is `None`.
 #[derive(Clone, Debug, Default)]
@@ -115,6 +125,8 @@ pub struct Config {
     pub boot: Option<PathBuf>,
     /// Whether the daemon looks for changes of the policies by itself.
     pub watch: Option<bool>,
+    /// Where events go beside the log in the state folder.
+    pub sinks: Sinks,
     /// The file, for what is found about it later.
     pub findings: Diagnostics,
     /// Where `resolvers` stands.
@@ -129,6 +141,51 @@ pub enum Stop {
     Keep,
     /// Nothing: everything passes.
     Off,
+}
+
+/// What the tables `[log]` and `[metrics]` say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sinks {
+    /// For how many days the audit store keeps a record.
+    pub keep_days: Option<u32>,
+    /// Bytes of records that the audit store keeps.
+    pub keep_size: Option<u64>,
+    /// A file of JSON lines.
+    pub json: Option<PathBuf>,
+    /// Bytes after which it is begun anew.
+    pub json_size: Option<u64>,
+    /// How many files that were begun before it stay.
+    pub json_files: Option<u32>,
+    /// Whether systemd's journal gets events.
+    pub journal: Option<bool>,
+    /// Where metrics can be read.
+    pub metrics: Option<Listen>,
+}
+
+impl Sinks {
+    /// Bytes after which the file of JSON lines is begun anew, if nothing else is said.
+    pub const JSON_SIZE: u64 = 64 << 20;
+    /// For how many days the audit store keeps a record, if nothing else is said.
+    pub const KEEP_DAYS: u32 = 90;
+    /// Bytes of records that the audit store keeps, if nothing else is said.
+    pub const KEEP_SIZE: u64 = 1 << 30;
+    /// How many files that were begun before it stay, if nothing else is said.
+    pub const JSON_FILES: u32 = 4;
+    /// What `json_size` can be: a file gets whole pieces of what waits.
+    const JSON_SIZES: RangeInclusive<u64> = 64 << 10..=1 << 40;
+    /// What `json_files` can be.
+    const MOST_JSON_FILES: u32 = 1000;
+    /// What `keep_days` can be.
+    const MOST_KEEP_DAYS: u32 = 36_500;
+}
+
+/// Where metrics can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// A Unix socket, for its owner and group.
+    Socket(PathBuf),
+    /// A port of a loopback address, for everybody on this host.
+    Port(SocketAddr),
 }
 
 /// One entry of `upstreams`.
@@ -285,6 +342,8 @@ impl Walker<'_> {
             "policy" | "rule" | "list" => {
                 Some("policies are files of their own: name them with `--policy`".to_owned())
             }
+            _ if LOG_KEYS.contains(&key) => Some(format!("`{key}` stands below `[log]`")),
+            _ if METRICS_KEYS.contains(&key) => Some(format!("`{key}` stands below `[metrics]`")),
             _ => None,
         });
         let resolvers = fields.field("resolvers");
@@ -319,9 +378,60 @@ impl Walker<'_> {
             stop: fields.field("stop").and_then(|field| self.word(field, &stops)),
             boot: path(self, "boot", BOOT),
             watch: fields.field("watch").and_then(|field| self.word(field, &switch)),
+            sinks: self.sinks(fields.field("log"), fields.field("metrics")),
             findings: Diagnostics::default(),
             resolvers_place: resolvers.map(|field| self.place(field.value.span())),
         }
+    }
+
+    fn sinks(&mut self, log: Option<&Field<'_>>, metrics: Option<&Field<'_>>) -> Sinks {
+        const JSON: &str = "/var/log/firewall/events.jsonl";
+        const LISTEN: &str = "127.0.0.1:9477";
+        let mut sinks = Sinks::default();
+        let log = log.and_then(|log| self.table(log, "`[log]` and its keys below"));
+        if let Some(table) = log {
+            let fields = self.fields(table, &LOG_KEYS, "`[log]`", |_| None);
+            if let Some(field) = fields.field("json") {
+                let path = self.string(field, JSON);
+                sinks.json =
+                    path.and_then(|path| self.checked(field.value.span(), absolute("json", path)));
+            }
+            if let Some(field) = fields.field("json_size") {
+                let text = self.string(field, "64 MiB");
+                let size = text.map(|text| size("json_size", text));
+                sinks.json_size = size.and_then(|size| self.checked(field.value.span(), size));
+            }
+            if let Some(field) = fields.field("keep_size") {
+                let text = self.string(field, "1 GiB");
+                let size = text.map(|text| size("keep_size", text));
+                sinks.keep_size = size.and_then(|size| self.checked(field.value.span(), size));
+            }
+            let mut number = |key, most, what| {
+                let field = fields.field(key)?;
+                self.checked(field.value.span(), number(key, field.value, most, what))
+            };
+            sinks.json_files = number("json_files", Sinks::MOST_JSON_FILES, "files");
+            sinks.keep_days = number("keep_days", Sinks::MOST_KEEP_DAYS, "days");
+            for key in ["json_size", "json_files"] {
+                if let (Some(field), None) = (fields.field(key), fields.field("json")) {
+                    let message = format!("`{key}` says nothing without `json`");
+                    let hint = format!("name a file, as `json = \"{JSON}\"`, or remove it");
+                    self.report(Severity::Warning, field.span.clone(), message, None, hint);
+                }
+            }
+            let switch = [("off", false), ("on", true)];
+            sinks.journal = fields.field("journal").and_then(|field| self.word(field, &switch));
+        }
+        let metrics = metrics.and_then(|table| self.table(table, "`[metrics]` and its keys below"));
+        if let Some(table) = metrics {
+            let fields = self.fields(table, &METRICS_KEYS, "`[metrics]`", |_| None);
+            if let Some(field) = fields.field("listen") {
+                let text = self.string(field, LISTEN);
+                sinks.metrics =
+                    text.and_then(|text| self.checked(field.value.span(), listen(text)));
+            }
+        }
+        sinks
     }
 
     /// The meaning of one of a few words, of which the first is the usual one.
@@ -400,6 +510,70 @@ fn upstream(value: &Spanned<DeValue<'_>>) -> Result<Asked, Complaint> {
             .map(Asked::One)
             .map_err(|WrongUpstream { message, hint }| Complaint { message, hint }),
         _ => complaint("`upstreams` holds resolvers, each a string", resolver::FORMS),
+    }
+}
+
+/// A path from the root on: where the daemon is started says nothing.
+fn absolute(key: &str, path: &str) -> Result<PathBuf, Complaint> {
+    match path.starts_with('/') && !path.ends_with('/') {
+        true => Ok(PathBuf::from(path)),
+        false => complaint(
+            format!("`{key}` is the path of a file, and {} is none", quoted(path)),
+            "write it from the root on, as `\"/var/log/firewall/events.jsonl\"`",
+        ),
+    }
+}
+
+/// A size: `64 MiB`, `1 GiB`, `512 KiB`.
+fn size(key: &str, text: &str) -> Result<u64, Complaint> {
+    let hint = "write a number with `KiB`, `MiB` or `GiB`, as `\"64 MiB\"`: 64 KiB at least";
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
+    let size = units.iter().find_map(|(unit, shift)| {
+        let number: u64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+        number.checked_mul(1 << shift)
+    });
+    match size {
+        Some(size) if Sinks::JSON_SIZES.contains(&size) => Ok(size),
+        Some(_) => complaint(format!("`{key}` cannot be {}", quoted(text)), hint),
+        None => complaint(format!("{} is not a size", quoted(text)), hint),
+    }
+}
+
+/// How many of something: 1 at least.
+fn number(
+    key: &str,
+    value: &Spanned<DeValue<'_>>,
+    most: u32,
+    what: &str,
+) -> Result<u32, Complaint> {
+    let number = match value.get_ref() {
+        DeValue::Integer(number) => integer(number).and_then(|number| u32::try_from(number).ok()),
+        _ => None,
+    };
+    match number {
+        Some(number) if (1..=most).contains(&number) => Ok(number),
+        _ => complaint(
+            format!("`{key}` is a number of {what}"),
+            format!("write 1 to {most}, as `{key} = 4`"),
+        ),
+    }
+}
+
+/// Where metrics can be read: never from another host.
+fn listen(text: &str) -> Result<Listen, Complaint> {
+    let form = "write a loopback address with a port, as `\"127.0.0.1:9477\"` or `\"[::1]:9477\"`, or the \
+                path of a socket, as `\"/run/firewall/metrics.sock\"`";
+    if text.starts_with('/') && !text.ends_with('/') {
+        return Ok(Listen::Socket(PathBuf::from(text)));
+    }
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() == 0 => complaint("metrics need a port that is known", form),
+        Ok(address) if address.ip().is_loopback() => Ok(Listen::Port(address)),
+        Ok(_) => complaint(
+            format!("{} is no loopback address: other hosts could read the metrics", quoted(text)),
+            form,
+        ),
+        Err(_) => complaint(format!("metrics cannot be read at {}", quoted(text)), form),
     }
 }
 
@@ -500,16 +674,21 @@ mod tests {
         let config = parse(installed).unwrap();
         assert_eq!((config.default, config.ahead, config.upstreams), (None, None, None));
 
-        let is_setting = |line: &&str| line.starts_with(|first: char| first.is_ascii_lowercase());
+        let is_setting = |line: &&str| {
+            line.starts_with(|first: char| first.is_ascii_lowercase() || first == '[')
+        };
         let settings: Vec<&str> = installed
             .lines()
             .filter_map(|line| line.strip_prefix('#'))
             .filter(is_setting)
             .collect();
         assert_eq!(parse(&settings.join("\n")).unwrap().findings.render(false), "");
-        let mut shown: Vec<&str> =
-            settings.iter().filter_map(|line| line.split(' ').next()).collect();
-        let mut keys = KEYS.to_vec();
+        let mut shown: Vec<&str> = settings
+            .iter()
+            .filter_map(|line| line.split(' ').next())
+            .map(|key| key.trim_matches(['[', ']']))
+            .collect();
+        let mut keys = [&KEYS[..], &LOG_KEYS, &METRICS_KEYS].concat();
         shown.sort_unstable();
         keys.sort_unstable();
         assert_eq!(shown, keys);
@@ -555,6 +734,56 @@ mod tests {
         );
         assert_eq!(parse("stop = \"keep\"").unwrap().stop, Some(Stop::Keep));
         assert_eq!(parse("watch = \"off\"").unwrap().watch, Some(false));
+    }
+
+    #[test]
+    fn where_events_go() {
+        assert_eq!(parse("").unwrap().sinks, Sinks::default());
+        let text = "[log]\njson = \"/x/e.jsonl\"\njson_size = \"64KiB\"\njson_files = 7\n\
+                    journal = \"on\"\nkeep_days = 30\nkeep_size = \"2 GiB\"\n[metrics]\nlisten = \"[::1]:9477\"";
+        let config = parse(text).unwrap();
+        assert_eq!(config.findings.render(false), "");
+        let listen = Some(Listen::Port("[::1]:9477".parse().unwrap()));
+        let wanted = Sinks {
+            json: Some("/x/e.jsonl".into()),
+            keep_days: Some(30),
+            keep_size: Some(2 << 30),
+            json_size: Some(64 << 10),
+            json_files: Some(7),
+            journal: Some(true),
+            metrics: listen,
+        };
+        assert_eq!(config.sinks, wanted);
+        let socket = parse("metrics.listen = \"/run/m.sock\"").unwrap().sinks.metrics;
+        assert_eq!(socket, Some(Listen::Socket("/run/m.sock".into())));
+        let warned = parse("[log]\njson_files = 2").unwrap().findings.render(false);
+        assert!(warned.contains("`json_files` says nothing without `json`"), "{warned}");
+        for (text, says) in [
+            ("[metrics]\nlisten = \"0.0.0.0:9477\"", "other hosts could read"),
+            ("[metrics]\nlisten = \"10.0.0.1:9477\"", "other hosts could read"),
+            ("[metrics]\nlisten = \"[::]:9477\"", "other hosts could read"),
+            ("[metrics]\nlisten = \"127.0.0.1:0\"", "a port that is known"),
+            ("[metrics]\nlisten = \"localhost:9477\"", "cannot be read at `localhost:9477`"),
+            ("[metrics]\nlisten = 9477", "`listen` is a string, not an integer"),
+            ("[metrics]\nport = 1", "`[metrics]` has no key `port`"),
+            ("metrics = \"on\"", "`metrics` is a table, not a string"),
+            ("listen = \"127.0.0.1:9477\"", "`listen` stands below `[metrics]`"),
+            ("journal = \"on\"", "`journal` stands below `[log]`"),
+            ("[log]\njournal = true", "`journal` is a string, not a boolean"),
+            ("[log]\njournald = \"on\"", "did you mean `journal`?"),
+            ("[log]\njson = \"e.jsonl\"", "write it from the root on"),
+            ("[log]\njson_size = \"64\"", "`64` is not a size"),
+            ("[log]\njson_size = \"1 KiB\"", "`json_size` cannot be `1 KiB`"),
+            ("[log]\njson_size = \"99999999999 GiB\"", "is not a size"),
+            ("[log]\njson_size = 64", "`json_size` is a string"),
+            ("[log]\njson_files = 0", "write 1 to 1000"),
+            ("[log]\njson_files = \"4\"", "write 1 to 1000"),
+            ("[log]\nkeep_days = 0", "write 1 to 36500"),
+            ("[log]\nkeep_size = \"1 B\"", "is not a size"),
+        ] {
+            let shown = parse(text).unwrap_err().render(false);
+            assert!(shown.contains(says) && shown.contains("hint: "), "{shown}");
+        }
     }
 
     #[test]

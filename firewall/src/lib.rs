@@ -13,6 +13,7 @@ pub mod explanation;
 pub mod intel;
 pub mod lists;
 mod memory;
+pub mod metrics;
 pub mod policy;
 pub mod quic;
 mod regular;

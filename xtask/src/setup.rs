@@ -28,13 +28,18 @@ const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("mkfs.btrfs", "btrfs-progs"),
     ("openssl", "openssl"),
     ("ping", "iputils-ping"),
+    ("prometheus", PROMETHEUS),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("unbound", UNBOUND),
     ("xz", "xz-utils"),
 ];
-/// Its package would start it at once, and make it the resolver of the whole machine.
 const UNBOUND: &str = "unbound";
-const UNBOUND_UNITS: [&str; 2] = ["unbound.service", "unbound-resolvconf.service"];
+const PROMETHEUS: &str = "prometheus";
+/// Services that these packages would start at once: unbound even as the resolver of the whole machine.
+const SERVICES: [(&str, &[&str]); 2] = [
+    (UNBOUND, &["unbound.service", "unbound-resolvconf.service"]),
+    (PROMETHEUS, &["prometheus.service"]),
+];
 
 /// Installs what is missing, and says what was found and done.
 pub fn run() -> Result<()> {
@@ -263,10 +268,14 @@ fn test_programs(apt: &mut Apt) {
         say(&format!("tests need these, which only root can install with apt-get: {packages}"));
         return;
     }
-    if missing.contains(&UNBOUND) && std::path::Path::new("/run/systemd/system").exists() {
-        say("the service of unbound stays off: tests start their own (systemctl unmask undoes it)");
-        if let Err(error) = run_command(command("systemctl").arg("mask").args(UNBOUND_UNITS)) {
-            say(&format!("unbound is not installed, as its service would start: {error:#}"));
+    let systemd = std::path::Path::new("/run/systemd/system").exists();
+    let starts = |(package, _): &&(&str, _)| systemd && missing.contains(package);
+    for (package, units) in SERVICES.iter().filter(starts) {
+        say(&format!(
+            "the service of {package} stays off: tests start their own (systemctl unmask undoes it)"
+        ));
+        if let Err(error) = run_command(command("systemctl").arg("mask").args(*units)) {
+            say(&format!("{package} is not installed, as its service would start: {error:#}"));
             return;
         }
     }

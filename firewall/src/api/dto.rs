@@ -48,6 +48,9 @@ pub struct Status {
     pub counters: BTreeMap<String, u64>,
     /// Events that did not arrive. No verdict depended on them.
     pub losses: Losses,
+    /// Where events go, the log first.
+    #[serde(default)]
+    pub sinks: Vec<Sink>,
     /// Lists by URL.
     pub lists: Vec<List>,
     /// Resident memory of the daemon's two processes, what they share counted once, in bytes.
@@ -156,10 +159,23 @@ pub struct Losses {
     pub events: u64,
     /// The kernel had no room for them while no daemon was there to read.
     pub unread: u64,
-    /// They could not be written to the log.
+    /// They could not be written to the log, or came faster than it can be written.
     pub unwritten: u64,
     /// A reader of the verdict stream was too slow for them; of all readers together.
     pub streams: u64,
+}
+
+/// A place for events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Sink {
+    /// `log`, `json`, `journal` or `metrics`.
+    pub name: String,
+    /// Events that wait for it, or that it is writing.
+    pub queued: u64,
+    /// Events that there was no room for while it was too slow.
+    pub dropped: u64,
+    /// Events that it could not write.
+    pub failed: u64,
 }
 
 /// A list by URL.

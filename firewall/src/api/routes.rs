@@ -1,10 +1,7 @@
 //! What can be asked for, and the description of it.
 
 use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{OnceLock, atomic::Ordering},
     time::Duration,
 };
 
@@ -50,13 +47,11 @@ const LINES: &str = "application/jsonl";
 #[derive(Clone)]
 struct Shared {
     control: Control,
-    /// Verdicts that readers were too slow for.
-    missed: Arc<AtomicU64>,
 }
 
 /// The way to each answer. A request carries the [`Right`] of who asks among its extensions.
 pub fn router(control: Control) -> Router {
-    let shared = Shared { control, missed: Arc::default() };
+    let shared = Shared { control };
     let (router, _) = described().split_for_parts();
     router
         // Who may not read is not told what there is.
@@ -202,7 +197,7 @@ async fn ask<T>(
 
 async fn whole_status(shared: &Shared) -> Result<Status, Refused> {
     let mut status = ask(shared, ASKING, Asked::Status).await?;
-    status.losses.streams = shared.missed.load(Ordering::Relaxed);
+    status.losses.streams = shared.control.missed.load(Ordering::Relaxed);
     Ok(status)
 }
 
@@ -312,7 +307,8 @@ async fn verdicts(
             .hint("GET /v1/log has what was recorded"));
     }
     let filter = filter(asked)?;
-    let lines = stream::verdicts(shared.control.verdicts.subscribe(), filter, shared.missed);
+    let lines =
+        stream::verdicts(shared.control.verdicts.subscribe(), filter, shared.control.missed);
     Ok(([(header::CONTENT_TYPE, LINES)], Body::from_stream(lines)).into_response())
 }
 

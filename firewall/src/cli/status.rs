@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::{ask, ask::Socket, check::count, colour};
 use crate::{
-    api::dto::{Generation, Hook, List, Losses, Origin, Policy, Reload, Rule, State, Status},
+    api::dto::{Generation, Hook, List, Losses, Origin, Policy, Reload, Rule, Sink, State, Status},
     policy::diagnostic::printable,
 };
 
@@ -93,7 +93,7 @@ fn human(status: &Status, now: Timestamp, colour: bool) -> String {
             false => format!("{attached} attached, and not {}", missing.join(", ")),
         },
     );
-    row("losses", &losses(&status.losses));
+    row("losses", &losses(&status.losses, &status.sinks));
     if !status.lists.is_empty() {
         let failed = |list: &&List| list.failure.is_some();
         let number = status.lists.iter().filter(failed).count();
@@ -162,7 +162,7 @@ fn source(origin: Origin) -> &'static str {
     }
 }
 
-fn losses(losses: &Losses) -> String {
+fn losses(losses: &Losses, sinks: &[Sink]) -> String {
     let Losses { events, unread, unwritten, streams } = losses;
     let each = [
         (events, "events"),
@@ -170,10 +170,17 @@ fn losses(losses: &Losses) -> String {
         (unwritten, "events not written to the log"),
         (streams, "events to slow readers"),
     ];
+    // What the log has lost stands among these.
+    let beside = sinks.iter().filter(|sink| sink.name != "log").filter_map(|sink| {
+        let lost = sink.dropped.saturating_add(sink.failed);
+        let text = format!("{lost} events to the sink `{}`, where {} wait", sink.name, sink.queued);
+        (lost > 0).then_some(text)
+    });
     let told: Vec<String> = each
         .into_iter()
         .filter(|(number, _)| **number > 0)
         .map(|(number, what)| format!("{number} {what}"))
+        .chain(beside)
         .collect();
     if told.is_empty() { "none".to_owned() } else { told.join("\n") }
 }

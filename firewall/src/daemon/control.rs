@@ -1,6 +1,9 @@
 //! What the API asks of the daemon.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -68,4 +71,6 @@ pub struct Control {
     pub verdicts: broadcast::Sender<Arc<str>>,
     /// The state folder, where the log is.
     pub state: PathBuf,
+    /// Verdicts that were lost to those who follow too slowly.
+    pub missed: Arc<AtomicU64>,
 }

@@ -11,6 +11,7 @@ use crate::{
     datapath::{attach, pins},
     events::reader::{self, Counters},
     policy::ListSource,
+    sink::Counts,
 };
 
 /// What happened to the daemon.
@@ -39,6 +40,7 @@ pub fn of(
     if let Some(reload) = told.last_reload.as_ref().filter(|reload| !reload.done) {
         degraded.push(format!("the last reload failed: {}", first_line(&reload.message)));
     }
+    degraded.extend(sinks.missing(engine));
     degraded.extend(
         hooks
             .iter()
@@ -79,26 +81,34 @@ pub fn of(
         losses: dto::Losses {
             events: losses.events,
             unread: losses.unread,
-            unwritten: {
-                let counts = sinks.audit.counts();
-                counts.failed + counts.dropped
-            },
+            unwritten: sinks.unwritten(),
+            // The API knows.
             streams: 0,
         },
+        sinks: sinks
+            .counts()
+            .map(|(name, Counts { queued, dropped, failed })| dto::Sink {
+                name: name.to_owned(),
+                queued,
+                dropped,
+                failed,
+            })
+            .collect(),
         lists,
         memory_bytes: memory(),
     })
 }
 
 /// What a reload or a rollback did.
-pub fn change(engine: &Engine<'_>) -> dto::Change {
+pub fn change(engine: &Engine<'_>, sinks: &Sinks<'_>) -> dto::Change {
+    let outdated = sinks.outdated(engine).map(|text| format!("warning: {text}\n"));
     let policies = &engine.now.generation.policies;
     dto::Change {
         schema: dto::SCHEMA,
         generation: engine.shown(),
         policies: policies.len() as u64,
         rules: policies.iter().map(|policy| policy.rules.len() as u64).sum(),
-        warnings: engine.now.warnings.clone(),
+        warnings: engine.now.warnings.clone() + &outdated.unwrap_or_default(),
     }
 }
 

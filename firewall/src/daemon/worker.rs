@@ -4,7 +4,10 @@ use std::{
     fs, io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -32,7 +35,7 @@ use super::{
     refresh::Refresh,
     rights,
     seal::Asks,
-    sinks::Sinks,
+    sinks::{Prepared, Sinks},
     start::{Start, Started, begin},
     status,
     watch::Watch,
@@ -54,8 +57,8 @@ use crate::{
     explanation,
     intel::{self, ahead::Ahead, resolver::Resolver},
     memory::give_memory_back,
-    sink::{Queue, audit::Audit},
-    store::{self, writer::Limits},
+    sink::audit::Audit,
+    store,
 };
 
 /// Why the worker ends.
@@ -152,20 +155,25 @@ fn try_run(
         // What is wrong with it the API says.
         let _ = fs::create_dir_all(place);
     }
-    let folders: Vec<PathBuf> = places.into_iter().chain([options.state.clone()]).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("cannot start the runtime"))?;
+    let within = runtime.enter();
+    let prepared = match options.boot {
+        true => Prepared::default(),
+        false => Prepared::new(options.config.as_deref(), say),
+    };
+    let folders: Vec<PathBuf> =
+        places.into_iter().chain([options.state.clone()]).chain(prepared.folders()).collect();
     match rights::confine(&folders) {
         Ok(true) => {}
         Ok(false) => say("this kernel cannot confine the worker wholly (Landlock)"),
         Err(error) => say(&format!("this kernel cannot confine the worker: {error}")),
     }
     let errands = Errands::new(channel);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(system("cannot start the runtime"))?;
-    let within = runtime.enter();
     // What can be in the way is found before anything is in force.
-    let open = if options.boot { None } else { Some(Open::new(options, seals, say)?) };
+    let open = if options.boot { None } else { Some(Open::new(options, prepared, seals, say)?) };
     let start = begin(options, &errands, say)?;
     drop(within);
     let status = match (start, open) {
@@ -174,8 +182,9 @@ fn try_run(
         }
         (Start::Serve(_), None) => 0,
         (Start::End(status), open) => {
-            if open.is_some() {
+            if let Some(open) = open {
                 let _ = fs::remove_file(&options.socket);
+                open.prepared.clear();
             }
             status
         }
@@ -188,16 +197,22 @@ fn try_run(
 /// What the daemon has open.
 struct Open {
     audit: Audit,
+    prepared: Prepared,
     listener: UnixListener,
     rights: Rights,
 }
 
 impl Open {
-    fn new(options: &Options, seals: Asks, say: &mut dyn FnMut(&str)) -> Result<Self, Error> {
-        let (audit, said) = Audit::open(&options.state, LIMITS, seals)?;
+    fn new(
+        options: &Options,
+        prepared: Prepared,
+        seals: Asks,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Self, Error> {
+        let (audit, said) = Audit::open(&options.state, prepared.limits(), seals)?;
         said.iter().for_each(|text| say(text));
         let rights = Rights::of_system().map_err(system("cannot look for the group `firewall`"))?;
-        Ok(Self { audit, listener: api::bind(&options.socket)?, rights })
+        Ok(Self { audit, prepared, listener: api::bind(&options.socket)?, rights })
     }
 }
 
@@ -207,12 +222,6 @@ const LATER: Duration = Duration::from_secs(1);
 
 /// Verdicts that wait for one who follows; beyond it the oldest are lost to them.
 const FOLLOWED: usize = 4096;
-/// Bytes of events that wait to be stored; beyond it the latest are lost to the store.
-const STORED: usize = 16 << 20;
-/// What is stored.
-const LIMITS: Limits = Limits { age: Duration::from_secs(90 * 86_400), size: 1 << 30 };
-/// How long a clean stop waits for what is still to be stored.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Requests that wait.
 const REQUESTS: usize = 64;
 
@@ -236,16 +245,17 @@ async fn serve(
     let enricher = Enricher::new(Apps::new(maps, hierarchy)?, Names::new(maps)?)
         .going_on_from(open.audit.seq());
     let mut recorder = Recorder::new(Reader::new(maps, "EVENTS")?, enricher);
-    let Open { audit, listener, rights } = open;
-    let audit = Queue::start(audit, STORED).map_err(system("cannot start a thread"))?;
+    let Open { audit, prepared, listener, rights } = open;
     let (verdicts, _) = broadcast::channel(FOLLOWED);
-    let mut sinks = Sinks::new(audit, verdicts.clone(), errands);
+    let mut sinks = Sinks::new(audit, prepared, maps, verdicts.clone(), errands)?;
     let mut losses = Losses::new(&mut engine, &counters, &mut sinks)?;
     engine.intel.geo()?;
     engine.intel.asn()?;
 
     let (requests, mut asked) = mpsc::channel(REQUESTS);
-    let control = Control { requests, verdicts, state: options.state.clone() };
+    let missed = Arc::new(AtomicU64::new(0));
+    let control =
+        Control { requests, verdicts, state: options.state.clone(), missed: Arc::clone(&missed) };
     let api = tokio::spawn(api::serve(listener, control, rights));
 
     let mut hangup = signal(SignalKind::hangup()).map_err(system("cannot take signals"))?;
@@ -292,7 +302,7 @@ async fn serve(
                     Building::add(&mut building, options, &engine, Some(answer));
                 }
                 Request::Rollback(answer) => {
-                    let change = roll_back(&mut engine, &mut told, say);
+                    let change = roll_back(&mut engine, &sinks, &mut told, say);
                     if change.is_ok() {
                         ahead = follow(&engine, &mut recorder, &mut refresh, say);
                     }
@@ -309,7 +319,7 @@ async fn serve(
             },
             built = Building::done(&mut building) => {
                 let Some(Building { answers, again, .. }) = building.take() else { continue };
-                let change = put(&mut engine, built, Origin::Policies, &mut told, say);
+                let change = put(&mut engine, built, Origin::Policies, &sinks, &mut told, say);
                 if change.is_ok() {
                     ahead = follow(&engine, &mut recorder, &mut refresh, say);
                 }
@@ -339,7 +349,7 @@ async fn serve(
                 recorder.tick(&engine, &engine.intel, &mut sinks)?;
                 losses.look(&counters, &mut sinks)?;
                 let waits = recorder.waits();
-                sinks.audit.news().iter().for_each(|news| say(news));
+                sinks.look(losses.each(&sinks, &missed), &engine, say);
                 losses.note(&mut engine, &sinks)?;
                 if watchdog.is_some_and(|every| alive.elapsed() >= every) {
                     alive = Instant::now();
@@ -355,12 +365,7 @@ async fn serve(
     let _ = fs::remove_file(&options.socket);
     attendant.finish();
     recorder.finish(&engine, &engine.intel, &mut sinks)?;
-    sinks.audit.close();
-    match sinks.audit.wait(Instant::now().into_std() + PATIENCE) {
-        0 => {}
-        left => say(&format!("the audit store takes too long; records that are missing: {left}")),
-    }
-    sinks.audit.news().iter().for_each(|news| say(news));
+    sinks.finish(say);
     losses.note(&mut engine, &sinks)?;
     if !off && engine.now.config.stop == Some(Stop::Off) {
         errands.remove()?;
@@ -378,9 +383,9 @@ pub struct Losses {
     /// Since this one is there.
     pub events: u64,
     told: u64,
+    /// What the log says of itself when it has what was told.
+    told_at: u64,
     noted: u64,
-    /// How many entries the store has been handed when that was told, and what was told by then.
-    written: Vec<(u64, u64)>,
 }
 
 impl Losses {
@@ -390,7 +395,7 @@ impl Losses {
         sinks: &mut Sinks<'_>,
     ) -> Result<Self, Error> {
         let noted = engine.loaded().notes.told()?;
-        let mut losses = Self { unread: 0, events: 0, told: noted, noted, written: Vec::new() };
+        let mut losses = Self { unread: 0, events: 0, told: noted, told_at: 0, noted };
         losses.unread = losses.tell(counters, sinks)?;
         Ok(losses)
     }
@@ -404,23 +409,27 @@ impl Losses {
         let lost = counters.sum(Counter::LostEvents)?;
         let new = lost.saturating_sub(self.told);
         if new > 0 {
-            sinks.lost(new);
+            self.told_at = sinks.lost(new);
             self.told = lost;
-            self.written.push((sinks.audit.handed(), lost));
         }
         Ok(new)
     }
 
-    /// The next daemon is not to tell of them again, once they are stored: killed in between, it tells them
-    /// twice rather than never.
+    /// By the words of `losses` in `status`.
+    fn each(&self, sinks: &Sinks<'_>, missed: &AtomicU64) -> Vec<(&'static str, u64)> {
+        let Self { events, unread, .. } = *self;
+        let streams = missed.load(Ordering::Relaxed);
+        let unwritten = sinks.unwritten();
+        [("events", events), ("unread", unread), ("unwritten", unwritten), ("streams", streams)]
+            .into()
+    }
+
+    /// The next daemon is not to tell of them again, once what was told is written: killed in between, it is
+    /// told twice rather than never.
     fn note(&mut self, engine: &mut Engine<'_>, sinks: &Sinks<'_>) -> Result<(), Error> {
-        let settled = sinks.audit.settled();
-        let stored = self.written.iter().take_while(|(handed, _)| *handed <= settled).count();
-        if let Some((_, told)) = self.written.drain(..stored).last()
-            && self.noted != told
-        {
-            engine.loaded_mut().notes.keep_told(told)?;
-            self.noted = told;
+        if self.noted != self.told && sinks.wrote() >= self.told_at {
+            engine.loaded_mut().notes.keep_told(self.told)?;
+            self.noted = self.told;
         }
         Ok(())
     }
@@ -469,6 +478,7 @@ impl Building {
 
 fn roll_back(
     engine: &mut Engine<'_>,
+    sinks: &Sinks<'_>,
     told: &mut status::Told,
     say: &mut dyn FnMut(&str),
 ) -> Result<dto::Change, Refusal> {
@@ -476,7 +486,7 @@ fn roll_back(
         return Err(Refusal::invalid("there is no generation before this one"));
     }
     let built = engine.build_previous();
-    put(engine, built, Origin::Rollback, told, say)
+    put(engine, built, Origin::Rollback, sinks, told, say)
 }
 
 /// Puts a generation in force, or says why the one that runs stays.
@@ -484,6 +494,7 @@ fn put(
     engine: &mut Engine<'_>,
     built: Result<Built, engine::Error>,
     origin: Origin,
+    sinks: &Sinks<'_>,
     told: &mut status::Told,
     say: &mut dyn FnMut(&str),
 ) -> Result<dto::Change, Refusal> {
@@ -498,10 +509,13 @@ fn put(
         Ok(said) => {
             said.iter().for_each(|text| say(text));
             say(&format!("generation {} is in force", engine.now.number));
+            if let Some(text) = sinks.outdated(engine) {
+                say(&text);
+            }
             told.degraded.clear();
             let message = engine.now.warnings.clone();
             told.last_reload = Some(dto::Reload { time, done: true, message });
-            Ok(status::change(engine))
+            Ok(status::change(engine, sinks))
         }
         Err(error) => {
             let message = error.to_string();

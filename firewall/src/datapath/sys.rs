@@ -12,6 +12,7 @@ use std::{
     path::Path,
 };
 
+const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
@@ -100,6 +101,48 @@ impl<'a> ArrayReader<'a> {
         self.position = Some(next);
         Ok(values)
     }
+}
+
+#[repr(C)]
+struct NextKeyAttr {
+    map_fd: u32,
+    _pad: u32,
+    key: u64,
+    next_key: u64,
+}
+
+/// About how many entries a hash map has, by going from key to key: a call for each. `most` is how many fit.
+pub fn entries(map: BorrowedFd<'_>, key_size: usize, most: u32) -> io::Result<u32> {
+    let mut key: Option<Vec<u8>> = None;
+    let mut next = vec![0; key_size];
+    let mut first = Vec::new();
+    let mut count = 0;
+    // Where a key goes while it is stood upon, the kernel begins with the first one again.
+    for _ in 0..u64::from(most) * 4 {
+        let mut attr = NextKeyAttr {
+            map_fd: map.as_raw_fd() as u32,
+            _pad: 0,
+            key: key.as_ref().map_or(0, |key| key.as_ptr() as u64),
+            next_key: next.as_mut_ptr() as u64,
+        };
+        // SAFETY: both have as many bytes as a key of the map, and live until the call returns.
+        match unsafe { bpf(BPF_MAP_GET_NEXT_KEY, &mut attr) } {
+            Ok(_) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => break,
+            Err(error) => return Err(error),
+        }
+        match first.is_empty() {
+            true => first.clone_from(&next),
+            false if first == next => count = 0,
+            false => {}
+        }
+        count += 1;
+        match &mut key {
+            Some(key) => key.copy_from_slice(&next),
+            None => key = Some(next.clone()),
+        }
+    }
+    Ok(count.min(most))
 }
 
 #[repr(C)]

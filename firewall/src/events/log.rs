@@ -26,6 +26,8 @@ pub struct Log {
     file: File,
     path: PathBuf,
     rotate: Option<u64>,
+    /// Files that were begun before this one, and stay.
+    files: u32,
     /// Bytes that the file has.
     size: u64,
     /// The file ends in the middle of a line.
@@ -43,7 +45,12 @@ pub struct Log {
 
 /// The path of the file that holds what came before.
 pub fn older(path: &Path) -> PathBuf {
-    path.with_added_extension("1")
+    numbered(path, 1)
+}
+
+/// The path of the file that was begun so many before this one.
+fn numbered(path: &Path, number: u32) -> PathBuf {
+    path.with_added_extension(number.to_string())
 }
 
 /// The older file and the newer one, of those that there are.
@@ -102,6 +109,7 @@ impl Log {
             file,
             path: path.to_owned(),
             rotate,
+            files: 1,
             size,
             torn: last != *b"\n",
             lines: Vec::new(),
@@ -110,6 +118,13 @@ impl Log {
             unrotatable: false,
             news: Vec::new(),
         })
+    }
+
+    /// With so many older files in place of one: what becomes [`older`] gets the number 2 with the next one,
+    /// and so on.
+    pub const fn keeping(mut self, files: u32) -> Self {
+        self.files = files;
+        self
     }
 
     /// Adds a line of JSON.
@@ -212,13 +227,11 @@ impl Log {
     /// Begins the file anew. If that fails it goes on growing: lines are worth more than room.
     fn rotate(&mut self) {
         let old = older(&self.path);
-        let begun = match fs::rename(&self.path, &old) {
-            // Somebody has taken it away.
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => open(&self.path, true).inspect_err(|_| {
+        let begun = self.move_on().and_then(|()| {
+            open(&self.path, true).inspect_err(|_| {
                 let _ = fs::rename(&old, &self.path);
-            }),
-        };
+            })
+        });
         match begun {
             Ok(file) => {
                 self.file = file;
@@ -233,6 +246,22 @@ impl Log {
             }
             Err(_) => {}
         }
+    }
+
+    /// Gives each file the number after its own; the oldest one makes room.
+    fn move_on(&self) -> io::Result<()> {
+        for number in (1..self.files).rev() {
+            rename(&numbered(&self.path, number), &numbered(&self.path, number + 1))?;
+        }
+        rename(&self.path, &older(&self.path))
+    }
+}
+
+/// Renames a file, if it is there: somebody can have taken it away.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        renamed => renamed,
     }
 }
 
@@ -342,6 +371,25 @@ mod tests {
         assert_eq!(log.flush(), None);
         assert_eq!([text(&older(&path)), text(&path)], ["8\n9\n", "a long line\nx\n"]);
         assert_eq!(log.failed, 0);
+    }
+
+    #[test]
+    fn as_many_older_files_stay_as_are_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = Log::open(&path, Some(4)).unwrap().keeping(3);
+        for number in 1..=9 {
+            log.write_line(&number.to_string());
+            assert_eq!(log.flush(), None);
+            if number == 7 {
+                // Somebody has taken one away.
+                fs::remove_file(numbered(&path, 1)).unwrap();
+            }
+        }
+        let kept = [1, 2, 3].map(|number| fs::read_to_string(numbered(&path, number)).ok());
+        assert_eq!(text(&path), "9\n");
+        assert_eq!(kept, [Some("7\n8\n".to_owned()), None, Some("3\n4\n".to_owned())]);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
     }
 
     #[test]

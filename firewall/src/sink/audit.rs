@@ -98,7 +98,7 @@ impl Audit {
 
 impl Sink for Audit {
     fn name(&self) -> &'static str {
-        "audit"
+        "log"
     }
 
     fn write(&mut self, entries: &[Entry]) -> Written {

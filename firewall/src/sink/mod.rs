@@ -4,7 +4,11 @@
 //! is counted, and holds back neither the daemon nor another sink.
 
 pub mod audit;
+pub mod journald;
+pub mod jsonl;
+pub mod metrics;
 mod queue;
+mod trouble;
 
 use std::sync::Arc;
 
@@ -52,6 +56,9 @@ impl Entry {
     }
 }
 
+#[cfg(test)]
+pub(crate) use sample::sample;
+
 /// A place for events.
 pub trait Sink: Send {
     /// Its word in `status` and in metrics.
@@ -69,4 +76,54 @@ pub struct Written {
     pub failed: u64,
     /// What a user should know: once that it cannot be written, and once that it can again.
     pub news: Option<String>,
+}
+
+#[cfg(test)]
+mod sample {
+    use super::*;
+    use crate::{
+        events::{App, Endpoint, Host, SCHEMA},
+        policy::explain::{Finding, Geo},
+    };
+
+    /// A verdict about an app; a policy decides but where it is `allow`.
+    pub(crate) fn sample(verdict: &'static str, app: &str) -> Event {
+        let decided = (verdict != "allow").then_some("web");
+        Event {
+            schema: SCHEMA,
+            seq: 42,
+            time: "2026-11-22T01:25:18.215945Z".to_owned(),
+            finding: Finding {
+                verdict,
+                mode: "enforce",
+                reason: if decided.is_some() { "rule" } else { "default" },
+                action: decided.map(|_| "drop"),
+                policy: decided.map(str::to_owned),
+                rule: decided.map(|_| "ads".to_owned()),
+                evidence: vec!["country:CN=110.240.0.0/12".to_owned(), "as:4837".to_owned()],
+            },
+            hook: "connect",
+            app: Arc::new(App {
+                name: app.to_owned(),
+                exe: Some(format!("/usr/bin/{app}")),
+                pid: Some(7),
+                uid: 1000,
+                ..App::default()
+            }),
+            proto: "tcp".into(),
+            src: None,
+            dst: Endpoint { ip: [110, 242, 68, 66].into(), port: Some(80) },
+            host: Some(Host {
+                name: "hm.baidu.com".to_owned(),
+                via: Some("dns"),
+                confidence: None,
+                encrypted_hello: false,
+                chain: Vec::new(),
+            }),
+            geo: Geo { country: Some("CN"), asn: Some(4837), ..Geo::default() },
+            count: 1,
+            bytes_out: 0,
+            bytes_in: 0,
+        }
+    }
 }

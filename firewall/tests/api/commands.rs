@@ -42,6 +42,7 @@ fn status() {
         status.last_reload = None;
         status.lists.clear();
         status.losses = firewall::api::dto::Losses::default();
+        status.sinks.iter_mut().for_each(|sink| (sink.dropped, sink.failed) = (0, 0));
         status.generation.previous = None;
         status.hooks.retain(|hook| hook.attached);
     });

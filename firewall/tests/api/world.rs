@@ -73,7 +73,8 @@ impl Daemon {
                 runtime.block_on(async {
                     let listener = api::bind(&socket).unwrap();
                     let (requests, asked) = mpsc::channel(16);
-                    let control = Control { requests, verdicts, state };
+                    let missed = Arc::default();
+                    let control = Control { requests, verdicts, state, missed };
                     let rights = Rights { own: OWN, readers: Some(READERS) };
                     ready.send(()).unwrap();
                     tokio::select! {
@@ -350,6 +351,10 @@ fn status(folder: &Path) -> dto::Status {
         hooks: vec![hook("connect4", true), hook("egress", false)],
         counters: [("deny".to_owned(), 12)].into(),
         losses: dto::Losses { events: 5, ..dto::Losses::default() },
+        sinks: vec![
+            dto::Sink { name: "log".to_owned(), queued: 2, dropped: 0, failed: 0 },
+            dto::Sink { name: "journal".to_owned(), queued: 9, dropped: 7, failed: 1 },
+        ],
         lists: vec![dto::List {
             name: "easyprivacy".to_owned(),
             policy: "web".to_owned(),

@@ -286,10 +286,15 @@ impl Host {
 
     /// An app in another cgroup.
     pub fn app_in(&self, cgroup: &Cgroup) -> App {
+        self.app_of(cgroup, &own_program())
+    }
+
+    /// An app whose executable is a copy of this program's own.
+    pub fn app_of(&self, cgroup: &Cgroup, program: &str) -> App {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let steps = self.file(&format!("steps-{number}"));
-        let mut command = self.net.client_command(&own_program());
+        let mut command = self.net.client_command(program);
         client::prepare(&mut command, "follow", &steps);
         cgroup.enter(&mut command);
         command.args(["--exact", client::TEST]).stdout(Stdio::null()).stdin(Stdio::piped());

@@ -12,5 +12,6 @@ mod killed;
 mod pins;
 mod reload;
 mod rights;
+mod sinks;
 mod start;
 mod stop;

@@ -110,6 +110,11 @@ first_start() {
     check "the rest is allowed" allowed
     check "the path of an executable is trusted" reaches "$BY_PATH"
     check "the verdict is in the log" soon grep -q '"verdict":"deny".*cn-jurisdiction' /var/lib/firewall/events.jsonl
+    printf '[log]\njournal = "on"\njson = "/var/log/firewall/events.jsonl"\n' >>/etc/firewall/firewall.toml
+    check "the service starts with more sinks" systemctl restart firewall.service
+    check "denied with them" denied
+    check "the journal shows every field" soon in_journal
+    check "and the file has it" soon grep -q '"verdict":"deny".*cn-jurisdiction' /var/log/firewall/events.jsonl
     echo "nonsense" >/etc/firewall/policies.d/wrong.toml
     check "a wrong policy is refused" fails systemctl reload firewall.service
     check "and what was in force holds" denied
@@ -157,6 +162,17 @@ before_network() {
     network=$(systemctl show --property=ActiveEnterTimestampMonotonic --value network-pre.target)
     echo "early unit done at $boot us, network-pre.target at $network us"
     [ "$boot" -gt 0 ] && [ "$boot" -lt "$network" ]
+}
+# An entry of the journal has each fact of an event that is always there, and those of this one.
+in_journal() {
+    local entry field
+    entry=$(journalctl SYSLOG_IDENTIFIER=firewall FIREWALL_POLICY=cn-jurisdiction FIREWALL_HOOK=connect \
+        --output=json --lines=1)
+    for field in MESSAGE PRIORITY FIREWALL_{SCHEMA,SEQ,TIME,VERDICT,MODE,REASON,ACTION,POLICY,RULE} \
+        FIREWALL_{EVIDENCE,HOOK,APP,EXE,PID,UID,USER,CGROUP,UNIT,PROTO,DST_IP,DST_PORT,COUNTRY} \
+        FIREWALL_{COUNT,BYTES_OUT,BYTES_IN}; do
+        grep -q "\"$field\" *: *[\"[]" <<<"$entry" || { echo "no $field: $entry"; return 1; }
+    done
 }
 pgrep_firewall() { grep -qx firewall /proc/[0-9]*/comm; }
 
