@@ -18,6 +18,7 @@ pub mod quic;
 mod regular;
 pub mod remote;
 mod replace;
+pub mod report;
 pub mod run;
 pub mod set;
 pub mod surroundings;
