@@ -194,6 +194,9 @@ pub struct Talker {
     pub other_names: Option<Others>,
     /// Organisation and country together, most first.
     pub routes: Vec<Row<Route>>,
+    /// Those that are not among them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other_routes: Option<Others>,
     /// What was stopped, most first.
     pub stopped: Vec<Stopped>,
     /// What passed and would have been stopped, most first.
@@ -574,7 +577,7 @@ fn talker(app: Same, counted: Counted, would: Vec<Would>, known: &mut Known) -> 
     let new_name = |name: &Name| fresh(&told.names, &name.name);
     let (names, other_names) = cut(rows(names, new_name), other_names);
     let routes = rows(routes, |route| new_organisation(&route.organisation));
-    let (routes, _) = cut(routes, Sums::default());
+    let (routes, more_routes) = cut(routes, other_routes);
     let stopped = stopped.into_iter().map(|(by, (flows, names))| Stopped { by, flows, names });
     let mut stopped: Vec<Stopped> = stopped.collect();
     stopped.sort_by(|one, other| {
@@ -593,6 +596,7 @@ fn talker(app: Same, counted: Counted, would: Vec<Would>, known: &mut Known) -> 
         names,
         other_names,
         routes,
+        other_routes: more_routes,
         stopped,
         would,
     }

@@ -140,14 +140,17 @@ pub fn would(of: &Would) -> String {
 pub fn missing(report: &Report) -> Vec<String> {
     let of = &report.missing;
     let all = [
-        (of.lost, "events were lost before they were written"),
-        (of.unreadable, "lines could not be read"),
-        (of.apps, "verdicts are of apps beyond those that fit"),
-        (of.unmeasured, "records are of flows beyond those that fit: their bytes are not counted"),
-        (of.unjudged, "verdicts were not judged by policies that are not enabled: too many differ"),
+        (of.lost, "events that were lost before they were written"),
+        (of.unreadable, "lines that could not be read"),
+        (of.apps, "verdicts on apps beyond those that fit"),
+        (of.unmeasured, "bytes of records whose flows are beyond those that fit"),
+        (
+            of.unjudged,
+            "verdicts that policies which are not enabled were not asked about, for too many differ",
+        ),
     ];
     let all = all.into_iter().filter(|(times, _)| *times > 0);
-    all.map(|(times, what)| format!("{} {what}", number(times))).collect()
+    all.map(|(times, what)| format!("{what}: {}", number(times))).collect()
 }
 
 /// Text on its way.
