@@ -27,6 +27,8 @@ static PLACES: LazyLock<Vec<(&str, usize, usize)>> = LazyLock::new(|| {
 
 const COLUMNS: f64 = 32.0;
 const ROWS: f64 = 22.0;
+/// Of a larger square, with room for a code.
+const TAG: (f64, f64) = (19.0, 13.0);
 /// Steps of the scale.
 const STEPS: u32 = 5;
 
@@ -34,7 +36,7 @@ const STEPS: u32 = 5;
 pub(super) fn draw(report: &Report, measure: Measure, width: Width) -> Markup {
     let side = width.units() / COLUMNS;
     let tall = if width == Width::Wide { side * 0.85 } else { side };
-    let legend = 34.0;
+    let legend = if width == Width::Wide { 30.0 } else { 44.0 };
     let height = tall * ROWS + legend;
     let of: HashMap<&str, &Sums> =
         report.countries.iter().map(|row| (row.of.name.as_str(), &row.sums)).collect();
@@ -53,8 +55,12 @@ pub(super) fn draw(report: &Report, measure: Measure, width: Width) -> Markup {
                 }
             }
             @if width == Width::Narrow {
-                @for (code, x, y) in labels(report, side, tall) {
-                    text.halo x=(at(x)) y=(at(y + size * 0.36)) font-size=(size) font-weight="700" text-anchor="middle" { (code) }
+                @for (row, x, y) in tags(report, side, tall) {
+                    @let sums = Some(&row.sums);
+                    rect class=(format!("tag {}", class(sums, measure, most))) x=(at(x - TAG.0 / 2.0)) y=(at(y - TAG.1 / 2.0)) width=(at(TAG.0)) height=(at(TAG.1)) rx="2" {
+                        title { (told(&row.of.name, sums, measure)) }
+                    }
+                    text class=(text_class(sums, measure, most)) x=(at(x)) y=(at(y + size * 0.36)) font-size=(size) font-weight="600" text-anchor="middle" pointer-events="none" { (row.of.name) }
                 }
             }
             (scale(most, measure, tall * ROWS + 10.0, width))
@@ -68,10 +74,11 @@ fn most(report: &Report, measure: Measure) -> u64 {
     there.map(|row| measure.value(&row.sums)).max().unwrap_or(0)
 }
 
-/// The step of a value, from 1: each is a fifth of the way from 1 to the most, in powers.
+/// The step of a value, from 1: the highest begins at a quarter of the most, and each below at a quarter of
+/// the one above.
 fn step(value: u64, most: u64) -> u32 {
-    let share = (value.max(1) as f64).ln() / (most.max(2) as f64).ln();
-    ((share * f64::from(STEPS)).ceil() as u32).clamp(1, STEPS)
+    let below = (1..STEPS).filter(|step| value < most >> (2 * step)).count() as u32;
+    STEPS - below
 }
 
 fn class(sums: Option<&Sums>, measure: Measure, most: u64) -> String {
@@ -101,38 +108,45 @@ fn told(code: &str, sums: Option<&Sums>, measure: Measure) -> String {
     }
 }
 
-/// The middles of the squares that have a code in them, of those the largest that are not in each other's way.
-fn labels<'r>(report: &'r Report, side: f64, tall: f64) -> Vec<(&'r str, f64, f64)> {
-    let mut placed: Vec<(&str, f64, f64)> = Vec::new();
+/// Where squares are too small for a code, countries that have something to tell get a larger one: of them
+/// the largest that are not in each other's way.
+fn tags(report: &Report, side: f64, tall: f64) -> Vec<(&Row<Name>, f64, f64)> {
+    let mut placed: Vec<(&Row<Name>, f64, f64)> = Vec::new();
     for row in &report.countries {
         let place = PLACES.iter().find(|(code, ..)| *code == row.of.name);
         let Some((_, column, line)) = place else { continue };
-        let (x, y) = ((*column as f64 + 0.5) * side, (*line as f64 + 0.5) * tall);
-        let free =
-            placed.iter().all(|(_, at_x, at_y)| (x - at_x).abs() > 20.0 || (y - at_y).abs() > 12.0);
-        // At the edge the code would be cut off.
-        if free {
-            placed.push((&row.of.name, x.clamp(9.0, COLUMNS * side - 9.0), y));
+        // At the edge it would be cut off.
+        let x = ((*column as f64 + 0.5) * side)
+            .clamp(TAG.0 / 2.0 + 1.0, COLUMNS * side - TAG.0 / 2.0 - 1.0);
+        let y = (*line as f64 + 0.5) * tall;
+        let is_apart = |(_, other_x, other_y): &(&Row<Name>, f64, f64)| {
+            (x - other_x).abs() > TAG.0 || (y - other_y).abs() > TAG.1
+        };
+        if placed.iter().all(is_apart) {
+            placed.push((row, x, y));
         }
     }
     placed
 }
 
 fn scale(most: u64, measure: Measure, y: f64, width: Width) -> Markup {
-    let side = if width == Width::Wide { 36.0 } else { 24.0 };
-    let size = if width == Width::Wide { 12.0 } else { 10.0 };
+    let (side, size) = if width == Width::Wide { (36.0, 12.0) } else { (20.0, 10.0) };
+    let steps = if most > 0 { STEPS } else { 0 };
+    let (x, below) = match width {
+        Width::Wide => (width.units() - 100.0, y),
+        Width::Narrow => (0.0, y + 17.0),
+    };
     html! {
-        @if most > 0 {
-            @for step in 1..=STEPS {
-                rect class=(format!("q{step}")) x=(at(f64::from(step - 1) * side)) y=(at(y)) width=(at(side)) height="10" {}
-            }
-            text.soft x=(at(f64::from(STEPS) * side + 6.0)) y=(at(y + 9.0)) font-size=(size) {
-                "few to " (measure.told(most)) ", in powers"
+        @for step in 1..=steps {
+            rect class=(format!("q{step}")) x=(at(f64::from(step - 1) * side)) y=(at(y)) width=(at(side)) height="10" {}
+        }
+        @if steps > 0 {
+            text.soft x=(at(f64::from(steps) * side + 6.0)) y=(at(y + 9.0)) font-size=(size) {
+                "up to " (measure.told(most)) "; each step is a quarter of the next"
             }
         }
-        @let x = width.units() - if width == Width::Wide { 130.0 } else { 92.0 };
-        rect.stopped-only x=(at(x)) y=(at(y)) width="10" height="10" rx="2" {}
-        text.soft x=(at(x + 16.0)) y=(at(y + 9.0)) font-size=(size) { "all stopped" }
+        rect.stopped-only x=(at(x + 1.0)) y=(at(below)) width="10" height="10" rx="2" {}
+        text.soft x=(at(x + 17.0)) y=(at(below + 9.0)) font-size=(size) { "all stopped" }
     }
 }
 
@@ -169,9 +183,9 @@ mod tests {
     #[test]
     fn steps() {
         assert_eq!(
-            [0, 1, 10, 100, 1_000, 1_000_000].map(|value| step(value, 1_000_000)),
-            [1, 1, 1, 2, 3, 5]
+            [0, 3, 4, 15, 16, 63, 64, 255, 256, 1024].map(|value| step(value, 1024)),
+            [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
         );
-        assert_eq!(step(1, 0), 1);
+        assert_eq!(step(1, 1), STEPS);
     }
 }

@@ -86,7 +86,7 @@ pub(super) fn draw(report: &Report, measure: Measure, width: Width) -> Markup {
     let letters = |room: f64| (room / (size * 0.62)) as usize;
     let rooms = match width {
         Width::Wide => [letters(370.0), letters(330.0), letters(190.0)],
-        Width::Narrow => [letters(128.0), letters(158.0), letters(32.0)],
+        Width::Narrow => [letters(128.0), letters(145.0), letters(44.0)],
     };
     html! {
         svg viewBox=(format!("0 0 {} {}", at(width.units()), at(height))) role="img" aria-label="From app to organisation to country" {
@@ -103,7 +103,7 @@ pub(super) fn draw(report: &Report, measure: Measure, width: Width) -> Markup {
             @for (column, nodes) in columns.iter().enumerate() {
                 @for node in nodes {
                     @let (x, anchor) = if column == 2 { (xs[2] - 5.0, "end") } else { (xs[column] + BAR + 5.0, "start") };
-                    @let y = node.y + (tall(node, scale) / 2.0).max(LINE / 2.0) + size * 0.36;
+                    @let y = node.y + tall(node, scale) / 2.0 + size * 0.36;
                     text.halo x=(at(x)) y=(at(y)) font-size=(size) text-anchor=(anchor) { (fitted(&node.label, rooms[column])) }
                 }
             }
@@ -175,8 +175,10 @@ fn nodes(all: &[([String; 3], u64)], column: usize) -> (Vec<Node>, HashMap<&str,
 fn stack(nodes: &mut [Node], scale: f64) -> f64 {
     let mut y = 0.0;
     for node in nodes {
-        node.y = y;
-        y += tall(node, scale).max(LINE) + GAP;
+        // In the middle of its label.
+        let room = tall(node, scale).max(LINE);
+        node.y = y + (room - tall(node, scale)) / 2.0;
+        y += room + GAP;
     }
     y
 }

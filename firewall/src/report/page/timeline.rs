@@ -9,9 +9,9 @@ use crate::report::{
     terminal::{count, number},
 };
 
-const HEIGHT: f64 = 190.0;
+const HEIGHT: f64 = 180.0;
 /// Below the axis.
-const FOOT: f64 = 40.0;
+const FOOT: f64 = 26.0;
 /// Above the highest bar.
 const HEAD: f64 = 20.0;
 
@@ -54,7 +54,7 @@ pub(super) fn draw(report: &Report, zone: &TimeZone, width: Width) -> Markup {
                 @let flows = one.flows;
                 @let heights = [flows.allow, flows.audit, flows.deny].map(|value| value as f64 / most as f64 * room);
                 g {
-                    title { (label(one, zone, true)) ": " (count(flows.all(), "flow", "flows")) ", " (number(flows.deny)) " denied" }
+                    title { (label(one, zone, "%Y-%m-%d %H:%M:%S")) ": " (count(flows.all(), "flow", "flows")) ", " (number(flows.deny)) " denied" }
                     @for (part, (class, _)) in kinds.into_iter().enumerate() {
                         @if heights[part] > 0.0 {
                             @let below: f64 = heights[..part].iter().sum();
@@ -85,14 +85,18 @@ fn ticks(
         let x = index as f64 * across;
         let anchor = if all.len() == 1 { "middle" } else { "start" };
         let x = if all.len() == 1 { x + across / 2.0 } else { x };
-        (x, anchor, label(one, zone, index == 0 || seconds >= 3_600))
+        let format = match (index, seconds) {
+            (0, _) | (_, 3_600..) => "%Y-%m-%d %H:%M",
+            (_, 60..) => "%H:%M",
+            _ => "%H:%M:%S",
+        };
+        (x, anchor, label(one, zone, format))
     });
     // Nothing stands over the edge.
     let room = if width == Width::Wide { 118.0 } else { 100.0 };
     marks.filter(|(x, ..)| *x + room <= width.units() || all.len() == 1).collect()
 }
 
-fn label(one: &Bucket, zone: &TimeZone, day: bool) -> String {
-    let format = if day { "%Y-%m-%d %H:%M" } else { "%H:%M:%S" };
+fn label(one: &Bucket, zone: &TimeZone, format: &str) -> String {
     one.time.to_zoned(zone.clone()).strftime(format).to_string()
 }
