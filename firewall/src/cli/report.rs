@@ -123,7 +123,10 @@ fn conclude(args: &Args, tally: Tally, judge: &Judge) -> anyhow::Result<()> {
     let unread = known.is_err();
     let mut known = known.unwrap_or_else(|error| {
         let path = state.join(known::FILE);
-        eprintln!("note: what is new is not told: cannot read {}: {error}", shown(&path));
+        eprintln!(
+            "note: what is new is not told: cannot read {}: {error}; remove it to begin anew",
+            shown(&path)
+        );
         Known::default()
     });
     let report = tally.finish(judge, &mut known)?;

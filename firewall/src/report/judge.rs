@@ -102,6 +102,12 @@ impl Judge {
         Ok((Self { alone: alone.collect(), intel, settings }, findings))
     }
 
+    /// Asks no policy.
+    #[cfg(test)]
+    pub(super) fn nobody() -> Self {
+        Self { alone: Vec::new(), intel: Intel::new(None, None), settings: Settings::default() }
+    }
+
     /// The names of the policies.
     pub fn names(&self) -> Vec<String> {
         self.alone.iter().map(|(_, policy)| policy.name.clone()).collect()
@@ -186,4 +192,122 @@ fn stops(generation: &Generation, class: u32, flow: &Flow) -> anyhow::Result<Opt
         .decision(outcome.decision)
         .ok_or_else(|| anyhow::anyhow!("there is no decision {}", outcome.decision))?;
     Ok((decision.verdict == Verdict::Deny).then_some(decision.ground))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, path::PathBuf};
+
+    use super::*;
+    use crate::{
+        policy::source::{Content, Disk, Origin},
+        report::{
+            Known, Report, Tally,
+            tests::{record, records},
+        },
+    };
+    use serde_json::json;
+
+    fn source(name: &str, text: &str) -> Source {
+        let origin = Origin::File(PathBuf::from(format!("{name}.toml")));
+        let content = Content::Text(format!("[policy]\nname = \"{name}\"\n{text}").into());
+        Source { origin, content }
+    }
+
+    fn judge(machine: &[Source]) -> Judge {
+        let (judge, findings) = Judge::new(&Config::default(), machine, &Disk).unwrap();
+        assert!(!findings.has_errors(), "{}", findings.render(false));
+        judge
+    }
+
+    fn report(judge: &Judge, all: Vec<serde_json::Value>) -> Report {
+        let mut tally = Tally::default();
+        records(all).iter().for_each(|record| tally.add(record));
+        tally.finish(judge, &mut Known::default()).unwrap()
+    }
+
+    /// Of the first app, by policy and rule.
+    fn would(report: &Report) -> HashMap<(&str, Option<&str>), (u64, u64, Place)> {
+        let all = report.apps[0].would.iter();
+        all.map(|one| {
+            ((one.policy.as_str(), one.rule.as_deref()), (one.flows, one.bytes_out, one.place))
+        })
+        .collect()
+    }
+
+    #[test]
+    fn who_is_asked() {
+        let shipped = judge(&[]).names();
+        assert!(shipped.iter().any(|name| name == "baidu-tongji"));
+        assert!(!shipped.iter().any(|name| name == "watch-everything"), "it stops nothing");
+        let rule = "[[rule]]\nname = \"r\"\naction = \"drop\"\nports = [\"tcp/444\"]\n";
+        let observes = format!("mode = \"observe\"\n{rule}");
+        let own = judge(&[
+            source("own", &observes),
+            source("off", rule),
+            source("baidu-tongji", rule),
+            source("baidu", &observes),
+        ]);
+        let names = own.names();
+        assert_eq!(names.iter().filter(|name| *name == "baidu").count(), 1, "the machine's");
+        assert!(names.contains(&"own".to_owned()));
+        assert!(!names.contains(&"off".to_owned()) && !names.contains(&"baidu-tongji".to_owned()));
+        let broken = [source("broken", "mode = \"maybe\"\n")];
+        let (judge, findings) = Judge::new(&Config::default(), &broken, &Disk).unwrap();
+        assert!(findings.has_errors());
+        assert_eq!(judge.names(), shipped);
+    }
+
+    #[test]
+    fn what_passed_and_would_not_have() {
+        let judge = judge(&[source(
+            "own",
+            "mode = \"observe\"\n\
+             [[rule]]\nname = \"port\"\naction = \"drop\"\nports = [\"tcp/444\"]\napps = [\"exe:/usr/bin/curl\"]\n\
+             [[rule]]\nname = \"other-app\"\naction = \"drop\"\nports = [\"tcp/445\"]\napps = [\"exe:/usr/bin/wget\"]\n",
+        )]);
+        let to = |port: u16, host: &str, verdict: &str| {
+            record(
+                1,
+                json!({"verdict": verdict, "dst": {"ip": "192.0.2.7", "port": port},
+                       "host": {"name": host}, "count": 3}),
+            )
+        };
+        let alias = record(
+            2,
+            json!({"dst": {"ip": "192.0.2.8", "port": 443}, "count": 1,
+                   "host": {"name": "x.example", "chain": ["hm.baidu.com"]}}),
+        );
+        let question = record(
+            3,
+            json!({"hook": "dns", "proto": "udp", "dst": {"ip": "192.168.0.1", "port": 53},
+                   "host": {"name": "hm.baidu.com"}, "count": 5}),
+        );
+        let closed = record(
+            4,
+            json!({"hook": "close", "dst": {"ip": "192.0.2.7", "port": 444}, "count": 0,
+                   "host": {"name": "a.example"}, "bytes_out": 70}),
+        );
+        let all = vec![
+            to(444, "a.example", "allow"),
+            to(444, "a.example", "audit"),
+            to(445, "a.example", "allow"),
+            to(444, "stopped.example", "deny"),
+            to(443, "hm.baidu.com", "allow"),
+            alias,
+            question,
+            closed,
+        ];
+        let report = report(&judge, all);
+        let would = would(&report);
+        assert_eq!(would[&("own", Some("port"))], (6, 70, Place::Observed));
+        assert!(!would.contains_key(&("own", Some("other-app"))));
+        // The name itself, its alias and the question.
+        assert_eq!(would[&("baidu-tongji", Some("tongji"))], (9, 0, Place::Shipped));
+        let local = would.iter().find(|((policy, _), _)| *policy == "local-only").unwrap();
+        assert_eq!(local.0.1, None, "by its default");
+        assert!(!would.contains_key(&("cn-jurisdiction", Some("home-jurisdiction"))));
+        let own = report.apps[0].would.iter().find(|one| one.policy == "own").unwrap();
+        assert_eq!(own.names, ["a.example"], "what was stopped did not pass");
+    }
 }

@@ -194,15 +194,16 @@ impl Page {
         let zone = last.to_zoned(self.look.zone.clone()).strftime("%:z");
         let when = format!("{} to {} ({zone})", self.time(first), self.time(last));
         let title = self.paint(style::BOLD, "Who talked to whom");
-        self.line(&format!("{title}  {when}"));
+        self.line(&title);
+        self.line(&when);
         let apps = count(report.apps.len() as u64, "app", "apps");
-        self.line(&format!("{apps}: {}", flows(&report.sums)));
+        self.wrapped("", &format!("{apps}: {}", flows(&report.sums)), None);
         if self.by_bytes {
             let Sums { bytes_out, bytes_in, .. } = report.sums;
             self.line(&format!("{} sent, {} received", bytes(bytes_out), bytes(bytes_in)));
         }
         match report.last_report {
-            None => self.line("The first report: from the next one on, what is new is marked."),
+            None => self.line("The first report: the next one marks what is new."),
             Some(time) => {
                 let new = |new: usize, one, many| count(new as u64, one, many);
                 let apps = report.apps.iter().filter(|talker| talker.new).count();
@@ -216,12 +217,11 @@ impl Page {
                     new(organisations, "organisation", "organisations"),
                     new(names, "name", "names"),
                 );
-                self.wrapped("", &text, "");
+                self.wrapped("", &text, None);
             }
         }
         for text in missing(report) {
-            let text = self.paint(style::YELLOW, &format!("Missing: {text}"));
-            self.line(&text);
+            self.wrapped("", &format!("Missing: {text}"), Some(style::YELLOW));
         }
         let what = if self.by_bytes { "bytes sent and received" } else { "flows" };
         let text = format!("Bars are {what}, within an app.");
@@ -243,7 +243,7 @@ impl Page {
         if self.by_bytes {
             what += &format!("; {} sent, {} received", bytes(bytes_out), bytes(bytes_in));
         }
-        self.line(&format!("  {what}"));
+        self.wrapped("  ", &what, None);
         let seen = format!("  {} to {}", self.time(talker.first), self.time(talker.last));
         self.line(&seen);
         let most = |sums: &Sums| if self.by_bytes { sums.bytes() } else { sums.flows.all() };
@@ -359,7 +359,7 @@ impl Page {
         if all.is_empty() {
             return;
         }
-        let heading = "  passed, and would be stopped by policies that are not enabled";
+        let heading = "  passed, but policies that are not enabled would stop it";
         let heading = self.paint(style::YELLOW, heading);
         self.line(&heading);
         let lines = all.iter().map(|one| {
@@ -385,22 +385,23 @@ impl Page {
     }
 
     /// A text in as many lines as it takes.
-    fn wrapped(&mut self, before: &str, text: &str, indent: &str) {
-        let mut line = before.to_owned();
-        let mut empty = true;
+    fn wrapped(&mut self, indent: &str, text: &str, style: Option<&str>) {
+        let mut lines = vec![String::new()];
         for word in text.split(' ') {
-            if !empty && line.width() + 1 + word.width() > self.width {
-                let full = std::mem::replace(&mut line, indent.to_owned());
-                self.line(&full);
-                empty = true;
+            let full = lines.last().map_or(0, |line| line.width());
+            match lines.last_mut() {
+                Some(line) if full == 0 => line.push_str(word),
+                Some(line) if indent.len() + full + 1 + word.width() <= self.width => {
+                    line.push(' ');
+                    line.push_str(word);
+                }
+                _ => lines.push(word.to_owned()),
             }
-            if !empty {
-                line.push(' ');
-            }
-            line.push_str(word);
-            empty = false;
         }
-        self.line(&line);
+        for line in lines {
+            let line = style.map_or(line.clone(), |style| self.paint(style, &line));
+            self.line(&format!("{indent}{line}"));
+        }
     }
 }
 

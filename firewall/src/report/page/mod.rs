@@ -158,7 +158,7 @@ fn head(report: &Report, zone: &TimeZone) -> Markup {
                     (count(new_owners, "organisation", "organisations")) ", "
                     (count(new_names, "name", "names")) "."
                 }
-                None => { "The first report: from the next one on, what is new is marked." }
+                None => { "The first report: the next one marks what is new." }
             }
         }
         @for text in missing(report) { p.missing { "Missing: " (text) } }
@@ -257,7 +257,7 @@ fn app(talker: &Talker, zone: &TimeZone, measure: Measure) -> Markup {
             }
             @if !talker.would.is_empty() {
                 table.rules {
-                    thead { tr { th { "passed, and would be stopped by, were it enabled" } th.number { "flows" } th { "among them" } } }
+                    thead { tr { th { "passed, and would be stopped by, if it were enabled" } th.number { "flows" } th { "among them" } } }
                     tbody {
                         @for one in &talker.would {
                             tr { td.name { (would(one)) } td.number { (number(one.flows)) } td.name { (names(&one.names)) } }
