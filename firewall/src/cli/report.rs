@@ -133,7 +133,7 @@ fn conclude(args: &Args, tally: Tally, judge: &Judge) -> anyhow::Result<()> {
     tell(args, &report, now)?;
     if known.beyond > 0 {
         eprintln!(
-            "note: {} names and organisations are not remembered, for they are too many: the next report \
+            "note: {} organisations, countries and names are not remembered, for they are too many: the next report \
              takes them for new",
             known.beyond
         );

@@ -17,7 +17,7 @@ use crate::{events::seen::Same, regular, replace::replace};
 pub const FILE: &str = "report.json";
 /// Bytes of the file.
 const LARGEST: u64 = 64 << 20;
-/// Organisations and names that are remembered, of all apps together.
+/// Organisations, countries and names that are remembered, of all apps together.
 const MAX_PAIRS: usize = 1 << 18;
 
 /// What is known.
@@ -35,6 +35,7 @@ pub struct Known {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Seen {
     organisations: BTreeSet<String>,
+    countries: BTreeSet<String>,
     names: BTreeSet<String>,
 }
 
@@ -58,6 +59,7 @@ struct Entry {
 pub(super) struct New {
     pub app: bool,
     pub organisations: HashSet<String>,
+    pub countries: HashSet<String>,
     pub names: HashSet<String>,
 }
 
@@ -78,8 +80,9 @@ impl Known {
             let why = format!("it has schema {schema}, and this reads schema {SCHEMA}");
             return Err(io::Error::new(ErrorKind::InvalidData, why));
         }
-        let pairs =
-            seen.iter().map(|entry| entry.seen.organisations.len() + entry.seen.names.len());
+        let pairs = seen.iter().map(|Entry { seen, .. }| {
+            seen.organisations.len() + seen.countries.len() + seen.names.len()
+        });
         Ok(Self {
             time: Some(time),
             pairs: pairs.sum(),
@@ -118,6 +121,7 @@ impl Known {
         &mut self,
         app: &Same,
         organisations: impl Iterator<Item = &'a str>,
+        countries: impl Iterator<Item = &'a str>,
         names: impl Iterator<Item = &'a str>,
     ) -> New {
         let compares = self.time.is_some();
@@ -138,6 +142,7 @@ impl Known {
             all.insert(one.to_owned());
         };
         organisations.for_each(|one| take(&mut seen.organisations, &mut new.organisations, one));
+        countries.for_each(|one| take(&mut seen.countries, &mut new.countries, one));
         names.for_each(|one| take(&mut seen.names, &mut new.names, one));
         new
     }

@@ -339,7 +339,8 @@ impl Tally {
         let rows = &mut self.rows;
         let counted = &mut self.apps[app].1;
         counted.all.add(&span);
-        let question = record.hook == DNS;
+        // One that tells bytes is of the flow to the resolver.
+        let question = record.hook == DNS && record.count > 0;
         // Where a resolver is says nothing of what it is asked for.
         if !question && !put(&mut counted.routes, route(record), &span, rows) {
             counted.other_routes.add(&sums);
@@ -567,6 +568,7 @@ fn talker(app: Same, counted: Counted, would: Vec<Would>, known: &mut Known) -> 
     let told = known.take(
         &app,
         organisations.keys().map(|owner| owner.name.as_str()),
+        countries.keys().map(|country| country.name.as_str()),
         names.keys().map(String::as_str),
     );
     let fresh = |all: &HashSet<String>, name: &str| all.contains(name);
@@ -592,7 +594,7 @@ fn talker(app: Same, counted: Counted, would: Vec<Would>, known: &mut Known) -> 
         last,
         organisations,
         other_organisations,
-        countries: rows(countries, |_| false),
+        countries: rows(countries, |country| fresh(&told.countries, &country.name)),
         names,
         other_names,
         routes,

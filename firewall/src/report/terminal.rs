@@ -208,13 +208,15 @@ impl Page {
                 let new = |new: usize, one, many| count(new as u64, one, many);
                 let apps = report.apps.iter().filter(|talker| talker.new).count();
                 let organisations = report.organisations.iter().filter(|row| row.new).count();
+                let countries = report.countries.iter().filter(|row| row.new).count();
                 let names = report.apps.iter().flat_map(|talker| &talker.names);
                 let names = names.filter(|row| row.new).count();
                 let text = format!(
-                    "New since the report of {}: {}, {}, {}",
+                    "New since the report of {}: {}, {}, {}, {}",
                     self.time(time),
                     new(apps, "app", "apps"),
                     new(organisations, "organisation", "organisations"),
+                    new(countries, "country", "countries"),
                     new(names, "name", "names"),
                 );
                 self.wrapped("", &text, None);

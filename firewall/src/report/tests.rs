@@ -135,6 +135,10 @@ fn who_where_and_by_which_name() {
                 json!({"hook": "dns", "dst": {"ip": "8.8.8.8", "port": 53}, "count": 4,
                              "host": {"name": "asked.example"}, "geo": {"country": "FR"}}),
             ),
+            record(
+                8,
+                json!({"hook": "dns", "dst": {"ip": "192.168.1.1"}, "count": 0, "bytes_in": 9}),
+            ),
             record(8, json!({"dst": {"ip": "192.168.1.1"}, "proto": "icmp", "count": 1})),
         ],
         &mut Known::default(),
@@ -149,21 +153,21 @@ fn who_where_and_by_which_name() {
         owners,
         [
             ("o", Kind::Organisation, ([0, 0, 4], [11, 0])),
+            ("local", Kind::Local, ([0, 0, 3], [0, 9])),
             ("AS3", Kind::As, ([0, 0, 2], [1, 0])),
             ("N", Kind::As, ([0, 0, 2], [1, 0])),
-            ("local", Kind::Local, ([0, 0, 3], [0, 0])),
             ("unknown", Kind::Unknown, ([0, 0, 2], [0, 0])),
         ]
     );
     let countries = names(&app.countries, |of| &of.name);
-    assert_eq!(countries, ["DE", "US", "local", "unknown"], "where the resolver is says nothing");
+    assert_eq!(countries, ["local", "DE", "US", "unknown"], "where the resolver is says nothing");
     assert_eq!(app.routes.len(), 6);
     let named = names(&app.names, |of| &of.name);
     assert_eq!(
         named,
-        ["a.example", "b.example", "asked.example", "c.example", "localhost", "192.168.1.1"]
+        ["a.example", "192.168.1.1", "b.example", "asked.example", "c.example", "localhost"]
     );
-    assert_eq!(sums(&app.sums), ([0, 0, 17], [13, 0]));
+    assert_eq!(sums(&app.sums), ([0, 0, 17], [13, 9]));
     assert_eq!(report.organisations, app.organisations);
     assert_eq!((app.first.as_second() % 60, app.last.as_second() % 60), (1, 8));
 }
@@ -269,7 +273,7 @@ fn there_is_an_end_to_what_is_told_and_kept() {
 pub(super) fn example() -> Report {
     let known = json!({"schema": 1, "time": "2026-11-21T00:00:00Z", "seen": [
         {"app": {"name": "curl", "exe": "/usr/bin/curl", "uid": 1000, "user": "ada"},
-         "organisations": ["google", "local"], "names": ["www.google.com", "127.0.0.1"]}]});
+         "organisations": ["google", "local"], "countries": ["US", "local"], "names": ["www.google.com", "127.0.0.1"]}]});
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join(known::FILE), known.to_string()).unwrap();
     let mut known = Known::load(folder.path()).unwrap();

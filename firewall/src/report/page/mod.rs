@@ -137,6 +137,7 @@ fn head(report: &Report, zone: &TimeZone) -> Markup {
     ];
     let new_apps = report.apps.iter().filter(|talker| talker.new).count() as u64;
     let new_owners = report.organisations.iter().filter(|row| row.new).count() as u64;
+    let new_countries = report.countries.iter().filter(|row| row.new).count() as u64;
     let new_names =
         report.apps.iter().flat_map(|one| &one.names).filter(|row| row.new).count() as u64;
     html! {
@@ -156,6 +157,7 @@ fn head(report: &Report, zone: &TimeZone) -> Markup {
                     "New since the report of " (time(before, zone)) ": "
                     (count(new_apps, "app", "apps")) ", "
                     (count(new_owners, "organisation", "organisations")) ", "
+                    (count(new_countries, "country", "countries")) ", "
                     (count(new_names, "name", "names")) "."
                 }
                 None => { "The first report: the next one marks what is new." }

@@ -43,7 +43,7 @@ fn everything_is_told() {
         "United States",
         "this machine and its networks",
         "events that were lost before they were written: 3",
-        "New since the report of 2026-11-21 00:00:00: 1 app, 2 organisations, 2 names.",
+        "New since the report of 2026-11-21 00:00:00: 1 app, 2 organisations, 2 countries, 2 names.",
     ] {
         assert!(page.contains(told), "{told}");
     }
