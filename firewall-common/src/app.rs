@@ -64,7 +64,7 @@ pub struct Join {
 }
 
 /// What kind of app an executable is, beside its path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A process whose word on its path nobody but root could have made up.
     Trusted,

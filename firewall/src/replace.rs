@@ -22,5 +22,10 @@ pub(crate) fn replace(path: &Path, mode: u32, parts: &[&[u8]]) -> io::Result<()>
     parts.iter().try_for_each(|part| file.write_all(part))?;
     file.sync_all()?;
     fs::rename(&new, path)?;
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    let folder = match path.parent() {
+        // Of a bare file name.
+        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
+        folder => folder.unwrap_or(Path::new("/")),
+    };
+    File::open(folder)?.sync_all()
 }

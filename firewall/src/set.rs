@@ -137,7 +137,11 @@ pub fn organisations(config: &Config, files: &dyn Files) -> Result<Organisations
 }
 
 /// Compiles with the tables that the policies need, and loads no others.
-fn generation(
+///
+/// # Errors
+///
+/// The tables cannot be read, or the policies compile to nothing that fits.
+pub fn generation(
     policies: Vec<Policy>,
     intel: &Intel,
     settings: Settings,

@@ -16,7 +16,7 @@ use crate::{
     config::STATE,
     events::{
         filter::{Asked, Filter},
-        record::{self, Line, Reader, Unreadable},
+        record::{Line, Reader, Unreadable},
         seen::{Destination, Flows, Seen, Summary},
     },
     policy::{diagnostic::printable, source::Disk},
@@ -45,9 +45,6 @@ pub struct Args {
     #[arg(long)]
     sha256: bool,
 }
-
-/// Records that are read at once.
-const PIECE: usize = 256;
 
 /// Destinations that are shown to people.
 const SHOWN: usize = 3;
@@ -122,28 +119,11 @@ impl Log {
                 Err(error) => return Ok(Err(ask::failed(&error))),
             },
         };
-        Ok(self.read_store(state))
-    }
-
-    fn read_store(&mut self, state: &Path) -> Result<(), ExitCode> {
-        let mut reader = log::open(state)?;
-        let failed = |error| log::failed(&error);
-        let end = reader.end().map_err(failed)?;
-        loop {
-            let found = reader.next(&mut self.filter, end, PIECE).map_err(failed)?;
-            if found.is_empty() {
-                return Ok(());
-            }
-            for found in found {
-                match record::read(found.event.as_bytes()) {
-                    Ok(Line::Verdict(record)) => self.seen.add(*record),
-                    Ok(Line::Lost(count)) => self.lost = self.lost.saturating_add(count),
-                    Err(why) => {
-                        eprintln!("note: record {}: {}", found.id, printable(&why.to_string()));
-                    }
-                }
-            }
-        }
+        let Self { filter, seen, lost } = self;
+        Ok(log::each(state, filter, |line| match line {
+            Line::Verdict(record) => seen.add(*record),
+            Line::Lost(count) => *lost = lost.saturating_add(count),
+        }))
     }
 
     fn read_files(&mut self, files: &[PathBuf]) -> Result<(), ExitCode> {

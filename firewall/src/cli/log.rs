@@ -149,6 +149,33 @@ pub fn open(state: &Path) -> Result<Reader, ExitCode> {
     }
 }
 
+/// Reads the store of a state folder, the oldest first; if it cannot, says why and returns the exit status.
+pub fn each(state: &Path, filter: &mut Filter, mut take: impl FnMut(Line)) -> Result<(), ExitCode> {
+    let mut reader = open(state)?;
+    let failed = |error| failed(&error);
+    let end = reader.end().map_err(failed)?;
+    let mut unread = 0;
+    loop {
+        let found = reader.next(filter, end, PIECE).map_err(failed)?;
+        if found.is_empty() {
+            tell_unread(unread);
+            return Ok(());
+        }
+        for found in found {
+            match record::read(found.event.as_bytes()) {
+                Ok(line) => take(line),
+                Err(_) => unread += 1,
+            }
+        }
+    }
+}
+
+fn tell_unread(unread: u64) {
+    if unread > 0 {
+        eprintln!("note: {unread} records are of another version or were changed");
+    }
+}
+
 /// Says why a store cannot be read, and returns the exit status.
 pub fn failed(error: &store::Error) -> ExitCode {
     if error.is_denied() {
@@ -220,10 +247,7 @@ impl Shows {
             0 => {}
             lost => eprintln!("note: {lost} events were lost before they were stored"),
         }
-        match std::mem::take(&mut self.unread) {
-            0 => {}
-            unread => eprintln!("note: {unread} records are of another version or were changed"),
-        }
+        tell_unread(std::mem::take(&mut self.unread));
     }
 }
 

@@ -41,6 +41,7 @@ mod pager;
 pub mod policy;
 pub mod progress;
 pub mod reload;
+pub mod report;
 pub mod run;
 pub mod set;
 pub mod status;
@@ -94,6 +95,8 @@ enum Command {
     Log(log::Args),
     /// Show the apps of a log and what they reached or tried to
     Apps(apps::Args),
+    /// Show who sent how much to whom, what was stopped, and what is new
+    Report(report::Args),
     /// Show and choose policies
     Policy(policy::Args),
     /// Show lists of domains and networks, and fetch those that are at a URL
@@ -149,6 +152,7 @@ pub fn main() -> ExitCode {
         Command::Off(args) => reload::off(&args),
         Command::Log(args) => log::run(&args),
         Command::Apps(args) => apps::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Policy(args) => policy::run(args),
         Command::List(args) => list::run(args),
         Command::Import(args) => import::run(&args),

@@ -48,10 +48,25 @@ pub struct Args {
     command: Vec<OsString>,
 }
 
+impl Args {
+    /// Runs a command under what only observes, and says nothing of verdicts.
+    pub fn observing(set: set::PolicySet, as_me: bool, command: Vec<OsString>) -> Self {
+        Self { set, log: None, quiet: true, user: None, as_me, command }
+    }
+}
+
+/// How a command ended.
+pub struct Ended {
+    /// The exit status.
+    pub status: u8,
+    /// What happened; absent if it did not start.
+    pub summary: Option<Summary>,
+}
+
 /// Runs `firewall run`.
 pub fn run(args: &Args) -> ExitCode {
-    match try_run(args) {
-        Ok(status) => ExitCode::from(status),
+    match try_run(args, &mut |_| {}) {
+        Ok(ended) => ExitCode::from(ended.status),
         Err(failure) => {
             say(&failure.to_string());
             ExitCode::from(FAILED)
@@ -59,7 +74,8 @@ pub fn run(args: &Args) -> ExitCode {
     }
 }
 
-fn try_run(args: &Args) -> Result<u8, set::Failure> {
+/// Runs the command, and shows each verdict to `see`.
+pub fn try_run(args: &Args, see: &mut dyn FnMut(&Event)) -> Result<Ended, set::Failure> {
     let user = user(args)?;
     // Before anything is read or compiled for nothing.
     probe::permission().map_err(|why| {
@@ -96,13 +112,16 @@ fn try_run(args: &Args) -> Result<u8, set::Failure> {
             lines.take(None).for_each(|line| say(&line));
             say(&format!("firewall: {text}"));
         }
-        Notice::Verdict(event) if !quiet && event.finding.verdict == "deny" => {
+        Notice::Verdict(event) => {
+            see(event);
+            if quiet || event.finding.verdict != "deny" {
+                return;
+            }
             lines.add(line(event, colour), event.count, Instant::now());
             if lines.is_full() {
                 lines.take(None).for_each(|line| say(&line));
             }
         }
-        Notice::Verdict(_) => {}
         Notice::Tick => lines.take(Some(Instant::now())).for_each(|line| say(&line)),
     };
     let outcome = run::run(plan, &mut tell);
@@ -112,11 +131,11 @@ fn try_run(args: &Args) -> Result<u8, set::Failure> {
             if !quiet {
                 say(&summarise(&summary));
             }
-            Ok(summary.status)
+            Ok(Ended { status: summary.status, summary: Some(summary) })
         }
         Err(run::Error::Child(error)) => {
             say(&format!("error: {error}"));
-            Ok(error.status())
+            Ok(Ended { status: error.status(), summary: None })
         }
         Err(error) => Err(set::Failure::Other(error.into())),
     }

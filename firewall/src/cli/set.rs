@@ -108,12 +108,26 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 }
 
 impl PolicySet {
+    /// Those of a folder, or of this machine, without which everything is watched; none of them stops
+    /// anything.
+    pub fn observing(folder: Option<&str>, config: Option<PathBuf>, state: PathBuf) -> Self {
+        Self {
+            // With a `/` it is no name of a shipped one.
+            policies: folder.map(|folder| format!("{folder}/")).into_iter().collect(),
+            allow: Vec::new(),
+            deny: Vec::new(),
+            default: None,
+            observe: true,
+            config,
+            geo: None,
+            asn: None,
+            state: State { state },
+        }
+    }
+
     /// Reads, checks and compiles. Warnings are printed.
     pub fn load(&self) -> Result<Set, Failure> {
-        let mut config = Config::load(self.config.as_deref()).map_err(|error| match error {
-            config::Error::Read { .. } => Failure::Usage(error.to_string()),
-            config::Error::Invalid { findings, .. } => Failure::Invalid(findings),
-        })?;
+        let mut config = config(self.config.as_deref())?;
         config.geo = self.geo.clone().or(config.geo);
         config.asn = self.asn.clone().or(config.asn);
         let store = self.state.store();
@@ -176,6 +190,14 @@ impl PolicySet {
             rules,
         }))
     }
+}
+
+/// The settings of a file, or of this machine.
+pub fn config(path: Option<&Path>) -> Result<Config, Failure> {
+    Config::load(path).map_err(|error| match error {
+        config::Error::Read { .. } => Failure::Usage(error.to_string()),
+        config::Error::Invalid { findings, .. } => Failure::Invalid(findings),
+    })
 }
 
 /// The policies of these names and paths; without any, those of this machine, if it has some.

@@ -11,7 +11,7 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{App, SCHEMA, View};
+use super::{App, Endpoint, SCHEMA, View};
 
 /// Bytes of a line. Those that events have are shorter.
 const MAX_LINE: u64 = 1 << 20;
@@ -52,6 +52,9 @@ pub struct Record {
     /// The protocol.
     #[serde(default)]
     pub proto: String,
+    /// Where from.
+    #[serde(default)]
+    pub src: Option<Endpoint>,
     /// Where to; of a question, who is asked.
     pub dst: To,
     /// The name of the destination, or the one that is asked for.
@@ -62,6 +65,12 @@ pub struct Record {
     pub geo: Geo,
     /// How often.
     pub count: u64,
+    /// Transport payload sent so far, in bytes.
+    #[serde(default)]
+    pub bytes_out: u64,
+    /// Transport payload received so far, in bytes.
+    #[serde(default)]
+    pub bytes_in: u64,
 }
 
 /// The word for what happened.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     App, SCHEMA,
@@ -34,7 +34,8 @@ pub struct Flows {
 }
 
 impl Flows {
-    const fn of(verdict: Verdict, count: u64) -> Self {
+    /// So many of one verdict.
+    pub const fn of(verdict: Verdict, count: u64) -> Self {
         let none = Self { deny: 0, audit: 0, allow: 0 };
         match verdict {
             Verdict::Deny => Self { deny: count, ..none },
@@ -43,7 +44,8 @@ impl Flows {
         }
     }
 
-    const fn all(self) -> u64 {
+    /// Of every verdict.
+    pub const fn all(self) -> u64 {
         self.deny.saturating_add(self.audit).saturating_add(self.allow)
     }
 }
@@ -67,37 +69,38 @@ impl AddAssign for Flows {
 }
 
 /// What makes an app the same over many processes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Same {
     /// File name of the executable, or what else is known.
     pub name: String,
     /// The executable.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exe: Option<String>,
     /// The script.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script: Option<String>,
     /// User number.
     pub uid: u32,
     /// User name.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// The unit; of scopes without what tells one start from the next.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
     /// ID of the Flatpak app.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flatpak: Option<String>,
     /// Name of the snap.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snap: Option<String>,
     /// The container: by its ID only if it has no name.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Container>,
 }
 
 impl Same {
-    fn of(app: App) -> Self {
+    /// What of an app stays the same.
+    pub fn of(app: App) -> Self {
         let App { name, exe, script, uid, user, unit, flatpak, snap, container, .. } = app;
         // The others have a unit for what they are.
         let unit = match (&flatpak, &snap, &container) {
@@ -254,6 +257,9 @@ mod tests {
             }),
             geo: Geo::default(),
             count: 2,
+            src: None,
+            bytes_out: 0,
+            bytes_in: 0,
         }
     }
 

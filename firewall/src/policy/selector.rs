@@ -270,7 +270,7 @@ pub(super) fn dfa(regexes: &[String]) -> Option<Machine> {
 }
 
 /// What is known of an app.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AppFacts {
     /// What kind it is, and whether the path of its executable is trusted.
     pub kind: Kind,

@@ -12,5 +12,6 @@ mod ending;
 mod log;
 mod nested;
 mod place;
+mod report;
 mod rules;
 mod unprivileged;
