@@ -5,6 +5,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod allow;
 mod answers;
 mod commands;
 mod description;
@@ -13,4 +14,5 @@ mod place;
 mod policies;
 mod rights;
 mod streams;
+mod terminal;
 mod world;
