@@ -237,6 +237,7 @@ mod tests {
 
     fn record(second: i64, app: &App, verdict: Verdict, host: &str) -> Record {
         Record {
+            seq: 1,
             time: Timestamp::from_second(second).unwrap(),
             verdict,
             reason: "default".to_owned(),

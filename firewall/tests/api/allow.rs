@@ -62,8 +62,8 @@ impl World {
     fn allow(&self, words: &[&str]) -> Said {
         let daemon = &self.daemon;
         let (folder, state) = (daemon.path("policies.d"), daemon.folder.path());
-        let mut command = daemon.command(&["allow", "--config", "/dev/null", "--policies"]);
-        command.arg(folder).arg("--state").arg(state).args(words);
+        let mut command = daemon.command(&["allow", "--config", "/dev/null"]);
+        command.arg("--policies").arg(folder).arg("--state").arg(state).args(words);
         let mut said = Said::of(command);
         let place = state.to_str().unwrap();
         said.out = said.out.replace(place, "DIR");
@@ -86,7 +86,25 @@ impl World {
 fn a_rule_is_proposed_and_nothing_is_changed() {
     let world = World::new(&[json!({})]);
     let said = world.allow(&["1"]);
-    insta::assert_snapshot!(format!("{}\n{}\n{}", said.status, said.out, said.err), @"");
+    insta::assert_snapshot!(format!("{}\n{}\n{}", said.status, said.out, said.err), @r#"
+    0
+    --- /dev/null
+    +++ DIR/policies.d/50-local.toml
+    @@ -0,0 +1,11 @@
+    +[policy]
+    +name        = "local"
+    +description = "What `firewall allow` lets pass on this machine"
+    +priority    = 1
+    +
+    +[[rule]]
+    +name   = "event-1"
+    +action = "allow"
+    +apps   = ["exe:/usr/bin/curl"]
+    +to     = { domains = ["=ads.example"] }
+    +ports  = ["tcp/443"]
+
+    note: with this rule it passes; `--apply` writes it
+    "#);
     assert!(!world.local().exists());
     assert_eq!(world.daemon.asked(), [""; 0]);
 }

@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn the_rate_is_that_of_the_last_seconds() {
         let begin = Instant::now();
-        let at = |tenths| begin + Duration::from_millis(tenths * 100);
+        let at = |tenths: u64| begin + Duration::from_millis(tenths * 100);
         let mut sums = Sums::new(begin);
         sums.add(&record("deny", 10), at(1));
         assert_eq!(sums.rate(at(2)), 0, "the first second is not over");
