@@ -1,13 +1,15 @@
 //! `firewall report` on logs, by the real binary.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests panic")]
 
+#[path = "support/stored.rs"]
+mod stored;
+
 use std::{
     fs,
     path::Path,
     process::{Command, Output, Stdio},
 };
 
-use firewall::events::log::EVENTS;
 use serde_json::{Value, json};
 
 /// Exit status, standard output, standard error.
@@ -35,14 +37,17 @@ fn event(second: u32, verdict: &str, host: &str) -> Value {
     })
 }
 
-/// A state folder with a log of two files.
+/// What is recorded.
+fn events() -> [String; 3] {
+    let lost = json!({"schema": 1, "kind": "lost", "count": 7});
+    [event(1, "deny", "hm.baidu.com"), lost, event(2, "allow", "hm.baidu.com")]
+        .map(|event| event.to_string())
+}
+
+/// A state folder with a store.
 fn state() -> tempfile::TempDir {
     let state = tempfile::tempdir().unwrap();
-    let old = format!("{}\nno event\n", event(1, "deny", "hm.baidu.com"));
-    fs::write(state.path().join(format!("{EVENTS}.1")), old).unwrap();
-    let lost = json!({"schema": 1, "kind": "lost", "count": 7});
-    let new = format!("{}\n{lost}\n", event(2, "allow", "hm.baidu.com"));
-    fs::write(state.path().join(EVENTS), new).unwrap();
+    stored::store(state.path(), events());
     state
 }
 
@@ -123,7 +128,8 @@ fn what_cannot_be() {
     let (status, out, err) = report(state.path(), &[]);
     assert_eq!(status, 0);
     assert!(out.contains("hm.baidu.com") && err.contains("what is new is not told"), "{err}");
-    let log = state.path().join(EVENTS);
+    let log = state.path().join("log");
+    fs::write(&log, events().join("\n")).unwrap();
     let place = Path::new("/proc/none");
     let (status, out, err) = report_at(place, &log, empty.path());
     assert_eq!(status, 0, "{err}");

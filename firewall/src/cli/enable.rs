@@ -36,7 +36,7 @@ use crate::{
 pub struct Place {
     /// The folder of this machine's policies
     #[arg(long = "policies", value_name = "DIR", default_value = POLICIES)]
-    folder: PathBuf,
+    pub folder: PathBuf,
     #[command(flatten)]
     socket: Socket,
 }
@@ -148,7 +148,7 @@ pub fn disable(name: &str, place: &Place) -> anyhow::Result<ExitCode> {
 }
 
 /// Lets what is in the folder hold, or has it put back as it was.
-fn settle(place: &Place, done: &str, shown: &str, back: &dyn Fn(&str)) -> ExitCode {
+pub fn settle(place: &Place, done: &str, shown: &str, back: &dyn Fn(&str)) -> ExitCode {
     match take(place) {
         Ok(said) => {
             println!("{done}: {shown}");
@@ -214,7 +214,8 @@ fn check(folder: &Path) -> anyhow::Result<Diagnostics> {
     Ok(findings)
 }
 
-fn cannot(what: &str, path: &Path, error: &io::Error) -> ExitCode {
+/// Says what cannot be done to a file, and returns the exit status.
+pub fn cannot(what: &str, path: &Path, error: &io::Error) -> ExitCode {
     eprintln!("error: cannot {what} {}: {error}", printable(&path.display().to_string()));
     match error.kind() {
         io::ErrorKind::PermissionDenied => {

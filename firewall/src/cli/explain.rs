@@ -174,7 +174,8 @@ fn row(name: &str, value: &str) -> String {
     format!("  {name:<10} {value}\n")
 }
 
-fn because(finding: &Finding) -> String {
+/// What decided, in words.
+pub fn because(finding: &Finding) -> String {
     let action = finding.action.unwrap_or("nothing");
     match (&finding.policy, &finding.rule) {
         (Some(policy), Some(rule)) => {

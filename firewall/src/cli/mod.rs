@@ -26,6 +26,7 @@ macro_rules! eprintln {
     }};
 }
 
+mod allow;
 pub mod apps;
 mod ask;
 pub mod check;
@@ -93,6 +94,8 @@ enum Command {
     Off(reload::OffArgs),
     /// Show the verdicts that the daemon has stored
     Log(log::Args),
+    /// Propose the rule that would have let a flow pass, and put it in force
+    Allow(allow::Args),
     /// Show the apps of a log and what they reached or tried to
     Apps(apps::Args),
     /// Show who sent how much to whom, what was stopped, and what is new
@@ -151,6 +154,7 @@ pub fn main() -> ExitCode {
         Command::Rollback(args) => reload::rollback(&args),
         Command::Off(args) => reload::off(&args),
         Command::Log(args) => log::run(&args),
+        Command::Allow(args) => allow::run(&args),
         Command::Apps(args) => apps::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Policy(args) => policy::run(args),

@@ -1,11 +1,13 @@
 //! `firewall watch`: verdicts as they are reached.
 
+mod live;
+
 use std::{
-    io::{self, BufRead as _, BufReader, Write as _},
+    io::{self, BufRead as _, BufReader, IsTerminal as _, Write as _},
     process::ExitCode,
 };
 
-use super::{USAGE, apps, ask, ask::Socket, colour, verdict};
+use super::{USAGE, apps, ask, ask::Socket, verdict};
 use crate::{
     events::{
         filter::Asked,
@@ -16,6 +18,7 @@ use crate::{
 
 /// Shows verdicts as they are reached, until the daemon stops.
 ///
+/// On a terminal it is a table, above a line that says how many there were; elsewhere each is a line.
 /// Exits with 0 when the daemon has stopped, 3 if none answers or this user may not ask.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -45,8 +48,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Err(error) => return Ok(ask::failed(&error)),
     };
     let mut lines = BufReader::new(lines);
+    if !args.json && io::stdout().is_terminal() {
+        return live::run(lines, &args.socket.socket);
+    }
     let mut out = io::stdout().lock();
-    let colour = colour(&out);
     let mut text = Vec::new();
     loop {
         text.clear();
@@ -60,7 +65,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                         1 => String::new(),
                         count => format!(" ({count} times)"),
                     };
-                    writeln!(out, "{}{times}", verdict::line(&(&*record).into(), colour))?;
+                    writeln!(out, "{}{times}", verdict::line(&(&*record).into(), false))?;
                 }
                 Ok(Line::Lost(count)) => eprintln!("note: {count} verdicts are not shown: lost"),
                 Err(why) => eprintln!(

@@ -15,6 +15,7 @@ pub use denied::{DeniedNames, denied_names};
 pub use domains::{Domain, DomainSet, Scope};
 pub use model::*;
 pub use parse::SpecError;
+pub(crate) use selector::escaped;
 pub use selector::{AppFacts, Apps, Means, Paths, Selector, Whole};
 pub use shipped::SHIPPED;
 

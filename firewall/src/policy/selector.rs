@@ -183,6 +183,18 @@ pub(super) fn is_glob(text: &str) -> bool {
 /// Characters that have a meaning in globs.
 pub(super) const META: [char; 6] = ['*', '?', '[', ']', '{', '}'];
 
+/// A text in which no character has a meaning in globs any more.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut glob = String::new();
+    for c in text.chars() {
+        match META.contains(&c) {
+            true => glob.extend(['[', c, ']']),
+            false => glob.push(c),
+        }
+    }
+    glob
+}
+
 /// What a glob means that is none but for characters that stand in brackets; `None` if it is more.
 fn without_brackets(glob: &str) -> Option<String> {
     let mut plain = String::new();

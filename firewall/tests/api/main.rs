@@ -7,6 +7,7 @@ mod harness;
 #[path = "../support/stored.rs"]
 mod stored;
 
+mod allow;
 mod answers;
 mod commands;
 mod description;
@@ -15,4 +16,5 @@ mod place;
 mod policies;
 mod rights;
 mod streams;
+mod terminal;
 mod world;
