@@ -5,9 +5,7 @@
 
 use core::{arch::asm, ffi::c_void};
 
-use aya_ebpf::{
-    bindings::{bpf_sock, seq_file},
-};
+use aya_ebpf::bindings::{bpf_sock, seq_file};
 use firewall_common::{
     event::tcp,
     flow::{ICMP, ICMPV6, TCP, UDP, UDPLITE},

@@ -12,8 +12,8 @@ use aya_ebpf::{
 };
 use firewall_common::verdict::Hook;
 use firewall_ebpf::{
-    answers, bytes, connect, egress as packet, exec, inspect, open, quic as datagram, script, socket,
-    sockopt, tell as told,
+    answers, bytes, connect, egress as packet, exec, inspect, open, quic as datagram, script,
+    socket, sockopt, tell as told,
 };
 
 firewall_ebpf::object!();

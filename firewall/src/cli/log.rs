@@ -126,11 +126,7 @@ impl Shows {
     fn line(&self, record: &Record) -> String {
         let time = record.time.to_zoned(self.zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z");
         let view = View::from(record);
-        let text = verdict::line(&view, self.colour);
-        match record.count {
-            1 => format!("{time} {text}"),
-            times => format!("{time} {text} ({times} times)"),
-        }
+        format!("{time} {}{}", verdict::line(&view, self.colour), verdict::tail(&view))
     }
 
     /// Goes on for ever, with the next file when the log was begun anew.

@@ -96,7 +96,7 @@ fn try_run(args: &Args) -> Result<u8, set::Failure> {
             lines.take(None).for_each(|line| say(&line));
             say(&format!("firewall: {text}"));
         }
-        Notice::Verdict(event) if !quiet && event.finding.verdict == "deny" => {
+        Notice::Verdict(event) if !quiet && event.finding.verdict == "deny" && event.count > 0 => {
             lines.add(line(event, colour), event.count, Instant::now());
             if lines.is_full() {
                 lines.take(None).for_each(|line| say(&line));

@@ -57,8 +57,14 @@ pub struct Record {
     /// What is known of the destination.
     #[serde(default)]
     pub geo: Geo,
-    /// How often.
+    /// How often; 0 where only bytes are told.
     pub count: u64,
+    /// Payload sent.
+    #[serde(default)]
+    pub bytes_out: u64,
+    /// Payload received.
+    #[serde(default)]
+    pub bytes_in: u64,
 }
 
 /// The word for what happened.
@@ -147,8 +153,9 @@ struct Head {
 
 impl<'a> From<&'a Record> for View<'a> {
     fn from(record: &'a Record) -> Self {
-        let Record { time, verdict, reason, policy, rule, hook, app, proto, dst, host, geo, count } =
-            record;
+        let Record {
+            time, verdict, reason, policy, rule, hook, app, proto, dst, host, geo, ..
+        } = record;
         Self {
             time: Some(*time),
             verdict: verdict.word(),
@@ -167,7 +174,9 @@ impl<'a> From<&'a Record> for View<'a> {
             asn: geo.asn,
             organisation: geo.organisation.as_deref(),
             as_name: geo.as_name.as_deref(),
-            count: *count,
+            count: record.count,
+            bytes_out: record.bytes_out,
+            bytes_in: record.bytes_in,
         }
     }
 }
