@@ -24,7 +24,9 @@ const DONE: u32 = 1;
 #[inline(always)]
 pub fn sent(state: &mut SocketState, skb: Skb, protocol: u8, transport: u32) {
     if protocol != TCP {
-        add(&raw mut state.bytes_out, payload(skb, protocol, transport));
+        // Not in one step, which every packet would pay for: threads that send on one socket at the
+        // same moment can take each other's away.
+        state.bytes_out = state.bytes_out.wrapping_add(payload(skb, protocol, transport));
     }
 }
 
@@ -43,7 +45,10 @@ pub fn arrived(skb: Skb, packet: &Packet) {
         && state.dst_port == packet.src_port
         && state.protocol == protocol
     {
-        add(&raw mut state.bytes_in, payload(skb, protocol, packet.transport));
+        let (to, bytes) = (&raw mut state.bytes_in, payload(skb, protocol, packet.transport));
+        // In one step: packets come in on several CPUs at once.
+        // SAFETY: the pointer is valid and aligned; `core` has no atomics for this target.
+        unsafe { asm!("lock *(u64 *)({to} + 0) += {n}", to = in(reg) to, n = in(reg) bytes) };
     }
 }
 
@@ -55,13 +60,6 @@ fn payload(skb: Skb, protocol: u8, transport: u32) -> u64 {
         _ => 0,
     };
     u64::from(skb.size().saturating_sub(transport + header))
-}
-
-/// In one step: several threads can send on one socket at once.
-#[inline(always)]
-fn add(to: *mut u64, bytes: u64) {
-    // SAFETY: the pointer is valid and aligned; `core` has no atomics for this target.
-    unsafe { asm!("lock *(u64 *)({to} + 0) += {bytes}", to = in(reg) to, bytes = in(reg) bytes) };
 }
 
 /// Puts into the state what its connection of TCP has moved so far; nothing of other sockets.

@@ -168,6 +168,36 @@ mod tests {
     }
 
     #[test]
+    fn bytes_are_told_after_verdicts_and_never_twice() {
+        let mut coalescer = Coalescer::default();
+        let mut told = Vec::new();
+        let mut tell = |event: FlowEvent| told.push((event.count, event.closed, event.bytes_out));
+        let at = |time: u64, count, closed, bytes_out| FlowEvent {
+            time: time * 1_000_000,
+            count,
+            closed,
+            bytes_out,
+            ..FlowEvent::default()
+        };
+        for event in [
+            at(0, 1, 0, 0),
+            at(1, 0, 0, 10),
+            // Takes the place of what was told on the way.
+            at(2, 0, 1, 15),
+            at(3, 1, 0, 0),
+            at(4, 0, 1, 7),
+            at(5, 1, 0, 0),
+            at(6, 0, 0, 2),
+            at(7, 0, 0, 3),
+        ] {
+            coalescer.push(event, &mut tell);
+        }
+        coalescer.tick(1_000_000_000, &mut tell);
+        coalescer.tick(2_000_000_000, &mut tell);
+        assert_eq!(told, [(1, 0, 0), (2, 0, 0), (0, 1, 22), (0, 0, 3)]);
+    }
+
+    #[test]
     fn nothing_is_lost_and_nothing_told_twice() {
         let mut coalescer = Coalescer::default();
         let mut told = Vec::new();
