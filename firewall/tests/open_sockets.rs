@@ -379,14 +379,14 @@ fn what_they_move_is_told() {
     let _udp = stage.net.listen_udp(&["[::]:81"]);
     let lines = [
         format!("open before tcp {FREE}:80"),
-        "say before".to_owned(),
+        "say-bytes before 700".to_owned(),
         stage.wait(),
-        "say before".to_owned(),
+        "say-bytes before 700".to_owned(),
         format!("open after tcp [{AMAZON}]:80"),
-        "say after".to_owned(),
+        "say-bytes after 500".to_owned(),
         format!("open packets udp {FREE}:81"),
-        "say packets".to_owned(),
-        "say packets".to_owned(),
+        "say-bytes packets 30".to_owned(),
+        "say-bytes packets 30".to_owned(),
         format!("wait-for {}", stage.file("end").display()),
     ];
     stage.start(&lines);
@@ -409,7 +409,8 @@ fn what_they_move_is_told() {
         moved.sort_unstable();
         moved
     };
-    let mut want = vec![(address(FREE), 80, 10), (address(AMAZON), 80, 5), (address(FREE), 81, 10)];
+    let mut want =
+        vec![(address(FREE), 80, 1400), (address(AMAZON), 80, 500), (address(FREE), 81, 60)];
     want.sort_unstable();
     bytes::tell(bytes::visit(&mut loaded).expect("a way")).expect("telling");
     assert_eq!(told(0), want);
