@@ -46,7 +46,7 @@ pub mod app {
     pub const KERNEL: u32 = 2;
 }
 
-/// A verdict on a flow.
+/// A verdict on a flow, or how many bytes it has moved.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowEvent {
@@ -74,7 +74,8 @@ pub struct FlowEvent {
     pub generation: u32,
     /// [`crate::evaluate::Outcome::decision`]; 0 if none was reached.
     pub decision: u32,
-    /// How often: the first, and repeats within a second.
+    /// How often: the first, and repeats within a second. 0 where nothing was decided and only bytes
+    /// are told.
     pub count: u32,
     /// [`Via`]; 0 if the destination has no known name.
     pub via: u8,
@@ -82,10 +83,14 @@ pub struct FlowEvent {
     pub confidence: u8,
     /// 1 if the ClientHello has an encrypted one inside: the name is the outer one's.
     pub encrypted_hello: u8,
-    /// Zero.
-    pub _pad: u8,
+    /// 1 if the flow has ended.
+    pub closed: u8,
     /// The name, a key of the map of names; 0 if there is none.
     pub name: u64,
+    /// Bytes of payload that it has sent.
+    pub bytes_out: u64,
+    /// Bytes of payload that it has received.
+    pub bytes_in: u64,
     /// Who.
     pub identity: Identity,
 }
@@ -128,10 +133,18 @@ pub mod tcp {
     pub const ESTABLISHED: u8 = 1;
     /// Waits for the answer to its SYN.
     pub const SYN_SENT: u8 = 2;
+    /// Has nothing more to send, and waits for that to be known.
+    pub const FIN_WAIT1: u8 = 4;
+    /// Waits for the other end to have nothing more to send.
+    pub const FIN_WAIT2: u8 = 5;
     /// Nothing, or not connected.
     pub const CLOSE: u8 = 7;
+    /// Neither end has more to send, and waits for that to be known.
+    pub const LAST_ACK: u8 = 9;
     /// Waits for connections.
     pub const LISTEN: u8 = 10;
+    /// Both ends said at once that they have nothing more to send.
+    pub const CLOSING: u8 = 11;
 }
 
 impl OpenSocket {
@@ -154,8 +167,8 @@ impl OpenSocket {
 const _: () = {
     assert!(size_of::<OpenSocket>() == 64 + size_of::<Identity>());
     assert!(size_of::<Identity>() == 88);
-    assert!(size_of::<FlowEvent>() == 168);
-    assert!(core::mem::offset_of!(FlowEvent, identity) == 80);
+    assert!(size_of::<FlowEvent>() == 184);
+    assert!(core::mem::offset_of!(FlowEvent, identity) == 96);
 };
 
 /// Bytes that are no event of this version.
@@ -181,8 +194,8 @@ impl FlowEvent {
         let (src_port, dst_port, protocol, verdict, reason, hook) =
             read!(*b, u16, u16, u8, u8, u8, u8);
         let (generation, decision, count) = read!(*b, u32, u32, u32);
-        let (via, confidence, encrypted_hello, _pad) = read!(*b, u8, u8, u8, u8);
-        let name = u64::from_ne_bytes(take(b)?);
+        let (via, confidence, encrypted_hello, closed) = read!(*b, u8, u8, u8, u8);
+        let (name, bytes_out, bytes_in) = read!(*b, u64, u64, u64);
         let identity = Identity::take(b)?;
         Ok(Self {
             time,
@@ -201,8 +214,10 @@ impl FlowEvent {
             via,
             confidence,
             encrypted_hello,
-            _pad,
+            closed,
             name,
+            bytes_out,
+            bytes_in,
             identity,
         })
     }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Version of everything that is pinned or crosses the ring buffer.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 
 /// Generations that can be in the kernel at once: the running one and the one being built.
 pub const SLOTS: u32 = 2;
@@ -187,6 +187,12 @@ pub struct SocketState {
     /// One word, so that it is read and written whole: two threads that send on one socket to two
     /// destinations must never make a verdict of the one hold for the other.
     pub kept: u64,
+    /// Bytes of payload that the flow has sent. Beside `kept`: each datagram writes it.
+    pub bytes_out: u64,
+    /// Bytes of payload that the flow has received.
+    pub bytes_in: u64,
+    /// Sum of both when it was last told.
+    pub bytes_told: u64,
     /// Cookie of the network namespace; 0 if no call of a process on the socket has shown it.
     pub netns: u64,
     /// Where the socket is in the kernel's memory, as a number.
@@ -242,6 +248,10 @@ pub mod socket {
     pub const CONNECTED: u32 = 4;
     /// Its first payload is still to show a name; until then its packets pass unrecorded.
     pub const WAITS: u32 = 8;
+    /// The flow may pass and is recorded, so its end is told.
+    pub const OPEN: u32 = 16;
+    /// The kernel says when its TCP connection ends.
+    pub const FOLLOWED: u32 = 32;
 }
 
 /// Addresses whose names are kept, the least recently used out first.
@@ -651,6 +661,10 @@ pub struct Offsets {
     pub sock_kern_mask: u32,
     /// `socket.sk`
     pub socket_sk: u32,
+    /// `sock.sk_type`
+    pub sock_type: u32,
+    /// `sock.__sk_common` + `sock_common.skc_flags`
+    pub sock_flags: u32,
     /// `sock.sk_protocol`
     pub sock_protocol: u32,
     /// `sock.__sk_common` + `sock_common.skc_family`
@@ -673,6 +687,16 @@ pub struct Offsets {
     pub sock_net: u32,
     /// `net.net_cookie`
     pub net_cookie: u32,
+    /// `tcp_sock.bytes_received`
+    pub tcp_received: u32,
+    /// `tcp_sock.bytes_acked`
+    pub tcp_acked: u32,
+    /// `tcp_sock.snd_una`
+    pub tcp_unacked: u32,
+    /// `tcp_sock.snd_nxt`
+    pub tcp_next: u32,
+    /// `tcp_sock.write_seq`
+    pub tcp_written: u32,
 }
 
 impl Offsets {
@@ -721,6 +745,8 @@ impl Offsets {
         sock_kern_byte: 0,
         sock_kern_mask: 0,
         socket_sk: 0,
+        sock_type: 0,
+        sock_flags: 0,
         sock_protocol: 0,
         sock_family: 0,
         sock_state: 0,
@@ -732,6 +758,11 @@ impl Offsets {
         sock_peer_v6: 0,
         sock_net: 0,
         net_cookie: 0,
+        tcp_received: 0,
+        tcp_acked: 0,
+        tcp_unacked: 0,
+        tcp_next: 0,
+        tcp_written: 0,
     };
 }
 
@@ -824,11 +855,11 @@ counters! {
 const _: () = {
     assert!(size_of::<Header>() == 64 + 16 + 64 + 8 + 2 * DNS_PORTS + 24 * RESOLVERS);
     assert!(size_of::<Resolver>() == 24);
-    assert!(size_of::<SocketState>() == 128 + size_of::<Identity>());
-    assert!(core::mem::offset_of!(SocketState, identity) == 128);
+    assert!(size_of::<SocketState>() == 152 + size_of::<Identity>());
+    assert!(core::mem::offset_of!(SocketState, identity) == 152);
     assert!(size_of::<PathText>() == 16 + PATH_BYTES);
     assert!(size_of::<ProcessKey>() == 16);
-    assert!(size_of::<Offsets>() == 4 * 54);
+    assert!(size_of::<Offsets>() == 4 * 61);
     assert!(size_of::<Process>() == 16 + size_of::<Identity>());
     assert!(size_of::<FileId>() == 32);
     assert!(size_of::<Listener>() == 32);
@@ -840,6 +871,6 @@ const _: () = {
     assert!(size_of::<NameText>() == size_of::<Text>() + 8 * CHAIN);
     assert!(size_of::<ConnectionKey>() == 64);
     assert!(size_of::<Connection>() == 48);
-    assert!(size_of::<Held>() == 168 + 16 + MAX_DATAGRAM);
-    assert!(size_of::<Told>() == 32 + 32 + 168 + size_of::<Text>());
+    assert!(size_of::<Held>() == 184 + 16 + MAX_DATAGRAM);
+    assert!(size_of::<Told>() == 32 + 32 + 184 + size_of::<Text>());
 };

@@ -14,6 +14,7 @@ use firewall_common::{
 };
 
 use crate::{
+    bytes,
     dns::{self, MALFORMED, NOTHING},
     maps::{ANSWERS, FORMER, HEADERS, Led, NAMES, Scratch, count},
     names::{self, DNS, which},
@@ -44,6 +45,7 @@ const MAX_HINTS: u32 = 8;
 pub fn arrived(ctx: &SkBuffContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
     let Some(packet) = packet::plain(skb) else { return PASS };
+    bytes::arrived(skb, &packet);
     let protocol = packet.destination.protocol;
     if protocol != UDP && protocol != TCP {
         return PASS;

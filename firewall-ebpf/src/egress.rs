@@ -17,7 +17,7 @@ use firewall_common::{
 };
 
 use crate::{
-    app as apps, emit, identity,
+    app as apps, bytes, emit, identity,
     maps::{self, JUMPS, Jump, count},
     names::{self, DNS},
     offset,
@@ -97,7 +97,7 @@ const NOTHING: u64 = 4;
 
 /// What is kept for where the packet goes.
 #[inline(always)]
-fn kept_verdict(skb: *mut __sk_buff, active: Active, state: &SocketState) -> u64 {
+fn kept_verdict(skb: *mut __sk_buff, active: Active, state: &mut SocketState) -> u64 {
     let Some(packet) = packet::plain(Skb(skb)) else { return NOTHING };
     let fingerprint = fingerprint(maps::seed, active.generation(), &packet.destination);
     // SAFETY: a plain read; volatile, so that it is one read of the whole word.
@@ -106,13 +106,25 @@ fn kept_verdict(skb: *mut __sk_buff, active: Active, state: &SocketState) -> u64
         return NOTHING;
     }
     match kept & 3 {
-        kept::OPAQUE if !quic::can_begin(Skb(skb), packet.transport) => kept::PASS,
+        kept::OPAQUE if !quic::can_begin(Skb(skb), packet.transport) => {
+            count_sent(skb, &packet, state);
+            kept::PASS
+        }
+        kept::PASS => {
+            count_sent(skb, &packet, state);
+            kept::PASS
+        }
         next @ (kept::OPAQUE | kept::INSPECT) => {
             packet::hand_over(Skb(skb), &packet);
             next
         }
         next => next,
     }
+}
+
+#[inline(always)]
+fn count_sent(skb: *mut __sk_buff, packet: &ip::Packet, state: &mut SocketState) {
+    bytes::sent(state, Skb(skb), packet.destination.protocol, packet.transport);
 }
 
 /// A packet whose flow has no verdict of the running generation.
@@ -195,7 +207,11 @@ fn undecided(
         &origin,
         judgement,
     );
-    if judgement.passes() { PASS } else { DROP }
+    if !judgement.passes() {
+        return DROP;
+    }
+    count_sent(skb, &packet, state);
+    PASS
 }
 
 /// Decides by address and the names it is known by; and whether the payload has a say: 0, [`LOOK`]

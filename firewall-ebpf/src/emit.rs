@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
 use firewall_common::{
     event::FlowEvent,
-    layout::{Counter, ENCRYPTED_HELLO, SocketState},
+    layout::{Counter, ENCRYPTED_HELLO, SocketState, socket},
 };
 
 use crate::maps::{EVENTS, count};
@@ -26,7 +26,7 @@ pub fn record(state: &mut SocketState, ctx: *mut c_void) {
     let count = state.repeats.saturating_add(1);
     state.repeats = 0;
     state.recorded_at = now;
-    event(state, ctx, now, count);
+    event(state, ctx, now, count, 0);
 }
 
 /// Tells of repeats that have not been told yet: the flow ends or another one takes its place.
@@ -37,13 +37,38 @@ pub fn flush(state: &mut SocketState, ctx: *mut c_void) {
         let now = unsafe { bpf_ktime_get_boot_ns() };
         let count = state.repeats;
         state.repeats = 0;
-        event(state, ctx, now, count);
+        event(state, ctx, now, count, 0);
+    }
+}
+
+/// Tells what the flow has moved so far, if it has moved any since that was last told.
+#[inline(always)]
+pub fn progress(state: &mut SocketState, ctx: *mut c_void) {
+    // Its end has been told if it came meanwhile.
+    if state.bytes_out.wrapping_add(state.bytes_in) != state.bytes_told
+        && state.flags & socket::OPEN != 0
+    {
+        // SAFETY: the helper has no preconditions.
+        event(state, ctx, unsafe { bpf_ktime_get_boot_ns() }, 0, 0);
+    }
+}
+
+/// Tells that the flow has ended, if it was recorded and may pass: once, with all that it has moved.
+#[inline(always)]
+pub fn close(state: &mut SocketState, ctx: *mut c_void) {
+    if state.flags & socket::OPEN != 0 {
+        state.flags &= !socket::OPEN;
+        // SAFETY: the helper has no preconditions.
+        event(state, ctx, unsafe { bpf_ktime_get_boot_ns() }, 0, 1);
     }
 }
 
 // Not inlined: the callers' stacks are small.
 #[inline(never)]
-fn event(state: &SocketState, ctx: *mut c_void, time: u64, times: u32) {
+fn event(state: &mut SocketState, ctx: *mut c_void, time: u64, times: u32, closed: u8) {
+    if times == 0 {
+        state.bytes_told = state.bytes_out.wrapping_add(state.bytes_in);
+    }
     let Some(mut entry) = EVENTS.reserve::<FlowEvent>(0) else {
         count(Counter::LostEvents);
         return;
@@ -66,8 +91,10 @@ fn event(state: &SocketState, ctx: *mut c_void, time: u64, times: u32) {
         via: state.known.via as u8,
         confidence: state.known.confidence as u8,
         encrypted_hello: u8::from(state.known.confidence & ENCRYPTED_HELLO != 0),
-        _pad: 0,
+        closed,
         name: state.known.name,
+        bytes_out: state.bytes_out,
+        bytes_in: state.bytes_in,
         identity: state.identity,
     });
     entry.submit(0);

@@ -109,8 +109,10 @@ pub fn hand_over(
         (*event).via = 0;
         (*event).confidence = 0;
         (*event).encrypted_hello = 0;
-        (*event)._pad = 0;
+        (*event).closed = 0;
         (*event).name = 0;
+        (*event).bytes_out = 0;
+        (*event).bytes_in = 0;
         (*event).identity = state.identity;
         (*to).app = scratch.app;
         (*to).why = why;

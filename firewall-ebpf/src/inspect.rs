@@ -12,6 +12,7 @@ use firewall_common::{
 };
 
 use crate::{
+    bytes,
     dns::{self, MALFORMED, NOTHING},
     egress::{DROP, DROP_SILENTLY, PASS},
     maps::{HEADERS, OWN, count},
@@ -119,7 +120,11 @@ fn settle(index: u32, skb: Skb, state: &mut SocketState, done: u32) -> i32 {
         &origin,
         judgement,
     );
-    if judgement.passes() { PASS } else { DROP }
+    if !judgement.passes() {
+        return DROP;
+    }
+    bytes::sent(state, skb, scratch.protocol as u8, scratch.transport);
+    PASS
 }
 
 /// In place of 1: the firewall asks for a name itself, to know ahead where a denied one leads.

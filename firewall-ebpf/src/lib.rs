@@ -19,6 +19,7 @@
 
 pub mod answers;
 pub mod app;
+pub mod bytes;
 pub mod connect;
 pub mod dns;
 pub mod egress;

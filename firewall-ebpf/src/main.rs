@@ -12,8 +12,8 @@ use aya_ebpf::{
 };
 use firewall_common::verdict::Hook;
 use firewall_ebpf::{
-    answers, connect, egress as packet, exec, inspect, open, quic as datagram, script, socket,
-    sockopt, tell as told,
+    answers, bytes, connect, egress as packet, exec, inspect, open, quic as datagram, script,
+    socket, sockopt, tell as told,
 };
 
 firewall_ebpf::object!();
@@ -97,7 +97,7 @@ pub fn setsockopt(ctx: SockoptContext) -> i32 {
 /// Events of TCP connections.
 #[sock_ops]
 pub fn tcp_event(ctx: SockOpsContext) -> u32 {
-    socket::established(&ctx);
+    socket::tcp_event(&ctx);
     1
 }
 
@@ -112,6 +112,15 @@ pub fn exec_path(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub fn fork(ctx: RawTracePointContext) -> i32 {
     script::forked(&ctx);
+    0
+}
+
+/// Run by hand: every socket with a state.
+// aya has no macro for iterators.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/bpf_sk_storage_map")]
+pub fn moved_bytes(ctx: &bytes::Visit) -> i32 {
+    bytes::visit(ctx);
     0
 }
 

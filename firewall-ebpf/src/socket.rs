@@ -8,6 +8,7 @@ use aya_ebpf::{
     programs::{SockContext, SockOpsContext},
 };
 use firewall_common::{
+    event::tcp,
     flow::{Address, Destination, TCP, fingerprint},
     layout::{Counter, SocketState, flags, kept, socket},
     parse::ip::Packet,
@@ -15,7 +16,7 @@ use firewall_common::{
 };
 
 use crate::{
-    emit,
+    bytes, emit,
     maps::{self, SOCKETS, count},
     names,
     policy::Judgement,
@@ -115,6 +116,16 @@ pub fn settle(
         && state.known == judgement.known;
     if !same {
         emit::flush(state, ctx);
+        // Another verdict on the same flow does not end it.
+        if state.dst != destination.address
+            || state.dst_port != destination.port
+            || state.protocol != destination.protocol
+        {
+            emit::close(state, ctx);
+            state.bytes_out = 0;
+            state.bytes_in = 0;
+            state.bytes_told = 0;
+        }
         state.recorded_at = 0;
         state.dst = destination.address;
         state.dst_port = destination.port;
@@ -150,14 +161,16 @@ pub fn settle(
         return;
     }
     count_verdict(judgement.verdict);
+    let recorded = is_recorded(settings, judgement.verdict, judgement.decision);
+    if passes && recorded {
+        state.flags |= socket::OPEN;
+    }
     if origin.told && passes {
         // SAFETY: the helper has no preconditions.
         state.recorded_at = unsafe { bpf_ktime_get_boot_ns() };
         return;
     }
-    if !passes
-        || (is_recorded(settings, judgement.verdict, judgement.decision) && state.recorded_at == 0)
-    {
+    if !passes || (recorded && state.recorded_at == 0) {
         emit::record(state, ctx);
     }
 }
@@ -202,7 +215,7 @@ pub fn wait(
 #[inline(always)]
 pub fn wait_no_more(state: &mut SocketState, ctx: *mut c_void) {
     if state.flags & socket::WAITS != 0 {
-        state.flags &= !socket::WAITS;
+        state.flags = (state.flags & !socket::WAITS) | socket::OPEN;
         count_verdict(state.verdict);
         emit::record(state, ctx);
         // What the socket does next is another flow.
@@ -227,19 +240,39 @@ pub fn created(ctx: &SockContext) {
 /// The last reference is gone: tells of what has not been told yet.
 #[inline(always)]
 pub fn released(ctx: &SockContext) {
-    if let Some(state) = existing_state(ctx.sock.cast()) {
-        wait_no_more(state, ctx.sock.cast());
-        emit::flush(state, ctx.sock.cast());
+    let sk = ctx.sock.cast();
+    if let Some(state) = existing_state(sk) {
+        wait_no_more(state, sk);
+        emit::flush(state, sk);
+        // TCP goes on sending what it has.
+        if state.flags & socket::FOLLOWED == 0 {
+            end(state, sk, sk);
+        }
     }
 }
 
-/// `BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB`
-const PASSIVE_ESTABLISHED: u32 = 5;
-
-/// A TCP connection was accepted: what it sends are replies.
+/// Tells of the end of the flow. `ctx` is the program's context.
 #[inline(always)]
-pub fn established(ctx: &SockOpsContext) {
-    if ctx.op() != PASSIVE_ESTABLISHED {
+fn end(state: &mut SocketState, sk: *mut c_void, ctx: *mut c_void) {
+    bytes::read_connection(state, sk);
+    emit::close(state, ctx);
+}
+
+/// Values of `op`, `BPF_SOCK_OPS_…_CB`.
+mod op {
+    pub const TCP_CONNECT: u32 = 3;
+    pub const PASSIVE_ESTABLISHED: u32 = 5;
+    pub const STATE: u32 = 10;
+}
+
+/// `BPF_SOCK_OPS_STATE_CB_FLAG`
+const STATE_FLAG: u32 = 4;
+
+/// A TCP connection begins or gets another state.
+#[inline(always)]
+pub fn tcp_event(ctx: &SockOpsContext) {
+    let op = ctx.op();
+    if !matches!(op, op::TCP_CONNECT | op::PASSIVE_ESTABLISHED | op::STATE) {
         return;
     }
     // SAFETY: reading a context member; null where there is no full socket, which is checked.
@@ -247,11 +280,28 @@ pub fn established(ctx: &SockOpsContext) {
     if sk.is_null() {
         return;
     }
-    match state(sk.cast()) {
-        Some(state) if state.flags & socket::CONNECTED != 0 => {}
-        Some(state) => state.flags |= socket::INBOUND,
-        // Fails closed: without the mark its replies are judged like new connections.
-        None => count(Counter::NoState),
+    if op == op::STATE {
+        if ctx.arg(1) == u32::from(tcp::CLOSE)
+            && let Some(state) = existing_state(sk.cast())
+        {
+            wait_no_more(state, ctx.ops.cast());
+            emit::flush(state, ctx.ops.cast());
+            end(state, sk.cast(), ctx.ops.cast());
+        }
+        return;
+    }
+    let Some(state) = state(sk.cast()) else {
+        // Fails closed: without the mark what an accepted connection sends is judged like a new one.
+        count(Counter::NoState);
+        return;
+    };
+    // Other programs can ask for more.
+    if ctx.set_cb_flags((ctx.cb_flags() | STATE_FLAG).cast_signed()).is_ok() {
+        state.flags |= socket::FOLLOWED;
+    }
+    // What an accepted connection sends are replies.
+    if op == op::PASSIVE_ESTABLISHED && state.flags & socket::CONNECTED == 0 {
+        state.flags |= socket::INBOUND;
     }
 }
 

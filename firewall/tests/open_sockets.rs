@@ -21,6 +21,7 @@ use firewall::{
         OBJECT,
         apply::apply,
         attach::{Attached, attach},
+        bytes,
         destroy::Destroyer,
         load::Loaded,
         sockets::{adopt, denied, visit},
@@ -139,6 +140,13 @@ fn generation(networks: &[&str]) -> Generation {
     };
     let facts = Facts { countries: None, asns: None, organisation: &|_| vec![] };
     compile(vec![policy], facts, Settings::default()).expect("a generation")
+}
+
+/// Allows all and records it.
+fn recording() -> Generation {
+    let settings = Settings { record_allow: true, ..Settings::default() };
+    let facts = Facts { countries: None, asns: None, organisation: &|_| vec![] };
+    compile(vec![], facts, settings).expect("a generation")
 }
 
 fn events(ring: &mut RingBuf<MapData>) -> Vec<FlowEvent> {
@@ -357,4 +365,64 @@ fn connections_from_outside_are_told_from_own_ones() {
     }
     let errno = stage.errno("say-until-ended out");
     assert!([libc::ECONNABORTED, libc::EPIPE].contains(&errno), "{errno}");
+}
+
+/// What flows have moved is told while they are open, once, and again at their end.
+#[test]
+fn what_they_move_is_told() {
+    if !require_kernel() {
+        return;
+    }
+    let Some(mut loaded) = loaded::loaded(OBJECT, "bytes of open sockets") else { return };
+    let mut stage = Stage::new(&[FREE, AMAZON]);
+    let _tcp = stage.net.listen_tcp(&["[::]:80"]);
+    let _udp = stage.net.listen_udp(&["[::]:81"]);
+    let lines = [
+        format!("open before tcp {FREE}:80"),
+        "say-bytes before 700".to_owned(),
+        stage.wait(),
+        "say-bytes before 700".to_owned(),
+        format!("open after tcp [{AMAZON}]:80"),
+        "say-bytes after 500".to_owned(),
+        format!("open packets udp {FREE}:81"),
+        "say-bytes packets 30".to_owned(),
+        "say-bytes packets 30".to_owned(),
+        format!("wait-for {}", stage.file("end").display()),
+    ];
+    stage.start(&lines);
+    stage.wait_for(2);
+    let events_map = loaded.ebpf.take_map("EVENTS").expect("the events");
+    let mut ring = RingBuf::try_from(events_map).expect("a ring buffer");
+    let maps = loaded.maps().expect("the maps");
+    apply(&maps, &recording()).expect("applying");
+    let _attached = stage.attach(&loaded);
+    stage.adopt(&mut loaded);
+    stage.go_on();
+    stage.wait_for(lines.len() - 1);
+    let mut told = |closed| {
+        let all = events(&mut ring);
+        let moved = all.iter().filter(|event| event.count == 0);
+        let mut moved: Vec<_> = moved
+            .inspect(|event| assert_eq!((event.closed, event.verdict), (closed, 1), "{event:#?}"))
+            .map(|event| (event.dst, event.dst_port, event.bytes_out))
+            .collect();
+        moved.sort_unstable();
+        moved
+    };
+    let mut want =
+        vec![(address(FREE), 80, 1400), (address(AMAZON), 80, 500), (address(FREE), 81, 60)];
+    want.sort_unstable();
+    bytes::tell(bytes::visit(&mut loaded).expect("a way")).expect("telling");
+    assert_eq!(told(0), want);
+    bytes::tell(bytes::visit(&mut loaded).expect("a way")).expect("telling");
+    assert_eq!(told(0), [], "nothing has moved since");
+    File::create(stage.file("end")).expect("a file");
+    let mut ended = Vec::new();
+    let all = wait_until(LIMIT, || {
+        ended.extend(told(1));
+        ended.len() >= want.len()
+    });
+    ended.sort_unstable();
+    assert!(all, "{ended:#?}");
+    assert_eq!(ended, want);
 }

@@ -234,11 +234,8 @@ impl Shows {
             return table.row(record);
         }
         let time = record.time.to_zoned(self.zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z");
-        let text = verdict::line(&View::from(record), false);
-        match record.count {
-            1 => format!("{time} {text}"),
-            times => format!("{time} {text} ({times} times)"),
-        }
+        let view = View::from(record);
+        format!("{time} {}{}", verdict::line(&view, false), verdict::tail(&view))
     }
 
     /// Tells of what is not shown.

@@ -114,7 +114,7 @@ pub fn try_run(args: &Args, see: &mut dyn FnMut(&Event)) -> Result<Ended, set::F
         }
         Notice::Verdict(event) => {
             see(event);
-            if quiet || event.finding.verdict != "deny" {
+            if quiet || event.finding.verdict != "deny" || event.count == 0 {
                 return;
             }
             lines.add(line(event, colour), event.count, Instant::now());

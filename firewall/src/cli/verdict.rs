@@ -4,13 +4,26 @@ use std::net::SocketAddr;
 
 use firewall_common::verdict::{Hook, Reason};
 
-use crate::{events::View, policy::diagnostic::printable};
+use crate::{
+    events::{CLOSE, View},
+    policy::diagnostic::printable,
+};
+
+/// What stands behind the line: how often, or what the flow has moved.
+pub fn tail(event: &View<'_>) -> String {
+    match event.count {
+        0 => format!(" ({} bytes out, {} in)", event.bytes_out, event.bytes_in),
+        1 => String::new(),
+        times => format!(" ({times} times)"),
+    }
+}
 
 /// The line, without how often and when.
 pub fn line(event: &View<'_>, colour: bool) -> String {
     let (on, off) = colours(colour, event.verdict);
     // A process calls itself what it likes, and a log can be written by somebody else.
-    format!("{on}{}{off} {}", printable(event.verdict), printable(&rest(event)))
+    let end = if event.hook == CLOSE { "end of " } else { "" };
+    format!("{end}{on}{}{off} {}", printable(event.verdict), printable(&rest(event)))
 }
 
 /// What turns the colour of a verdict on and off.

@@ -61,11 +61,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Ok(_) if args.json => out.write_all(&text)?,
             Ok(_) => match record::read(text.trim_ascii()) {
                 Ok(Line::Verdict(record)) => {
-                    let times = match record.count {
-                        1 => String::new(),
-                        count => format!(" ({count} times)"),
-                    };
-                    writeln!(out, "{}{times}", verdict::line(&(&*record).into(), false))?;
+                    let view = (&*record).into();
+                    writeln!(out, "{}{}", verdict::line(&view, false), verdict::tail(&view))?;
                 }
                 Ok(Line::Lost(count)) => eprintln!("note: {count} verdicts are not shown: lost"),
                 Err(why) => eprintln!(

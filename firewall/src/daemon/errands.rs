@@ -123,6 +123,14 @@ impl Errands {
         }
     }
 
+    /// Opens a way through all sockets of which something is known.
+    pub fn bytes(&self) -> Result<File, Error> {
+        match self.one(&Ask::Bytes)? {
+            (Told::Bytes, way) => Ok(way.into()),
+            _ => Err(unexpected()),
+        }
+    }
+
     /// Has a socket ended. Returns whether the keeper will look at it: it does not while it is busy.
     pub fn end(&self, cookie: u64, pid: u32, protocol: u8) -> bool {
         self.0.try_send(&Ask::End { cookie, pid, protocol }).is_ok()

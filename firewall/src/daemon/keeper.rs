@@ -30,8 +30,9 @@ use crate::{
     datapath::{
         self,
         apply::{self, new_blocks},
-        attach,
+        attach, bytes,
         destroy::Destroyer,
+        iterate,
         load::{self, Loaded},
         pins::Pins,
         sockets, tell,
@@ -156,6 +157,7 @@ impl Keeper {
             Ask::Blocks(count) => blocks(count).map(|map| (Told::Blocks, vec![map])),
             Ask::Attach => self.attach(),
             Ask::Sockets => self.sockets(),
+            Ask::Bytes => self.bytes(),
             // Nobody waits for it.
             Ask::End { cookie, pid, protocol } => {
                 self.destroyer.end(cookie, pid, protocol);
@@ -190,8 +192,8 @@ impl Keeper {
             held.push(map.try_clone_to_owned().map_err(text)?);
         }
         self.messages = Messages::new(&mut loaded.ebpf);
-        // The program that goes through open files is loaded as long as that is allowed.
-        sockets::load(&mut loaded).map_err(text)?;
+        // The programs that are run by hand are loaded as long as that is allowed.
+        iterate::load(&mut loaded).map_err(text)?;
         self.loaded = Some(loaded);
         Ok((Told::Loaded(names), held))
     }
@@ -221,6 +223,11 @@ impl Keeper {
     fn sockets(&mut self) -> Result<(Told, Vec<OwnedFd>), String> {
         let way = sockets::visit(self.loaded()?).map_err(text)?;
         Ok((Told::Sockets, vec![way.into()]))
+    }
+
+    fn bytes(&mut self) -> Result<(Told, Vec<OwnedFd>), String> {
+        let way = bytes::visit(self.loaded()?).map_err(text)?;
+        Ok((Told::Bytes, vec![way.into()]))
     }
 
     fn remove(&mut self) -> Result<(Told, Vec<OwnedFd>), String> {

@@ -29,6 +29,8 @@ pub enum Ask {
     Attach,
     /// A way through all open files.
     Sockets,
+    /// A way through all sockets of which something is known.
+    Bytes,
     /// A socket is to be ended.
     End {
         /// Its cookie.
@@ -57,6 +59,8 @@ pub enum Told {
     Attached(Taken),
     /// The way.
     Sockets,
+    /// The way.
+    Bytes,
     /// So many links are gone.
     Removed(usize),
     /// It could not be done.

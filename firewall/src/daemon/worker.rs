@@ -45,7 +45,7 @@ use crate::{
     api::{self, Rights, dto, dto::Origin},
     cgroup::Hierarchy,
     config::Stop,
-    datapath::{apply, tell},
+    datapath::{apply, bytes::Progress, tell},
     events::{
         apps::Apps,
         enrich::Enricher,
@@ -271,6 +271,7 @@ async fn serve(
     let explaining = Arc::new(Semaphore::new(1));
     let mut building: Option<Building> = None;
     let mut told = status::Told { started: since, degraded, last_reload: None };
+    let mut bytes = Progress::default();
     let watchdog = watchdog();
     let mut alive = Instant::now();
     notify(&[NotifyState::Ready]);
@@ -345,6 +346,9 @@ async fn serve(
             _ = interrupt.recv() => break false,
             () = sleep_until(next) => {
                 attendant.tick()?;
+                if let Some(trouble) = bytes.tell_if_due(|| errands.bytes()) {
+                    say(&trouble);
+                }
                 recorder.read(&engine, &engine.intel, &mut sinks)?;
                 recorder.tick(&engine, &engine.intel, &mut sinks)?;
                 losses.look(&counters, &mut sinks)?;

@@ -86,6 +86,8 @@ pub fn kernel_offsets() -> Result<Offsets, Error> {
         sock_kern_byte: u32::try_from(kern / 8).map_err(|_| Error::Damaged)?,
         sock_kern_mask: 1 << (kern % 8),
         socket_sk: at("socket", "sk")?,
+        sock_type: at("sock", "sk_type")?,
+        sock_flags: common + at("sock_common", "skc_flags")?,
         sock_protocol: at("sock", "sk_protocol")?,
         sock_family: common + at("sock_common", "skc_family")?,
         sock_state: common + at("sock_common", "skc_state")?,
@@ -97,6 +99,11 @@ pub fn kernel_offsets() -> Result<Offsets, Error> {
         sock_peer_v6: common + at("sock_common", "skc_v6_daddr")?,
         sock_net: common + at("sock_common", "skc_net")?,
         net_cookie: at("net", "net_cookie")?,
+        tcp_received: at("tcp_sock", "bytes_received")?,
+        tcp_acked: at("tcp_sock", "bytes_acked")?,
+        tcp_unacked: at("tcp_sock", "snd_una")?,
+        tcp_next: at("tcp_sock", "snd_nxt")?,
+        tcp_written: at("tcp_sock", "write_seq")?,
     })
 }
 

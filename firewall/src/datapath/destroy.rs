@@ -83,7 +83,9 @@ impl Destroyer {
 /// it, or the name in its payload. A denied `connect` has failed, and leaves nothing open.
 fn is_doomed(event: &FlowEvent) -> bool {
     const PACKETS: [Hook; 4] = [Hook::Packet, Hook::Dns, Hook::Tls, Hook::Http];
-    event.verdict == Verdict::Deny as u8
+    // Of a flow that has ended nothing is left to end.
+    event.closed == 0
+        && event.verdict == Verdict::Deny as u8
         && event.protocol == TCP
         && PACKETS.iter().any(|hook| event.hook == *hook as u8)
 }

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::{OBJECT, btf, load, sockets};
+use super::{OBJECT, btf, iterate, load};
 use crate::cgroup::{Hierarchy, mounted};
 
 /// What was found of a feature.
@@ -154,7 +154,7 @@ fn programs() -> Vec<Feature> {
         loaded.verified.len(),
         time.as_millis()
     );
-    let open = sockets::load(&mut loaded).map(|()| "can be charged to who has them".to_owned());
+    let open = iterate::load(&mut loaded).map(|()| "can be charged to who has them".to_owned());
     vec![
         feature(NAME, true, Ok(detail)),
         feature(OPEN, false, open.map_err(|error| error.to_string())),

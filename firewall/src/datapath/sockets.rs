@@ -11,9 +11,8 @@ use std::{
 };
 
 use aya::{
-    Btf, BtfError,
     maps::{HashMap, MapData, MapError},
-    programs::{Iter, ProgramError, links::LinkError},
+    programs::links::LinkError,
 };
 use firewall_common::{
     evaluate::{Fault, Named},
@@ -23,29 +22,22 @@ use firewall_common::{
 };
 
 use super::{
-    load::{self, Loaded},
+    iterate,
+    load::Loaded,
     maps::{self, Maps},
     plain::Plain,
 };
 use crate::policy::compile::Generation;
 
-const PROGRAM: &str = "open_files";
-
 /// Why it is not known which sockets were open.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The object lacks the program.
+    /// The program.
     #[error(transparent)]
-    Missing(#[from] load::Error),
+    Iterate(#[from] iterate::Error),
     /// A map is missing or of another shape.
     #[error(transparent)]
     Maps(#[from] maps::Error),
-    /// The kernel does not have it.
-    #[error("this kernel cannot be asked for open files (BPF iterator `task_file`): {0}")]
-    Iterator(#[from] ProgramError),
-    /// Its types cannot be read.
-    #[error("cannot read the kernel's type information: {0}")]
-    Btf(#[from] BtfError),
     /// It cannot be run.
     #[error("cannot go through the open files: {0}")]
     Link(#[from] LinkError),
@@ -119,24 +111,10 @@ fn forget_listeners(maps: &Maps) -> Result<(), Error> {
     Ok(())
 }
 
-/// Loads the program, which only those need who ask: it takes all of the kernel's types.
-pub fn load(loaded: &mut Loaded) -> Result<(), Error> {
-    let program = program(loaded)?;
-    if program.fd().is_err() {
-        program.load("task_file", &Btf::from_sys_fs()?)?;
-    }
-    Ok(())
-}
-
-fn program(loaded: &mut Loaded) -> Result<&mut Iter, Error> {
-    let program = loaded.ebpf.program_mut(PROGRAM).ok_or(load::Error::Missing(PROGRAM))?;
-    Ok(program.try_into()?)
-}
-
 /// A way through all open files: to read it is to run the program over them.
 pub fn visit(loaded: &mut Loaded) -> Result<File, Error> {
-    load(loaded)?;
-    let program = program(loaded)?;
-    let link = program.attach()?;
-    Ok(program.take_link(link)?.into_file()?)
+    iterate::load(loaded)?;
+    let program = iterate::program(loaded, iterate::OPEN_FILES)?;
+    let link = program.attach().map_err(iterate::Error::from)?;
+    Ok(program.take_link(link).map_err(iterate::Error::from)?.into_file()?)
 }

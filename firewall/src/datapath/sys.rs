@@ -235,6 +235,50 @@ struct LinkCreateAttr {
     flags: u32,
 }
 
+#[repr(C)]
+struct IteratorLinkAttr {
+    link: LinkCreateAttr,
+    info: u64,
+    info_len: u32,
+    _pad: u32,
+}
+
+#[repr(C)]
+struct IteratorAttr {
+    link_fd: u32,
+    flags: u32,
+}
+
+const BPF_ITER_CREATE: libc::c_int = 33;
+/// `BPF_TRACE_ITER`
+const TRACE_ITER: u32 = 28;
+
+/// Makes a way through a map: to read it is to run the program over every element.
+pub fn iterate_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // `union bpf_iter_link_info` is the descriptor of the map.
+    let info = map.as_raw_fd() as u32;
+    let link = LinkCreateAttr {
+        prog_fd: program.as_raw_fd() as u32,
+        attach_type: TRACE_ITER,
+        ..LinkCreateAttr::default()
+    };
+    let mut attr = IteratorLinkAttr {
+        link,
+        info: (&raw const info) as u64,
+        info_len: size_of::<u32>() as u32,
+        _pad: 0,
+    };
+    // SAFETY: the descriptor lives until the call returns.
+    let link = unsafe { bpf(BPF_LINK_CREATE, &mut attr) }?;
+    // SAFETY: the kernel just made this descriptor for us.
+    let link = unsafe { OwnedFd::from_raw_fd(link as i32) };
+    let mut attr = IteratorAttr { link_fd: link.as_raw_fd() as u32, flags: 0 };
+    // SAFETY: the attribute has no pointers.
+    let way = unsafe { bpf(BPF_ITER_CREATE, &mut attr) }?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(way as i32) })
+}
+
 /// `MEMBARRIER_CMD_GLOBAL`
 const MEMBARRIER_GLOBAL: libc::c_int = 1;
 

@@ -1,7 +1,7 @@
 //! Repeats of a flow within a second become one event with a count.
 //!
 //! The first is passed on at once; what repeats it within a second is held and told together. The
-//! counts of what comes out add up to those of what went in.
+//! counts of what comes out add up to those of what went in, and so do the bytes of flows that ended.
 
 use std::collections::HashMap;
 
@@ -57,6 +57,44 @@ struct Held {
     told: u64,
     /// What repeated it since, as one event.
     repeat: Option<FlowEvent>,
+    /// Ends of flows that are the same but for when they were, as one event.
+    close: Option<FlowEvent>,
+    /// What the flow that goes on has moved so far, by the latest that says so.
+    moved: Option<FlowEvent>,
+}
+
+impl Held {
+    const fn new(told: u64) -> Self {
+        Self { told, repeat: None, close: None, moved: None }
+    }
+
+    const fn waits(&self) -> bool {
+        self.repeat.is_some() || self.close.is_some() || self.moved.is_some()
+    }
+
+    fn add(&mut self, event: FlowEvent) {
+        if event.closed != 0 {
+            // Has all that was told before.
+            self.moved = None;
+            let (out, come) = self.close.map_or((0, 0), |close| (close.bytes_out, close.bytes_in));
+            self.close = Some(FlowEvent {
+                bytes_out: event.bytes_out.saturating_add(out),
+                bytes_in: event.bytes_in.saturating_add(come),
+                ..event
+            });
+        } else if event.count == 0 {
+            self.moved = Some(event);
+        } else {
+            let count = self.repeat.map_or(0, |repeat| repeat.count);
+            self.repeat = Some(FlowEvent { count: count.saturating_add(event.count), ..event });
+        }
+    }
+
+    /// In an order in which they can have been.
+    fn tell(&mut self, tell: impl FnMut(FlowEvent)) {
+        let held = [self.repeat.take(), self.close.take(), self.moved.take()];
+        held.into_iter().flatten().for_each(tell);
+    }
 }
 
 /// Holds repeats back.
@@ -68,26 +106,24 @@ pub struct Coalescer {
 impl Coalescer {
     /// Whether a repeat is held.
     pub fn waits(&self) -> bool {
-        self.flows.values().any(|held| held.repeat.is_some())
+        self.flows.values().any(Held::waits)
     }
 
     /// Takes an event and tells what is to be passed on.
     pub fn push(&mut self, event: FlowEvent, mut tell: impl FnMut(FlowEvent)) {
         if self.flows.len() >= MAX_FLOWS {
-            self.flush(tell_all(&mut tell));
+            self.flush(&mut tell);
         }
         match self.flows.get_mut(&Key::of(&event)) {
-            Some(held) if event.time.saturating_sub(held.told) < WINDOW => {
-                let count = held.repeat.map_or(0, |repeat| repeat.count);
-                held.repeat = Some(FlowEvent { count: count.saturating_add(event.count), ..event });
-            }
             Some(held) => {
-                let count = held.repeat.take().map_or(0, |repeat| repeat.count);
-                held.told = event.time;
-                tell(FlowEvent { count: count.saturating_add(event.count), ..event });
+                held.add(event);
+                if event.time.saturating_sub(held.told) >= WINDOW {
+                    held.told = event.time;
+                    held.tell(tell);
+                }
             }
             None => {
-                self.flows.insert(Key::of(&event), Held { told: event.time, repeat: None });
+                self.flows.insert(Key::of(&event), Held::new(event.time));
                 tell(event);
             }
         }
@@ -99,29 +135,21 @@ impl Coalescer {
             if now.saturating_sub(held.told) < WINDOW {
                 return true;
             }
-            match held.repeat.take() {
-                Some(repeat) => {
-                    held.told = now;
-                    tell(repeat);
-                    true
-                }
-                None => false,
+            let waits = held.waits();
+            if waits {
+                held.told = now;
+                held.tell(&mut tell);
             }
+            waits
         });
     }
 
     /// Tells all that is held.
     pub fn flush(&mut self, mut tell: impl FnMut(FlowEvent)) {
-        for (_, held) in self.flows.drain() {
-            if let Some(repeat) = held.repeat {
-                tell(repeat);
-            }
+        for (_, mut held) in self.flows.drain() {
+            held.tell(&mut tell);
         }
     }
-}
-
-fn tell_all(tell: &mut impl FnMut(FlowEvent)) -> impl FnMut(FlowEvent) {
-    |event| tell(event)
 }
 
 #[cfg(test)]
@@ -137,6 +165,36 @@ mod tests {
             coalescer.push(of(name, via), |event| told.push((event.name, event.via)));
         }
         assert_eq!(told, [(1, 1), (2, 1), (2, 2)]);
+    }
+
+    #[test]
+    fn bytes_are_told_after_verdicts_and_never_twice() {
+        let mut coalescer = Coalescer::default();
+        let mut told = Vec::new();
+        let mut tell = |event: FlowEvent| told.push((event.count, event.closed, event.bytes_out));
+        let at = |time: u64, count, closed, bytes_out| FlowEvent {
+            time: time * 1_000_000,
+            count,
+            closed,
+            bytes_out,
+            ..FlowEvent::default()
+        };
+        for event in [
+            at(0, 1, 0, 0),
+            at(1, 0, 0, 10),
+            // Takes the place of what was told on the way.
+            at(2, 0, 1, 15),
+            at(3, 1, 0, 0),
+            at(4, 0, 1, 7),
+            at(5, 1, 0, 0),
+            at(6, 0, 0, 2),
+            at(7, 0, 0, 3),
+        ] {
+            coalescer.push(event, &mut tell);
+        }
+        coalescer.tick(1_000_000_000, &mut tell);
+        coalescer.tick(2_000_000_000, &mut tell);
+        assert_eq!(told, [(1, 0, 0), (2, 0, 0), (0, 1, 22), (0, 0, 3)]);
     }
 
     #[test]

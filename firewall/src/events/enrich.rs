@@ -11,7 +11,8 @@ use jiff::{Timestamp, tz::TimeZone};
 use nix::time::{ClockId, clock_gettime};
 
 use super::{
-    App, Endpoint, Event, Host, SCHEMA, apps::Apps, filter::facts, names::Names, protocol_word,
+    App, CLOSE, Endpoint, Event, Host, SCHEMA, apps::Apps, filter::facts, names::Names,
+    protocol_word,
 };
 use crate::{
     intel::{self, Intel},
@@ -77,20 +78,29 @@ impl<'a> Enricher<'a> {
         let time = wall_clock(event.time);
         let hook = Hook::from_wire(event.hook).unwrap_or(Hook::Packet);
         let app = self.apps.app(&event.identity);
+        let asks = hook == Hook::Dns;
+        // Nothing was decided: it is about what went over the flow.
+        let moved = event.count == 0;
         // Where the resolver is says nothing of what is asked for.
-        let geo = if hook == Hook::Dns { Geo::default() } else { self.geo(event.dst, intel)? };
+        let geo = if asks && !moved { Geo::default() } else { self.geo(event.dst, intel)? };
         let mut names = if event.name == 0 { Vec::new() } else { self.names.find(event.name) };
-        if hook == Hook::Dns {
+        if asks {
             // What the name is an alias of is not known yet, whatever an answer said before.
             names.truncate(1);
         }
-        let findings = match generation {
+        let mut findings = match generation {
             Some(generation) => {
                 findings(event, Explainer { generation, intel }, hook, &names, &app)?
             }
             None => vec![of_unknown_generation(event)],
         };
-        let host = host(event, names);
+        if moved {
+            // Once, however many policies observe.
+            findings.drain(..findings.len().saturating_sub(1));
+        }
+        // The bytes went to the resolver, and not where the name that was asked for leads.
+        let host = if asks && moved { None } else { host(event, names) };
+        let (bytes_out, bytes_in) = if moved { (event.bytes_out, event.bytes_in) } else { (0, 0) };
         let endpoint = |address: Address, port: u16| Endpoint {
             ip: address.into(),
             port: has_ports(event.protocol).then_some(port),
@@ -104,7 +114,7 @@ impl<'a> Enricher<'a> {
                     seq: self.seq,
                     time: time.clone(),
                     finding,
-                    hook: hook.word(),
+                    hook: if event.closed == 0 { hook.word() } else { CLOSE },
                     app: Arc::clone(&app),
                     proto: protocol_word(event.protocol),
                     src: (event.src != Address::default())
@@ -113,9 +123,8 @@ impl<'a> Enricher<'a> {
                     host: host.clone(),
                     geo: geo.clone(),
                     count: event.count,
-                    // A verdict comes before the flow's first byte.
-                    bytes_out: 0,
-                    bytes_in: 0,
+                    bytes_out,
+                    bytes_in,
                 }
             })
             .collect())

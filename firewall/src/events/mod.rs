@@ -30,6 +30,9 @@ use crate::{
     policy::explain::{Finding, Geo},
 };
 
+/// [`Event::hook`] of the end of a flow.
+pub const CLOSE: &str = "close";
+
 /// Version of the event format.
 pub const SCHEMA: u32 = 1;
 
@@ -45,7 +48,7 @@ pub struct Event {
     /// What happened and why.
     #[serde(flatten)]
     pub finding: Finding,
-    /// Where it was decided.
+    /// Where it was decided, or `close`.
     pub hook: &'static str,
     /// Who.
     #[serde(serialize_with = "shared")]
@@ -65,11 +68,11 @@ pub struct Event {
     /// What is known of the destination.
     #[serde(skip_serializing_if = "Geo::is_empty")]
     pub geo: Geo,
-    /// How often, within a second.
+    /// How often, within a second; 0 where nothing was decided and only bytes are told.
     pub count: u32,
-    /// Transport payload sent when the verdict was reached, in bytes.
+    /// Transport payload that the flow has sent, in bytes; 0 with a verdict.
     pub bytes_out: u64,
-    /// Transport payload received when the verdict was reached, in bytes.
+    /// Transport payload that the flow has received, in bytes; 0 with a verdict.
     pub bytes_in: u64,
 }
 
@@ -199,11 +202,15 @@ pub struct View<'a> {
     pub as_name: Option<&'a str>,
     /// How often.
     pub count: u64,
+    /// Payload sent.
+    pub bytes_out: u64,
+    /// Payload received.
+    pub bytes_in: u64,
 }
 
 impl<'a> From<&'a Event> for View<'a> {
     fn from(event: &'a Event) -> Self {
-        let Event { time, finding, hook, app, proto, dst, host, geo, count, .. } = event;
+        let Event { time, finding, hook, app, proto, dst, host, geo, .. } = event;
         Self {
             time: time.parse().ok(),
             verdict: finding.verdict,
@@ -222,7 +229,9 @@ impl<'a> From<&'a Event> for View<'a> {
             asn: geo.asn,
             organisation: geo.organisation.as_deref(),
             as_name: geo.as_name.as_deref(),
-            count: u64::from(*count),
+            count: u64::from(event.count),
+            bytes_out: event.bytes_out,
+            bytes_in: event.bytes_in,
         }
     }
 }

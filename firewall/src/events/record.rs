@@ -63,7 +63,7 @@ pub struct Record {
     /// What is known of the destination.
     #[serde(default)]
     pub geo: Geo,
-    /// How often.
+    /// How often; 0 where only bytes are told.
     pub count: u64,
     /// Transport payload sent so far, in bytes.
     #[serde(default)]
@@ -159,9 +159,9 @@ struct Head {
 
 impl<'a> From<&'a Record> for View<'a> {
     fn from(record: &'a Record) -> Self {
-        let Record { time, verdict, reason, policy, rule, hook, app, proto, dst, host, .. } =
-            record;
-        let Record { geo, count, .. } = record;
+        let Record {
+            time, verdict, reason, policy, rule, hook, app, proto, dst, host, geo, ..
+        } = record;
         Self {
             time: Some(*time),
             verdict: verdict.word(),
@@ -180,7 +180,9 @@ impl<'a> From<&'a Record> for View<'a> {
             asn: geo.asn,
             organisation: geo.organisation.as_deref(),
             as_name: geo.as_name.as_deref(),
-            count: *count,
+            count: record.count,
+            bytes_out: record.bytes_out,
+            bytes_in: record.bytes_in,
         }
     }
 }

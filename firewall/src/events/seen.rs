@@ -169,9 +169,12 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Takes a verdict in.
+    /// Takes a verdict in; what only tells bytes is none.
     pub fn add(&mut self, record: Record) {
         let Record { time, verdict, app, dst, host, geo, count, .. } = record;
+        if count == 0 {
+            return;
+        }
         let same = Same::of(app);
         if self.apps.len() >= MAX_APPS && !self.apps.contains_key(&same) {
             self.beyond = self.beyond.saturating_add(count);

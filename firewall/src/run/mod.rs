@@ -24,6 +24,7 @@ use crate::{
     cgroup::{self, Group, Hierarchy},
     datapath::{
         self, apply, attach,
+        bytes::{Progress, visit},
         destroy::{Destroyer, Doom},
         load, maps, sys, tell,
     },
@@ -241,6 +242,9 @@ impl Place {
         let enricher = Enricher::new(Apps::new(&maps, hierarchy)?, Names::new(&maps)?);
         let mut recorder = Recorder::new(Reader::new(&maps, "EVENTS")?, enricher);
         let mut messages = Messages::new(&mut loaded.ebpf);
+        let mut bytes = Progress::default();
+        // Nobody else is told of them.
+        let recorded = log.is_some();
         let (generation, intel) = (&plan.generation, plan.intel);
         let mut record = Record {
             log,
@@ -274,6 +278,9 @@ impl Place {
                 }
                 _ = tick.tick() => {
                     attendant.tick()?;
+                    if recorded && let Some(trouble) = bytes.tell_if_due(|| visit(&mut loaded)) {
+                        record.say(trouble);
+                    }
                     recorder.read(generation, intel, &mut record)?;
                     pass_on(&mut messages, &mut record);
                     recorder.tick(generation, intel, &mut record)?;
@@ -284,6 +291,10 @@ impl Place {
         };
         self.end_what_is_left(record.tell);
         attendant.finish();
+        // The last of what was sent can be under way.
+        if recorded && let Some(trouble) = bytes.tell(|| visit(&mut loaded)) {
+            record.say(trouble);
+        }
         pass_on(&mut messages, &mut record);
         recorder.finish(generation, intel, &mut record)?;
         record.finish(&recorder, &attendant, &counters)?;

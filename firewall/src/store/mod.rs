@@ -157,6 +157,8 @@ impl Kind {
             organisation: organisation.as_deref(),
             as_name: as_name.as_deref(),
             count: 0,
+            bytes_out: 0,
+            bytes_in: 0,
         }
     }
 }

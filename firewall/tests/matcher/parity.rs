@@ -182,7 +182,9 @@ fn the_kernel_says_what_user_space_says() {
                         generation: number,
                         decision: want.decision,
                         count: 1,
-                        _pad: 0,
+                        closed: 0,
+                        bytes_out: 0,
+                        bytes_in: 0,
                         ..event
                     };
                     prop_assert_eq!(event, want, "{:?} {:?}", target, dress);

@@ -229,6 +229,11 @@ impl Client {
                 Ok(())
             }
             ["say", name] => send_to(&self.open[*name], b"hello", 0, None),
+            // No text, and no record of TLS.
+            ["say-bytes", name, count] => {
+                let count = count.parse().expect("a number");
+                send_to(&self.open[*name], &vec![0; count], 0, None)
+            }
             ["say-until-ended", name] => say_until_ended(&self.open[*name]),
             ["wait-for", path] => {
                 let there = crate::harness::wait_until(super::LIMIT, || Path::new(path).exists());

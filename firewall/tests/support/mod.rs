@@ -10,7 +10,7 @@ mod payload;
 pub mod quic;
 pub mod quic_client;
 mod roundabout;
-mod uring;
+pub mod uring;
 
 use std::{
     collections::HashSet,
@@ -55,8 +55,10 @@ pub struct Outcome {
     pub status: ExitStatus,
     pub stdout: String,
     pub stderr: String,
-    /// The log, a value a line.
+    /// The verdicts in the log, a value a line.
     pub events: Vec<Value>,
+    /// What the log says of bytes alone.
+    pub moved: Vec<Value>,
     /// What the client said of each of its steps.
     pub steps: Vec<client::Step>,
     pub took: Duration,
@@ -157,12 +159,13 @@ impl Running {
             panic!("it does not end:\n{}{}", self.text("steps"), self.text("stderr"));
         };
         let log = self.text("log");
-        let events = log.lines().map(|line| parse(line)).collect();
+        let (events, moved) = verdicts(&log);
         Outcome {
             status,
             stdout: self.text("stdout"),
             stderr: self.text("stderr"),
             events,
+            moved,
             steps: client::read(&self.text("steps")),
             took,
             pid: self.child.id(),
@@ -218,8 +221,19 @@ pub fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
 }
 
 #[track_caller]
+fn number(event: &Value) -> u64 {
+    event["seq"].as_u64().unwrap_or_else(|| panic!("no number: {event}"))
+}
+
+#[track_caller]
 fn parse(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+}
+
+/// The verdicts in a log, and what says of bytes alone.
+#[track_caller]
+fn verdicts(log: &str) -> (Vec<Value>, Vec<Value>) {
+    log.lines().map(|line| parse(line)).partition(|event| event["count"] != 0)
 }
 
 fn open_to_all(path: &Path) {
@@ -237,7 +251,8 @@ impl Outcome {
     /// The same run with what another one of it logged.
     #[must_use]
     pub fn with_events(&self, log: &str) -> Self {
-        Self { events: log.lines().map(|line| parse(line)).collect(), ..self.clone() }
+        let (events, moved) = verdicts(log);
+        Self { events, moved, ..self.clone() }
     }
 
     /// The only step that begins with this.
@@ -295,10 +310,10 @@ impl Outcome {
     #[track_caller]
     pub fn assert_explained(&self) {
         let mut seen = HashSet::new();
-        for (number, event) in self.events.iter().enumerate() {
-            assert_keys(event);
-            assert_eq!(event["seq"], number + 1, "{event}");
-        }
+        let all = self.events.iter().chain(&self.moved);
+        let mut numbers: Vec<_> = all.inspect(|event| assert_keys(event)).map(number).collect();
+        numbers.sort_unstable();
+        assert!(numbers.iter().copied().eq(1..=numbers.len() as u64), "{numbers:?}");
         for event in &self.events {
             let ip = event["dst"]["ip"].as_str().expect("an address");
             let proto = event["proto"].as_str().expect("a protocol");
@@ -353,12 +368,15 @@ pub fn assert_keys(event: &Value) {
     let reasons =
         ["rule", "default", "parse-error", "no-policy", "ambiguous", "quic", "unattended"];
     word("reason", &reasons);
-    word("hook", &["connect", "sendmsg", "packet", "dns", "tls", "http", "quic"]);
+    word("hook", &["connect", "sendmsg", "packet", "dns", "tls", "http", "quic", "close"]);
     let time = event["time"].as_str().expect("a time");
     assert!(time.len() == 27 && time.ends_with('Z') && time.starts_with("20"), "{event}");
     assert!(event["app"]["name"].is_string() && event["app"]["uid"].is_u64(), "{event}");
     assert!(event["dst"]["ip"].is_string() && event["proto"].is_string(), "{event}");
-    assert!(event["count"].as_u64().is_some_and(|count| count > 0), "{event}");
+    let told = |key: &str| event[key].as_u64().unwrap_or_else(|| panic!("{key}: {event}"));
+    let moved = told("bytes_out") + told("bytes_in");
+    // Bytes are told apart from verdicts.
+    assert!(told("count") == 0 || (event["hook"] != "close" && moved == 0), "{event}");
     assert!(event["bytes_out"].is_u64() && event["bytes_in"].is_u64(), "{event}");
     if event["host"].is_object() {
         let host = |key: &str| event["host"][key].as_str().unwrap_or_default();
@@ -366,7 +384,8 @@ pub fn assert_keys(event: &Value) {
         assert!(["dns", "tls", "http", "quic", "ahead"].contains(&host("via")), "{event}");
         assert!(["confirmed", "unique", "ambiguous"].contains(&host("confidence")), "{event}");
     }
-    assert!(event["hook"] != "dns" || event["geo"].is_null(), "{event}");
+    let asks = event["hook"] == "dns" && event["count"] != 0;
+    assert!(!asks || event["geo"].is_null(), "{event}");
     if event["reason"] == "rule" {
         assert!(event["policy"].is_string() && event["rule"].is_string(), "{event}");
         assert!(event["evidence"].as_array().is_some_and(|list| !list.is_empty()), "{event}");
