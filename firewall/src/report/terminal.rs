@@ -203,7 +203,7 @@ impl Page {
             self.line(&format!("{} sent, {} received", bytes(bytes_out), bytes(bytes_in)));
         }
         match report.last_report {
-            None => self.line("The first report: the next one marks what is new."),
+            None => self.line("Nothing to compare with: no report before is known."),
             Some(time) => {
                 let new = |new: usize, one, many| count(new as u64, one, many);
                 let apps = report.apps.iter().filter(|talker| talker.new).count();

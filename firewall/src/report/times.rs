@@ -13,7 +13,7 @@ const STEPS: i64 = 96;
 const WIDTHS: [i64; 10] = [1, 10, 60, 600, 3_600, 21_600, 86_400, 604_800, 6_048_000, 60_480_000];
 
 /// Verdicts over time.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Times {
     /// Index of the width.
     width: usize,
@@ -27,12 +27,6 @@ pub struct Bucket {
     pub time: Timestamp,
     /// The verdicts in it.
     pub flows: Flows,
-}
-
-impl Default for Times {
-    fn default() -> Self {
-        Self { width: 0, steps: BTreeMap::new() }
-    }
 }
 
 impl Serialize for Times {

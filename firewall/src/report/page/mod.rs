@@ -160,7 +160,7 @@ fn head(report: &Report, zone: &TimeZone) -> Markup {
                     (count(new_countries, "country", "countries")) ", "
                     (count(new_names, "name", "names")) "."
                 }
-                None => { "The first report: the next one marks what is new." }
+                None => { "Nothing to compare with: no report before is known." }
             }
         }
         @for text in missing(report) { p.missing { "Missing: " (text) } }
