@@ -7,6 +7,7 @@ mod harness;
 mod support;
 
 mod alone;
+mod audit;
 mod host;
 mod killed;
 mod pins;

@@ -109,7 +109,8 @@ first_start() {
     check "what it denies is denied" denied
     check "the rest is allowed" allowed
     check "the path of an executable is trusted" reaches "$BY_PATH"
-    check "the verdict is in the log" soon grep -q '"verdict":"deny".*cn-jurisdiction' /var/lib/firewall/events.jsonl
+    check "the verdict is in the log" soon in_log
+    check "the log is whole and signed" firewall log verify
     printf '[log]\njournal = "on"\njson = "/var/log/firewall/events.jsonl"\n' >>/etc/firewall/firewall.toml
     check "the service starts with more sinks" systemctl restart firewall.service
     check "denied with them" denied
@@ -146,7 +147,7 @@ second_start() {
     check "no process is left" fails pgrep_firewall
     check "the configuration is left" test -e /etc/firewall/policies.d/cn-jurisdiction.toml
     check "the package is purged" dpkg --purge firewall
-    check "configuration and state are gone" fails ls -d /etc/firewall /var/lib/firewall
+    check "configuration and state are gone" fails ls -d /etc/firewall /var/lib/firewall /var/lib/firewall-key
 }
 
 # What the first connections of this start found: at least, or no more than, so many segments.
@@ -164,6 +165,10 @@ before_network() {
     [ "$boot" -gt 0 ] && [ "$boot" -lt "$network" ]
 }
 # An entry of the journal has each fact of an event that is always there, and those of this one.
+in_log() {
+    firewall log --json --policy cn-jurisdiction --verdict deny | grep -q .
+}
+
 in_journal() {
     local entry field
     entry=$(journalctl SYSLOG_IDENTIFIER=firewall FIREWALL_POLICY=cn-jurisdiction FIREWALL_HOOK=connect \
