@@ -3,19 +3,13 @@
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Write},
-    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use serde::Serialize;
 
 use crate::regular;
-
-/// Name of the stored log in the state folder.
-pub const EVENTS: &str = "events.jsonl";
-
-/// Bytes after which the stored log is begun anew.
-pub const ROTATE: u64 = 64 << 20;
 
 /// Bytes of lines that are written at once.
 const PIECE: usize = 64 << 10;
@@ -44,7 +38,7 @@ pub struct Log {
 }
 
 /// The path of the file that holds what came before.
-pub fn older(path: &Path) -> PathBuf {
+fn older(path: &Path) -> PathBuf {
     numbered(path, 1)
 }
 
@@ -53,45 +47,9 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
     path.with_added_extension(number.to_string())
 }
 
-/// The older file and the newer one, of those that there are.
-///
-/// # Errors
-///
-/// When one is there and cannot be opened.
-pub fn files(path: &Path) -> io::Result<Vec<(PathBuf, File)>> {
-    let file = |path: PathBuf| match regular::open(&path) {
-        Ok(file) => Ok(Some((path, file))),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    };
-    // If the log is begun anew between the two, they are the same file.
-    for _ in 0..10 {
-        let new = file(path.to_owned())?;
-        let old = file(older(path))?;
-        let same = match (&old, &new) {
-            (Some((_, old)), Some((_, new))) => identity(old)? == identity(new)?,
-            _ => false,
-        };
-        if !same {
-            return Ok(old.into_iter().chain(new).collect());
-        }
-    }
-    Err(io::Error::other("it is begun anew all the time"))
-}
-
-/// What tells files apart.
-///
-/// # Errors
-///
-/// When the system does not say.
-pub fn identity(file: &File) -> io::Result<(u64, u64)> {
-    let metadata = file.metadata()?;
-    Ok((metadata.dev(), metadata.ino()))
-}
-
 impl Log {
     /// Opens a file to append to, and makes it if it is missing. With `rotate`, a file that would get
-    /// larger than so many bytes becomes [`older`], in place of the one before it. Such a log is kept
+    /// larger than so many bytes becomes `older`, in place of the one before it. Such a log is kept
     /// for long and tells of all users: others than its owner and group may not read it.
     ///
     /// # Errors
@@ -120,7 +78,7 @@ impl Log {
         })
     }
 
-    /// With so many older files in place of one: what becomes [`older`] gets the number 2 with the next one,
+    /// With so many older files in place of one: what becomes `older` gets the number 2 with the next one,
     /// and so on.
     pub const fn keeping(mut self, files: u32) -> Self {
         self.files = files;
@@ -308,7 +266,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         fs::write(&path, "{}\n{\"half").unwrap();
-        let mut log = Log::open(&path, Some(ROTATE)).unwrap();
+        let mut log = Log::open(&path, Some(1 << 20)).unwrap();
         log.write_line("1");
         assert_eq!(log.flush(), None);
         assert_eq!(text(&path), "{}\n{\"half\n1\n");
@@ -355,7 +313,7 @@ mod tests {
     #[test]
     fn a_log_that_is_full_is_begun_anew() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(EVENTS);
+        let path = folder.path().join("log");
         fs::write(&path, "0\n").unwrap();
         let mut log = Log::open(&path, Some(8)).unwrap();
         for number in 1..=9 {
@@ -395,16 +353,15 @@ mod tests {
     #[test]
     fn the_stored_log_is_a_file() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(EVENTS);
+        let path = folder.path().join("log");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(Log::open(&path, Some(8)).is_err());
-        assert!(files(&path).is_err());
     }
 
     #[test]
     fn what_cannot_be_begun_anew_goes_on() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(EVENTS);
+        let path = folder.path().join("log");
         let mut log = Log::open(&path, Some(8)).unwrap();
         // Nothing takes the place of a folder that has something in it.
         fs::create_dir_all(older(&path).join("x")).unwrap();
