@@ -188,7 +188,7 @@ impl World<'_> {
         let state = self.folder.path().join("sustained");
         fs::create_dir(&state)?;
         let key = Signs(Arc::new(Key::open(&self.folder.path().join("key"))?));
-        let limits = Limits { age: Duration::from_secs(86_400), size: 1 << 30 };
+        let limits = Limits { age: Duration::from_secs(10 << 30), size: 1 << 30 };
         let (audit, _) = Audit::open(&state, limits, key)?;
         let queue = Queue::start(audit, 16 << 20)?;
         let mut coalescer = Coalescer::default();

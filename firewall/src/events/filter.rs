@@ -262,6 +262,11 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Whether some times are asked for, and others not.
+    pub const fn asks_time(&self) -> bool {
+        self.since.is_some() || self.until.is_some()
+    }
+
     /// Whether a time is within what is asked for, in microseconds since 1970.
     pub fn is_within(&self, time: i64) -> bool {
         // Between two microseconds there is nothing.

@@ -1,11 +1,14 @@
 //! Reading: what a filter lets through, the oldest first, a piece at a time.
 
-use std::{collections::HashMap, path::Path};
+use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use super::{Error, FILE, Kind, connect, database};
 use crate::events::filter::Filter;
+
+/// Kinds of which is remembered whether they pass.
+const MAX_KINDS: usize = 1 << 20;
 
 /// An open store.
 pub struct Reader {
@@ -13,8 +16,8 @@ pub struct Reader {
     path: std::path::PathBuf,
     /// The last record that was looked at.
     at: i64,
-    /// Which kinds pass.
-    kinds: HashMap<i64, bool>,
+    /// Which kinds pass, by their numbers, which are small.
+    kinds: Vec<Option<bool>>,
 }
 
 /// A record that was asked for.
@@ -38,7 +41,7 @@ impl Reader {
             return Ok(None);
         }
         let db = open(&path)?;
-        Ok(Some(Self { db, path, at: 0, kinds: HashMap::new() }))
+        Ok(Some(Self { db, path, at: 0, kinds: Vec::new() }))
     }
 
     /// Goes on behind all that there is now, but for what a filter lets through of the last `count`.
@@ -82,21 +85,27 @@ impl Reader {
         let mut event = self.db.prepare_cached("SELECT event FROM events WHERE id = ?")?;
         let mut rows = entries.query((self.at, end))?;
         let mut found = Vec::new();
+        let asks_time = filter.asks_time();
         while found.len() < most
             && let Some(row) = rows.next()?
         {
-            let (id, time, number): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let id: i64 = row.get(0)?;
             self.at = id;
-            if !filter.is_within(time) {
+            if asks_time && !filter.is_within(row.get(1)?) {
                 continue;
             }
-            let passes = match self.kinds.get(&number) {
-                Some(passes) => *passes,
-                None => {
+            let number: i64 = row.get(2)?;
+            let at = usize::try_from(number).unwrap_or(usize::MAX);
+            let passes = match self.kinds.get(at) {
+                Some(Some(passes)) => *passes,
+                _ => {
                     let text: Option<String> =
                         kind.query_row([number], |row| row.get(0)).optional()?;
                     let passes = passes(filter, &text.unwrap_or_default());
-                    self.kinds.insert(number, passes);
+                    if at < MAX_KINDS {
+                        self.kinds.resize(self.kinds.len().max(at + 1), None);
+                        self.kinds[at] = Some(passes);
+                    }
                     passes
                 }
             };
