@@ -227,7 +227,7 @@ impl World<'_> {
                 break;
             }
             for found in found {
-                match record::read(found.event.as_bytes()).expect("a record") {
+                match record::read(found.as_bytes()).expect("a record") {
                     Line::Verdict(record) => stored += record.count,
                     Line::Lost(_) => {}
                 }

@@ -117,6 +117,6 @@ impl Recorded {
     /// Some lines that are wanted; nothing at the end.
     fn next(&mut self) -> Result<String, store::Error> {
         let found = self.reader.next(&mut self.filter, self.end, AT_ONCE)?;
-        Ok(found.into_iter().map(|found| found.event + "\n").collect())
+        Ok(found.into_iter().map(|found| found + "\n").collect())
     }
 }

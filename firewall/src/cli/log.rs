@@ -151,19 +151,30 @@ pub fn open(state: &Path) -> Result<Reader, ExitCode> {
 
 /// Reads the store of a state folder, the oldest first; if it cannot, says why and returns the exit status.
 pub fn each(state: &Path, filter: &mut Filter, mut take: impl FnMut(Line)) -> Result<(), ExitCode> {
-    let mut reader = open(state)?;
-    let failed = |error| failed(&error);
-    let end = reader.end().map_err(failed)?;
+    let taken = read(&mut open(state)?, filter, |_, line| {
+        take(line);
+        Ok(())
+    });
+    tell_unread(taken.map_err(|error: store::Error| failed(&error))?);
+    Ok(())
+}
+
+/// Reads what there is now, and returns how much of it was not understood.
+fn read<E: From<store::Error>>(
+    reader: &mut Reader,
+    filter: &mut Filter,
+    mut take: impl FnMut(&str, Line) -> Result<(), E>,
+) -> Result<u64, E> {
+    let end = reader.end()?;
     let mut unread = 0;
     loop {
-        let found = reader.next(filter, end, PIECE).map_err(failed)?;
+        let found = reader.next(filter, end, PIECE)?;
         if found.is_empty() {
-            tell_unread(unread);
-            return Ok(());
+            return Ok(unread);
         }
-        for found in found {
-            match record::read(found.event.as_bytes()) {
-                Ok(line) => take(line),
+        for event in found {
+            match record::read(event.as_bytes()) {
+                Ok(line) => take(&event, line)?,
                 Err(_) => unread += 1,
             }
         }
@@ -212,30 +223,16 @@ impl Shows {
 
     /// What can be read now.
     fn all(&mut self, out: &mut impl Write) -> anyhow::Result<()> {
-        let end = self.reader.end()?;
-        loop {
-            let found = self.reader.next(&mut self.filter, end, PIECE)?;
-            if found.is_empty() {
-                return Ok(());
+        let Self { reader, filter, json, table, zone, lost, unread } = self;
+        *unread += read(reader, filter, |event, line| {
+            match line {
+                Line::Verdict(_) if *json => writeln!(out, "{event}")?,
+                Line::Verdict(record) => writeln!(out, "{}", shown_as(&record, table, zone))?,
+                Line::Lost(count) => *lost = lost.saturating_add(count),
             }
-            for found in found {
-                match record::read(found.event.as_bytes()) {
-                    Ok(Line::Verdict(_)) if self.json => writeln!(out, "{}", found.event)?,
-                    Ok(Line::Verdict(record)) => writeln!(out, "{}", self.line(&record))?,
-                    Ok(Line::Lost(count)) => self.lost = self.lost.saturating_add(count),
-                    Err(_) => self.unread += 1,
-                }
-            }
-        }
-    }
-
-    fn line(&self, record: &Record) -> String {
-        if let Some(table) = &self.table {
-            return table.row(record);
-        }
-        let time = record.time.to_zoned(self.zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z");
-        let view = View::from(record);
-        format!("{time} {}{}", verdict::line(&view, false), verdict::tail(&view))
+            anyhow::Ok(())
+        })?;
+        Ok(())
     }
 
     /// Tells of what is not shown.
@@ -246,6 +243,16 @@ impl Shows {
         }
         tell_unread(std::mem::take(&mut self.unread));
     }
+}
+
+/// A row of the table; without one, a line.
+fn shown_as(record: &Record, table: &Option<Table>, zone: &TimeZone) -> String {
+    if let Some(table) = table {
+        return table.row(record);
+    }
+    let time = record.time.to_zoned(zone.clone()).strftime("%Y-%m-%dT%H:%M:%S%:z");
+    let view = View::from(record);
+    format!("{time} {}{}", verdict::line(&view, false), verdict::tail(&view))
 }
 
 fn verified(state: &Path, key: Option<&Path>) -> anyhow::Result<ExitCode> {

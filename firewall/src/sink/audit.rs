@@ -24,6 +24,8 @@ pub struct Audit {
     store: Store,
     limits: Limits,
     tidied: Option<Instant>,
+    /// Records were removed since.
+    untidy: bool,
     /// Records that could not be stored, which the store itself does not know of yet.
     missing: u64,
     /// What was said last.
@@ -55,7 +57,7 @@ impl Audit {
             }
             other => other?,
         };
-        Ok((Self { store, limits, tidied: None, missing: 0, said: None }, said))
+        Ok((Self { store, limits, tidied: None, untidy: false, missing: 0, said: None }, said))
     }
 
     /// The number of the last event that is stored.
@@ -74,7 +76,7 @@ impl Audit {
             Entry::Lost { line, .. } => writer::Entry { event: line, view: None, seq: None },
         }))?;
         self.missing = 0;
-        self.remove_old()
+        Ok(())
     }
 
     /// Removes what is not to be kept any more, not all of it at once.
@@ -84,13 +86,17 @@ impl Audit {
             return Ok(());
         }
         for _ in 0..PIECES {
-            if !self.store.retain(self.limits, Timestamp::now())? {
-                if is_due {
-                    self.store.tidy()?;
-                    self.tidied = Some(Instant::now());
-                }
-                break;
+            if self.store.retain(self.limits, Timestamp::now())? {
+                self.untidy = true;
+                continue;
             }
+            if is_due {
+                if std::mem::take(&mut self.untidy) {
+                    self.store.tidy()?;
+                }
+                self.tidied = Some(Instant::now());
+            }
+            break;
         }
         Ok(())
     }
@@ -104,13 +110,13 @@ impl Sink for Audit {
     fn write(&mut self, entries: &[Entry]) -> Written {
         let before = self.missing;
         let (failed, says) = match self.store(entries) {
-            Ok(()) => (
-                0,
-                self.store
-                    .unsigned
-                    .as_ref()
-                    .map(|why| format!("the audit store is not signed: {why}")),
-            ),
+            Ok(()) => {
+                // What is stored stays stored, whatever becomes of what is old.
+                let kept = self.remove_old().err();
+                let kept = kept.map(|error| format!("old records cannot be removed: {error}"));
+                let unsigned = self.store.unsigned.as_ref();
+                (0, kept.or(unsigned.map(|why| format!("the audit store is not signed: {why}"))))
+            }
             Err(error) => {
                 self.missing += entries.iter().map(count).sum::<u64>();
                 (entries.len() as u64, Some(format!("cannot write the audit store: {error}")))
@@ -121,7 +127,7 @@ impl Sink for Audit {
             (None, Some(_)) if before > 0 => Some(format!(
                 "the audit store can be written again; records that are missing: {before}"
             )),
-            (None, Some(_)) => Some("the audit store is signed again".to_owned()),
+            (None, Some(_)) => Some("the audit store is as it should be again".to_owned()),
             (says, _) => says.clone(),
         };
         self.said = says;

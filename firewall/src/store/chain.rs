@@ -1,8 +1,8 @@
 //! The chain: each record's hash is over its text, what is derived from it, and the hash before.
 
-use ring::digest::{Context, SHA256};
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// SHA-256.
 pub type Hash = [u8; 32];
@@ -28,19 +28,17 @@ pub struct Link<'a> {
 impl Link<'_> {
     /// Its hash, after that of the record before.
     pub fn hash(&self, before: &Hash) -> Hash {
-        let mut context = Context::new(&SHA256);
+        let mut context = Sha256::new();
         context.update(before);
-        context.update(&self.id.to_be_bytes());
+        context.update(self.id.to_be_bytes());
         for text in [self.event, self.kind] {
             // With its length, so that nothing moves from one to the other.
-            context.update(&(text.len() as u64).to_be_bytes());
+            context.update((text.len() as u64).to_be_bytes());
             context.update(text.as_bytes());
         }
-        context.update(&self.seq.unwrap_or(-1).to_be_bytes());
-        context.update(&self.time.to_be_bytes());
-        let mut hash = Hash::default();
-        hash.copy_from_slice(context.finish().as_ref());
-        hash
+        context.update(self.seq.unwrap_or(-1).to_be_bytes());
+        context.update(self.time.to_be_bytes());
+        context.finalize().into()
     }
 }
 

@@ -20,15 +20,6 @@ pub struct Reader {
     kinds: Vec<Option<bool>>,
 }
 
-/// A record that was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// Its number in the store.
-    pub id: i64,
-    /// Its text.
-    pub event: String,
-}
-
 impl Reader {
     /// Opens the store of a state folder; `None` if there is none.
     ///
@@ -44,7 +35,7 @@ impl Reader {
         Ok(Some(Self { db, path, at: 0, kinds: Vec::new() }))
     }
 
-    /// Goes on behind all that there is now, but for what a filter lets through of the last `count`.
+    /// The number of the last record that there is now; 0 if there is none.
     ///
     /// # Errors
     ///
@@ -55,7 +46,7 @@ impl Reader {
         Ok(last.unwrap_or_default())
     }
 
-    /// The next records up to the one with the number `end`, at most `most`; none when there are no
+    /// The text of the next records up to the one with the number `end`, at most `most`; none when there are no
     /// more. Losses are for every filter.
     ///
     /// # Errors
@@ -66,7 +57,7 @@ impl Reader {
         filter: &mut Filter,
         end: i64,
         most: usize,
-    ) -> Result<Vec<Found>, Error> {
+    ) -> Result<Vec<String>, Error> {
         self.try_next(filter, end, most).map_err(|source| database(&self.path, source))
     }
 
@@ -75,7 +66,7 @@ impl Reader {
         filter: &mut Filter,
         end: i64,
         most: usize,
-    ) -> rusqlite::Result<Vec<Found>> {
+    ) -> rusqlite::Result<Vec<String>> {
         // What is read belongs together.
         let _snapshot = self.db.unchecked_transaction()?;
         let mut entries = self.db.prepare_cached(
@@ -111,9 +102,7 @@ impl Reader {
             };
             if passes {
                 // Removed meanwhile by somebody who left the entry: `verify` says so.
-                if let Some(event) = event.query_row([id], |row| row.get(0)).optional()? {
-                    found.push(Found { id, event });
-                }
+                found.extend(event.query_row([id], |row| row.get::<_, String>(0)).optional()?);
             }
         }
         Ok(found)

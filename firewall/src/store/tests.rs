@@ -94,7 +94,7 @@ impl Place {
             if next.is_empty() {
                 return found;
             }
-            found.extend(next.iter().map(|found| seq_of(&found.event)));
+            found.extend(next.iter().map(|found| seq_of(found)));
         }
     }
 }

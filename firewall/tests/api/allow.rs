@@ -2,20 +2,13 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-use firewall::{
-    daemon::control::Refusal,
-    events::{
-        View,
-        record::{self, Line},
-    },
-    store::{
-        FILE,
-        writer::{Entry, Store},
-    },
-};
+use firewall::daemon::control::Refusal;
 use serde_json::{Value, json};
 
-use crate::world::{Daemon, Said, event};
+use crate::{
+    stored,
+    world::{Daemon, Said, event},
+};
 
 const POLICY: &str = r#"[policy]
 name = "web"
@@ -40,18 +33,15 @@ impl World {
     fn new(changes: &[Value]) -> Self {
         let daemon = Daemon::new();
         fs::write(daemon.path("policies.d/web.toml"), POLICY).unwrap();
-        let mut store = Store::open(&daemon.path(FILE), None).unwrap();
-        for (seq, change) in (1..).zip(changes) {
+        let events = (1..).zip(changes).map(|(seq, change)| {
             let mut event: Value =
                 serde_json::from_str(&event(seq, "deny", "ads.example", "ada")).unwrap();
             for (key, value) in change.as_object().unwrap() {
                 event[key] = value.clone();
             }
-            let text = event.to_string();
-            let Ok(Line::Verdict(record)) = record::read(text.as_bytes()) else { panic!("{text}") };
-            let view = Some(View::from(&*record));
-            store.append([Entry { event: &text, view, seq: Some(seq) }]).unwrap();
-        }
+            event.to_string()
+        });
+        stored::store(daemon.folder.path(), events);
         Self { daemon }
     }
 

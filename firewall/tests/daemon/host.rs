@@ -477,5 +477,5 @@ pub fn events_in(state: &Path) -> Vec<Value> {
     let Ok(Some(mut reader)) = Reader::open(state) else { return Vec::new() };
     let end = reader.end().unwrap_or_default();
     let found = reader.next(&mut Filter::default(), end, usize::MAX).unwrap_or_default();
-    found.iter().map(|found| serde_json::from_str(&found.event).unwrap()).collect()
+    found.iter().map(|found| serde_json::from_str(found).unwrap()).collect()
 }

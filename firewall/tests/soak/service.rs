@@ -251,8 +251,8 @@ impl<'a> Service<'a> {
         let Ok(Some(mut reader)) = Reader::open(&self.path("state")) else { return Vec::new() };
         let end = reader.end().expect("a store");
         let found = reader.next(&mut Filter::default(), end, usize::MAX).expect("a store");
-        let events = found.iter().filter(|found| found.event.contains("\"lost\""));
-        let events = events.filter_map(|found| serde_json::from_str::<Value>(&found.event).ok());
+        let events = found.iter().filter(|found| found.contains("\"lost\""));
+        let events = events.filter_map(|found| serde_json::from_str::<Value>(found).ok());
         events
             .filter(|event| event["kind"] == "lost")
             .filter_map(|event| event["count"].as_u64())
