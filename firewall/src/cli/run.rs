@@ -84,7 +84,7 @@ pub fn try_run(args: &Args, see: &mut dyn FnMut(&Event)) -> Result<Ended, set::F
              hint: `sudo firewall run --as-me -- CMD` runs the command as yourself"
         ))
     })?;
-    let Set { config, intel, ahead, generation, findings: _ } = args.set.load()?;
+    let Set { config, intel, ahead, generation, findings: _ } = args.set.load_without_time()?;
     if ahead.left_out > 0 {
         say(&format!(
             "firewall: {} denied names are looked up ahead, and {} more are not: too many",

@@ -36,7 +36,7 @@ use crate::{
         DeniedNames, List, ListSource,
         compile::Generation,
         diagnostic::Diagnostics,
-        source::{NotFound, Source},
+        source::{Disk, Files as _, NotFound, Source},
     },
     remote::Store,
     set::{self, Set},
@@ -147,9 +147,17 @@ fn build_of(
     Ok(Built { inputs, set, said })
 }
 
-/// Compiles what was recorded in the state folder.
+/// Compiles what was recorded in the state folder, as it was compiled then.
 pub fn rebuild(path: &Path, keys: Keys) -> Result<Built, Error> {
-    let inputs = Inputs::load(path)?;
+    compile(Inputs::load(path)?, keys)
+}
+
+/// Compiles what was recorded in the state folder, without the rules that are over by now.
+pub fn rebuild_now(path: &Path, keys: Keys) -> Result<Built, Error> {
+    compile(Inputs::load(path)?.at(Disk.moment()), keys)
+}
+
+fn compile(inputs: Inputs, keys: Keys) -> Result<Built, Error> {
     let inputs::Again { set, differs } = inputs.compile(keys)?;
     Ok(Built { inputs, set, said: differs })
 }
@@ -182,6 +190,14 @@ pub struct InForce {
     pub sources: BTreeMap<String, String>,
     /// What was found about policies and settings.
     pub warnings: String,
+}
+
+impl InForce {
+    /// Whether the time of a rule is over.
+    pub fn is_over(&self) -> bool {
+        let mut rules = self.generation.policies.iter().flat_map(|policy| &policy.rules);
+        rules.any(|rule| rule.until.is_some() && !rule.counts(Disk.moment().as_ref()))
+    }
 }
 
 /// Generations whose events can still come.
@@ -351,7 +367,7 @@ impl<'e> Engine<'e> {
     /// What a rollback would bring back, compiled anew.
     pub fn build_previous(&self) -> Result<Built, Error> {
         let path = inputs::previous(&self.state.join(inputs::GENERATION));
-        rebuild(&path, self.keys())
+        rebuild_now(&path, self.keys())
     }
 
     /// What the API says of it.

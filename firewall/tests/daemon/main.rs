@@ -16,3 +16,4 @@ mod rights;
 mod sinks;
 mod start;
 mod stop;
+mod timed;
