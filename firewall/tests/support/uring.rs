@@ -11,6 +11,7 @@ use super::client::{check, sockaddr};
 
 const OP_SENDMSG: u8 = 9;
 const OP_CONNECT: u8 = 16;
+const OP_SEND: u8 = 26;
 const GETEVENTS: u32 = 1;
 const OFF_SQ_RING: i64 = 0;
 const OFF_CQ_RING: i64 = 0x0800_0000;
@@ -64,7 +65,7 @@ pub fn connect(fd: RawFd, to: SocketAddr) -> io::Result<()> {
         addr: (&raw const address) as u64,
         ..Submission::default()
     };
-    submit(request)
+    submit(request).map(|_| ())
 }
 
 pub fn send_msg(fd: RawFd, to: SocketAddr) -> io::Result<()> {
@@ -82,6 +83,18 @@ pub fn send_msg(fd: RawFd, to: SocketAddr) -> io::Result<()> {
         fd,
         addr: (&raw const message) as u64,
         len: 1,
+        ..Submission::default()
+    };
+    submit(request).map(|_| ())
+}
+
+/// Sends by a connected socket. Returns how much of it.
+pub fn send(fd: RawFd, data: &[u8]) -> io::Result<usize> {
+    let request = Submission {
+        opcode: OP_SEND,
+        fd,
+        addr: data.as_ptr() as u64,
+        len: data.len() as u32,
         ..Submission::default()
     };
     submit(request)
@@ -113,7 +126,7 @@ fn map(ring: &OwnedFd, offset: i64) -> io::Result<*mut u8> {
 }
 
 /// Makes a request and waits for what it gives.
-fn submit(request: Submission) -> io::Result<()> {
+fn submit(request: Submission) -> io::Result<usize> {
     let (ring, params) = setup()?;
     let (sq, cq) = (map(&ring, OFF_SQ_RING)?, map(&ring, OFF_CQ_RING)?);
     let entries = map(&ring, OFF_SQES)?;
@@ -135,6 +148,6 @@ fn submit(request: Submission) -> io::Result<()> {
         assert_eq!(tail, 1, "one request is done");
         // `struct io_uring_cqe`: what was asked (8 bytes), then the result.
         let result = cq.add(params.cq_off[5] as usize + 8).cast::<i32>().read();
-        if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
+        if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result as usize) }
     }
 }
