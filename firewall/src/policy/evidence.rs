@@ -25,15 +25,15 @@ pub struct Evidence {
 pub struct Data {
     /// The table of countries.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "table")]
-    #[schema(value_type = Table, required = false)]
+    #[schema(value_type = Table)]
     pub country: Option<Arc<Source>>,
     /// The table of AS numbers.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "table")]
-    #[schema(value_type = Table, required = false)]
+    #[schema(value_type = Table)]
     pub asn: Option<Arc<Source>>,
     /// The copies of lists by URL, by the names of the lists.
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "copies")]
-    #[schema(value_type = std::collections::HashMap<String, ListCopy>, required = false)]
+    #[schema(value_type = std::collections::HashMap<String, ListCopy>)]
     pub lists: Vec<Arc<List>>,
 }
 
@@ -130,3 +130,7 @@ pub fn by_name(to: &Destinations, name: &str) -> Evidence {
     }
     evidence
 }
+
+#[cfg(test)]
+#[path = "evidence_tests.rs"]
+mod tests;

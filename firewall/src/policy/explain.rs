@@ -72,7 +72,6 @@ pub struct Finding {
     pub evidence: Vec<String>,
     /// What data these facts stand in.
     #[serde(skip_serializing_if = "Data::is_empty")]
-    #[schema(required = false)]
     pub data: Data,
 }
 
