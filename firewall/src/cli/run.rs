@@ -226,7 +226,10 @@ mod tests {
     use super::*;
     use crate::{
         events::{App, Endpoint, Host, SCHEMA},
-        policy::explain::{Finding, Geo},
+        policy::{
+            evidence::Data,
+            explain::{Finding, Geo},
+        },
     };
 
     fn event() -> Event {
@@ -242,6 +245,7 @@ mod tests {
                 policy: Some("baidu-tongji".to_owned()),
                 rule: Some("tongji".to_owned()),
                 evidence: Vec::new(),
+                data: Data::default(),
             },
             hook: "connect",
             app: Arc::new(App { name: "curl".to_owned(), ..App::default() }),

@@ -19,6 +19,7 @@ use crate::{
     policy::{
         AppFacts, Default, Mode,
         compile::Generation,
+        evidence::Data,
         explain::{self, Explainer, Finding, Geo},
     },
 };
@@ -199,6 +200,7 @@ fn findings(
         policy: None,
         rule: None,
         evidence: Vec::new(),
+        data: Data::default(),
     };
     findings.push(match denied {
         Some(denied) => Finding { verdict: verdict.word(), reason: reason.word(), ..denied },
@@ -218,6 +220,7 @@ fn of_unknown_generation(event: &FlowEvent) -> Finding {
         policy: None,
         rule: None,
         evidence: Vec::new(),
+        data: Data::default(),
     }
 }
 

@@ -5,6 +5,7 @@ pub mod client;
 pub mod dns;
 pub mod evasion;
 pub mod hello;
+pub mod mmdb;
 mod packet;
 mod payload;
 pub mod quic;
@@ -344,7 +345,9 @@ impl Outcome {
                 .collect();
             assert_eq!(found.len(), wanted.len(), "{dest}: {found:#?} {explained}");
             for (wanted, found) in wanted.iter().zip(&found) {
-                for key in ["verdict", "mode", "reason", "action", "policy", "rule", "evidence"] {
+                for key in
+                    ["verdict", "mode", "reason", "action", "policy", "rule", "evidence", "data"]
+                {
                     assert_eq!(wanted[key], found[key], "{key} of {dest}\n{found}\n{explained}");
                 }
                 assert_eq!(explained["geo"], found["geo"], "{dest}");
@@ -390,6 +393,14 @@ pub fn assert_keys(event: &Value) {
         assert!(event["policy"].is_string() && event["rule"].is_string(), "{event}");
         assert!(event["evidence"].as_array().is_some_and(|list| !list.is_empty()), "{event}");
     }
+    let facts = event["evidence"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let facts: Vec<&str> = facts.collect();
+    let rests = |on: &[&str]| facts.iter().any(|fact| on.iter().any(|kind| fact.starts_with(kind)));
+    let tables = [&event["data"]["country"], &event["data"]["asn"]].map(|table| {
+        assert!(table.is_null() || table["date"].as_str().is_some_and(|date| date.len() == 10));
+        !table.is_null()
+    });
+    assert_eq!(tables, [rests(&["country:"]), rests(&["as:", "org:"])], "{event}");
 }
 
 /// The client's end of a second wire, for a process that changes its network namespace.
