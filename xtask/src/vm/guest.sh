@@ -153,8 +153,11 @@ second_start() {
     check "the package is removed" dpkg --remove firewall
     check "what was denied is allowed" reaches "$DENIED"
     check "nothing of it runs" nothing_runs
-    check "configuration, log and key are left, and no other file" left_are /etc/firewall \
-        /var/lib/firewall /var/lib/firewall-key /var/log/firewall
+    local enabled=/var/lib/systemd/deb-systemd-helper-enabled
+    check "configuration, log, key and what was enabled are left, and no other file" left_are \
+        /etc/firewall /var/lib/firewall /var/lib/firewall-key /var/log/firewall \
+        {/etc/systemd/system,$enabled}/multi-user.target.wants/firewall{,-early}.service \
+        $enabled/firewall{,-early}.service.dsh-also
     check "installed again, it denies" installed_again
     check "with the same log" log_since "$(cat "$state/denied")"
     check "the package is purged" dpkg --purge firewall
@@ -221,7 +224,7 @@ nothing_runs() {
 # All files of this machine but those that it changes by itself, and this test's.
 files() {
     find / -xdev \( -path "$state" -o -path /tmp -o -path /var/tmp -o -path /var/cache -o -path /var/log/journal \
-        -o -path /var/lib/systemd -o -path /srv \) -prune -o -print | sort
+        -o -path '/var/lib/systemd/[^d]*' -o -path /var/backups -o -path /srv \) -prune -o -print | sort
 }
 # These folders, what is in them, and nothing else was not there before the package was.
 left_are() {
