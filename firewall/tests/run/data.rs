@@ -19,7 +19,8 @@ use crate::{
 /// What it says that the embedded tables are.
 fn embedded() -> Value {
     let output = Command::new(FIREWALL).args(["geo", "lookup", "--json", FREE]).output();
-    let answer: Value = serde_json::from_slice(&output.expect("the firewall").stdout).unwrap();
+    let answer: Value =
+        serde_json::from_slice(&output.expect("the firewall").stdout).expect("JSON");
     answer["source"].clone()
 }
 

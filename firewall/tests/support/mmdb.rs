@@ -1,4 +1,5 @@
 //! Databases of the format MaxMind DB, version 2.0: <https://maxmind.github.io/MaxMind-DB/>.
+#![allow(clippy::unwrap_used, reason = "tests panic")]
 
 use ipnet::IpNet;
 
