@@ -1,8 +1,10 @@
 //! Running the real binary in a [`Net`] and reading what it logged.
 #![allow(dead_code, unused_imports, reason = "each test includes this and uses a part")]
 
+pub mod around;
 pub mod client;
 pub mod dns;
+pub mod elsewhere;
 pub mod evasion;
 pub mod hello;
 mod packet;
@@ -23,6 +25,8 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub use packet::send_fd;
+
 use crate::harness::{Cgroup, Namespace, Net};
 
 pub const FIREWALL: &str = env!("CARGO_BIN_EXE_firewall");
@@ -39,7 +43,7 @@ pub const FREE: &str = "212.27.48.10";
 pub const AMAZON: &str = "2600:9000::10";
 
 /// How long anything may take that is expected to end by itself.
-pub const LIMIT: Duration = Duration::from_secs(180);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// A run of the firewall that is to be started.
 pub struct Run {
@@ -102,10 +106,18 @@ impl Run {
         self.start_client(script).end()
     }
 
-    pub fn start_client(mut self, script: &str) -> Running {
+    /// The same by another path of it.
+    pub fn client_of(self, program: &str, script: &str) -> Outcome {
+        self.start_client_of(program, script).end()
+    }
+
+    pub fn start_client(self, script: &str) -> Running {
+        self.start_client_of(&own_program(), script)
+    }
+
+    pub fn start_client_of(mut self, program: &str, script: &str) -> Running {
         client::prepare(&mut self.command, script, &self.directory.path().join("steps"));
-        let own = own_program();
-        self.start(&[&own, "--exact", client::TEST])
+        self.start(&[program, "--exact", client::TEST])
     }
 
     pub fn start(mut self, words: &[&str]) -> Running {
@@ -236,7 +248,7 @@ fn verdicts(log: &str) -> (Vec<Value>, Vec<Value>) {
     log.lines().map(|line| parse(line)).partition(|event| event["count"] != 0)
 }
 
-fn open_to_all(path: &Path) {
+pub fn open_to_all(path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("our directory");
 }

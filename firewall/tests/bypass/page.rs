@@ -1,0 +1,78 @@
+//! What is printed, and written as a page.
+
+use std::{fmt::Write as _, path::Path, time::Duration};
+
+use crate::probe::{Trial, Word};
+
+/// A line of the table, of at most 100 columns.
+pub fn line(trial: &Trial) -> String {
+    let Trial { what, family, policy, by, .. } = trial;
+    let came = match &trial.skip {
+        Some(reason) => reason.clone(),
+        None => format!("{:<8} {}", trial.denied_at(), trial.app()),
+    };
+    let line = format!("{:<10} {family:<2} {by:<6} {policy:<10} {what:<47} {came}", trial.word());
+    line.trim_end().to_owned()
+}
+
+/// How many of each.
+pub fn summary(trials: &[Trial], took: Duration) -> String {
+    let count = |word: Word| trials.iter().filter(|trial| trial.word() == word).count();
+    let failures = trials.iter().filter(|trial| trial.word().fails()).count();
+    format!(
+        "{} probes in {} s: {} stopped, {} got out as known-issues.md says, {} skipped, {failures} failed",
+        trials.len(),
+        took.as_secs(),
+        count(Word::Stopped),
+        count(Word::Known),
+        count(Word::Skipped),
+    )
+}
+
+/// The table in Markdown.
+pub fn page(trials: &[Trial], summary: &str) -> String {
+    let seen = |seen| if seen { "seen" } else { "–" };
+    let system = rustix::system::uname();
+    let date = jiff::Zoned::now().date();
+    let mut page = format!(
+        "# Ways around\n\n\
+         Written by `cargo xtask bypass`, which tries each of these by a real socket, and looks for it at \
+         the receiving side. So that it proves something, the same is tried where it is to arrive: to what \
+         no rule denies, without a firewall, or by who may (*control*). What gets out stands in \
+         [known issues](known-issues.md) with its reason.\n\n\
+         | | |\n|---|---|\n| date | {date} |\n| kernel | {} |\n| result | {summary} |\n\n\
+         Policies: {}.\n\n\
+         | result | probe | IP | by | policy | denied | control | recorded | charged to |\n\
+         |---|---|---|---|---|---|---|---|---|\n",
+        system.release().to_string_lossy(),
+        POLICIES,
+    );
+    for trial in trials {
+        let Trial { what, family, policy, by, .. } = trial;
+        let result = match (&trial.skip, trial.known) {
+            (Some(reason), _) => format!("skipped: {reason}"),
+            (_, Some(issue)) => format!("{}: {issue}", trial.word()),
+            _ => trial.word().to_string(),
+        };
+        let _ = writeln!(
+            page,
+            "| {result} | {what} | {family} | {by} | {policy} | {} | {} | {} | {} |",
+            seen(trial.seen),
+            seen(trial.control),
+            trial.denied_at(),
+            trial.app(),
+        );
+    }
+    page
+}
+
+const POLICIES: &str = "";
+
+/// Every reason for what gets out is in the documentation.
+pub fn assert_known(trials: &[Trial]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/known-issues.md");
+    let issues = std::fs::read_to_string(&path).expect("known-issues.md");
+    for issue in trials.iter().filter_map(|trial| trial.known) {
+        assert!(issues.contains(&format!("\n**{issue}")), "{}: no `**{issue}`", path.display());
+    }
+}
