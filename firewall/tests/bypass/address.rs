@@ -73,6 +73,11 @@ impl<'a> Place<'a> {
         place
     }
 
+    /// The number of an address that was not used yet.
+    pub fn number(&self) -> u16 {
+        self.next.replace(self.next.get() + 1)
+    }
+
     /// A file beside the program.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -118,12 +123,18 @@ impl<'a> Place<'a> {
             .args(["--exact", client::TEST])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            // Shells say what was refused.
+            .stderr(std::fs::File::create(self.file("said")).expect("a file"))
             .spawn()
             .expect("the program");
         assert!(wait(&mut child, LIMIT).is_some(), "it does not end");
         let text = std::fs::read_to_string(&steps).unwrap_or_default();
         let _ = std::fs::remove_file(steps);
-        client::read(&text)
+        let made = client::read(&text);
+        let last = script.lines().last();
+        let done = last.is_none_or(|last| made.iter().any(|step| step.line == last));
+        assert!(done, "{}", std::fs::read_to_string(self.file("said")).unwrap_or_default());
+        made
     }
 
     /// Runs steps under `firewall run`: steps and verdicts.
@@ -203,7 +214,7 @@ impl Target {
         Self { ip, number }
     }
 
-    fn place(&self, port: u16) -> SocketAddr {
+    pub fn place(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.ip, port)
     }
 
@@ -283,10 +294,9 @@ impl Group {
                 if !wanted {
                     continue;
                 }
-                let number = place.next.replace(place.next.get() + 2);
-                let target = Target::new(number, v6, !probe.elsewhere, probe.form);
+                let target = Target::new(place.number(), v6, !probe.elsewhere, probe.form);
                 let denied = probe.control != Control::Allowed && !probe.elsewhere;
-                let control = Target::new(number + 1, v6, denied, probe.form);
+                let control = Target::new(place.number(), v6, denied, probe.form);
                 let control_probe = match probe.control {
                     Control::Step(step) => Probe { step: crate::probe::Step::Lines(step), ..*probe },
                     _ => *probe,
@@ -319,7 +329,5 @@ fn missing(one: &Try<'_>, steps: &[Step]) -> Option<String> {
     let needs = one.probe.needs?;
     let last = one.control_lines.lines().last()?;
     let step = steps.iter().find(|step| step.line == last)?;
-    ABSENT.contains(&step.errno).then(|| {
-        format!("this machine has no {needs}: {}", std::io::Error::from_raw_os_error(step.errno))
-    })
+    ABSENT.contains(&step.errno).then(|| format!("no {needs} here"))
 }

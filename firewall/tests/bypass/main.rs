@@ -13,7 +13,13 @@ mod host;
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../names/world.rs"]
+#[expect(dead_code, reason = "the tests of names use the rest")]
+mod world;
+
 mod address;
+mod moments;
+mod name;
 mod outside;
 mod page;
 mod probe;

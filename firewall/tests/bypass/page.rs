@@ -7,13 +7,16 @@ use crate::probe::{Trial, Word};
 /// A line of the table, of at most 100 columns.
 pub fn line(trial: &Trial) -> String {
     let Trial { what, family, policy, by, .. } = trial;
-    let came = match &trial.skip {
-        Some(reason) => reason.clone(),
-        None => format!("{:<8} {}", trial.denied_at(), trial.app()),
+    let came = match (&trial.skip, trial.word(), trial.known) {
+        (Some(reason), ..) => reason.clone(),
+        (_, Word::Known, Some(issue)) => format!("known: {issue}"),
+        _ => format!("{:<7} {}", trial.denied_at(), trial.app()),
     };
-    let line = format!("{:<10} {family:<2} {by:<6} {policy:<10} {what:<47} {came}", trial.word());
-    line.trim_end().to_owned()
+    let line = format!("{:<10} {family:<2} {by:<6} {policy:<10} {what:<44} {came}", trial.word());
+    line.trim_end().chars().take(COLUMNS).collect()
 }
+
+const COLUMNS: usize = 100;
 
 /// How many of each.
 pub fn summary(trials: &[Trial], took: Duration) -> String {

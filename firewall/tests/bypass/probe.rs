@@ -252,15 +252,11 @@ impl Trial {
         named && app["user"] == self.user
     }
 
-    /// What denied it: hook, and the reason if that is no rule or default.
+    /// What denied it: the hook, or the reason if that is no rule or default.
     pub fn denied_at(&self) -> String {
         let Some(event) = &self.event else { return "-".to_owned() };
         let [hook, reason] = ["hook", "reason"].map(|key| event[key].as_str().unwrap_or("?"));
-        if matches!(reason, "rule" | "default") {
-            hook.to_owned()
-        } else {
-            format!("{hook}: {reason}")
-        }
+        if matches!(reason, "rule" | "default") { hook.to_owned() } else { reason.to_owned() }
     }
 
     /// Who is charged with it: the app's name and user.

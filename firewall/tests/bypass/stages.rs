@@ -6,18 +6,20 @@ use serde_json::Value;
 
 use crate::{
     address::{Group, Place},
-    harness::{Net, wait_until},
+    harness::Net,
     host::{CHINA, Host},
-    probe::{Probe, Trial, denied_to},
+    moments, name,
+    probe::{Probe, Trial},
     support::{AMAZON, BAIDU, FREE, client::Step},
     table,
 };
 
 /// Each by a thread of its own.
-pub const ALL: [fn() -> Vec<Trial>; 3] = [country, daemon, programs];
+pub const ALL: [fn() -> Vec<Trial>; 6] =
+    [country, daemon, programs, name::of_names, name::of_quic, moments];
 
 /// What the groups of the table stand for: networks to many, besides what is registered in CN.
-const COUNTRY: [&str; 8] = [
+pub const COUNTRY: [&str; 8] = [
     "--policy",
     "cn-jurisdiction",
     "--deny",
@@ -68,13 +70,12 @@ fn by_daemon(
     targets: &[IpAddr],
 ) -> (Vec<Step>, Vec<Value>) {
     let steps = place.within(&host.cgroup, script);
-    let mut events = Vec::new();
-    // What is not there after so long is missing, and is told as that.
-    wait_until(std::time::Duration::from_secs(10), || {
-        events = host.events();
-        targets.iter().all(|ip| denied_to(&events, *ip).is_some())
-    });
-    (steps, events)
+    (steps, moments::recorded(host, targets))
+}
+
+fn moments() -> Vec<Trial> {
+    use moments::{inbound, joined, later, moved, namespaces};
+    [later(), moved(), namespaces(), inbound(), joined()].concat()
 }
 
 fn programs() -> Vec<Trial> {

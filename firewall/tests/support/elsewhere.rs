@@ -108,10 +108,11 @@ fn as_program(form: &str, step: &str) -> io::Result<()> {
         "mounted" => {
             let other = folder.join("other");
             fs::copy(&own, &other)?;
+            let before = ids();
             let done = in_child(|| {
                 // SAFETY: takes integers alone.
                 check(unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) })?;
-                become_root()?;
+                become_root(before)?;
                 run(Command::new("mount").arg("--bind").args([&other, &own]))?;
                 again(&own, step)
             });
@@ -167,11 +168,17 @@ fn in_child(work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// In a user namespace that was just made.
-fn become_root() -> io::Result<()> {
+/// Who one is outside.
+fn ids() -> (u32, u32) {
+    // SAFETY: takes nothing.
+    unsafe { (libc::geteuid(), libc::getegid()) }
+}
+
+/// In a user namespace that was just made, by who is this outside.
+fn become_root((user, group): (u32, u32)) -> io::Result<()> {
     fs::write("/proc/self/setgroups", "deny")?;
-    fs::write("/proc/self/uid_map", "0 0 1")?;
-    fs::write("/proc/self/gid_map", "0 0 1")
+    fs::write("/proc/self/uid_map", format!("0 {user} 1"))?;
+    fs::write("/proc/self/gid_map", format!("0 {group} 1"))
 }
 
 /// What rootless containers do: what leaves their tunnel, a helper sends by a socket of its own.
@@ -197,9 +204,10 @@ fn contained(how: &str, to: SocketAddr) -> io::Result<()> {
 }
 
 fn inside_of_namespace(helper: &UnixStream, how: &str, to: SocketAddr) -> io::Result<()> {
+    let before = ids();
     // SAFETY: takes integers alone.
     check(unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) })?;
-    become_root()?;
+    become_root(before)?;
     let tunnel = open_tunnel("tap0")?;
     let (own, all) = if to.is_ipv4() { ("192.0.2.1/24", "0.0.0.0/0") } else { ("2001:db8::1/64", "::/0") };
     ip(&["link", "set", "tap0", "up"])?;
