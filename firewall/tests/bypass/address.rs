@@ -298,7 +298,9 @@ impl Group {
                 let denied = probe.control != Control::Allowed && !probe.elsewhere;
                 let control = Target::new(place.number(), v6, denied, probe.form);
                 let control_probe = match probe.control {
-                    Control::Step(step) => Probe { step: crate::probe::Step::Lines(step), ..*probe },
+                    Control::Step(step) => {
+                        Probe { step: crate::probe::Step::Lines(step), ..*probe }
+                    }
                     _ => *probe,
                 };
                 tries.push(Try {

@@ -25,6 +25,7 @@ mod page;
 mod probe;
 mod stages;
 mod table;
+mod trust;
 
 use harness::require_names;
 use probe::Trial;
@@ -38,7 +39,7 @@ fn nothing_gets_around() {
         return;
     }
     let started = std::time::Instant::now();
-    let stages = stages::ALL.map(|stage| std::thread::spawn(stage));
+    let stages = stages::ALL.map(std::thread::spawn);
     let trials: Vec<Trial> = stages
         .into_iter()
         .flat_map(|stage| match stage.join() {

@@ -11,7 +11,6 @@ use crate::{
     support::{
         dns::{self, hex, message, question},
         elsewhere::program_in,
-        evasion::framed,
         hello::client_hello,
         quic_client,
     },
@@ -102,27 +101,27 @@ fn questions() -> Vec<Line> {
         asks("DNS: EDNS", "dns-edns DNS NAME A"),
         asks("DNS: second of sendmmsg", "dns-mmsg DNS BESIDE NAME"),
         asks("DNS: second segment of UDP_SEGMENT", "dns-segments DNS SAMELENGTH NAME"),
-        (probe("DNS: in two parts, MSG_MORE", "dns-more DNS NAME").open(), Seen::Question),
+        (probe("DNS: in two parts, MSG_MORE", "dns-more ASKED NAME").open(), Seen::Question),
         made("DNS: second of two questions", |of| {
             let tail = vec![0, 1, 0, 1];
-            let two = [of("BESIDE"), of("NAME")].map(|name| [dns::encode(&name), tail.clone()].concat());
+            let two =
+                [of("BESIDE"), of("NAME")].map(|name| [dns::encode(&name), tail.clone()].concat());
             format!("dns-hex {} {}", of("DNS"), hex(&message(9, 2, &two.concat())))
         }),
         made("DNS: to a resolver nobody trusts", |of| {
             format!("dns-hex {} {}", of("ASKED"), hex(&question(9, &of("NAME"), "A")))
         }),
         (
-            probe("DNS: a pointer into the first question", "")
-                .made(|of| {
-                    // Of which the first, all but one label of what is denied, is not.
-                    let name = of("NAME");
-                    let at = name.match_indices('.').rev().nth(1).expect("three labels").0;
-                    let first = [dns::encode(&name[at + 1..]), vec![0, 1, 0, 1]].concat();
-                    let head = dns::encode(&name[..at]);
-                    let own = [&head[..head.len() - 1], &[0xc0, 12, 0, 1, 0, 1]].concat();
-                    let rest = [first, own].concat();
-                    format!("dns-hex {} {}", of("ASKED"), hex(&message(9, 2, &rest)))
-                }),
+            probe("DNS: a pointer into the first question", "").made(|of| {
+                // Of which the first, all but one label of what is denied, is not.
+                let name = of("NAME");
+                let at = name.match_indices('.').rev().nth(1).expect("three labels").0;
+                let first = [dns::encode(&name[at + 1..]), vec![0, 1, 0, 1]].concat();
+                let head = dns::encode(&name[..at]);
+                let own = [&head[..head.len() - 1], &[0xc0, 12, 0, 1, 0, 1]].concat();
+                let rest = [first, own].concat();
+                format!("dns-hex {} {}", of("ASKED"), hex(&message(9, 2, &rest)))
+            }),
             Seen::Payload,
         ),
         (
@@ -150,14 +149,6 @@ fn questions() -> Vec<Line> {
         asks("DNS over TCP: split in the header", "dns-tcp DNS NAME A 1,2,3,9"),
         asks("DNS over TCP: split in the name", "dns-tcp DNS NAME A 20"),
         asks("DNS over TCP: second question", "dns-tcp-two DNS BESIDE NAME"),
-        (
-            probe("DNS over TCP: behind an urgent byte", "")
-                .made(|of| {
-                    format!("urgent 2 {} {}", of("DNS"), hex(&framed(&question(7, &of("NAME"), "A"))))
-                })
-                .open(),
-            Seen::Question,
-        ),
         (
             probe("DNS: at a port that is not of DNS", "")
                 .made(|of| {
@@ -193,15 +184,14 @@ fn streams() -> Vec<Line> {
         says("HTTP: Host with a final dot", "http WEB DOTTED whole"),
         says("HTTP: split in Host", "http WEB NAME 20,25"),
         says("HTTP: a segment each byte", "http WEB NAME EACHBYTE"),
-        made("HTTP: absolute form", |of| {
+        // Denied whatever they name, as they differ.
+        odd("HTTP: absolute form", |of| {
             format!("http-absolute {} http://{}/x evilbaidu.com whole", of("WEB"), of("NAME"))
         }),
         odd("HTTP: Host behind another's absolute form", |of| {
             sent(of, "GET http://shop.example/ HTTP/1.1\r\nHost: NAME\r\n\r\n")
         }),
-        odd("HTTP: CONNECT", |of| {
-            sent(of, "CONNECT NAME:443 HTTP/1.1\r\nHost: NAME:443\r\n\r\n")
-        }),
+        odd("HTTP: CONNECT", |of| sent(of, "CONNECT NAME:443 HTTP/1.1\r\nHost: NAME:443\r\n\r\n")),
         odd("HTTP: empty lines first", |of| {
             sent(of, "\r\n\r\nGET / HTTP/1.1\r\nHost: NAME\r\n\r\n")
         }),
@@ -241,9 +231,9 @@ fn sent(of: &dyn Fn(&str) -> String, request: &str) -> String {
 /// A hello in records of so many bytes.
 fn records(of: &dyn Fn(&str) -> String, size: usize) -> String {
     let hello = client_hello("plain", &of("NAME"));
-    let records = hello[5..].chunks(size).flat_map(|part| {
-        [&[22, 3, 1][..], &(part.len() as u16).to_be_bytes(), part].concat()
-    });
+    let records = hello[5..]
+        .chunks(size)
+        .flat_map(|part| [&[22, 3, 1][..], &(part.len() as u16).to_be_bytes(), part].concat());
     format!("bytes {} {}", of("TLS"), hex(&records.collect::<Vec<u8>>()))
 }
 
@@ -263,13 +253,18 @@ fn quic() -> Vec<Line> {
         says("QUIC v1: outer name beside ECH", "quic QUIC v1 ech NAME"),
         says("QUIC v1: fixed bit cleared", "quic QUIC v1 unfixed NAME"),
         says("QUIC v1: connected socket", "quic QUIC v1 connected NAME"),
-        (probe("QUIC v1: coalesced behind another packet", "quic QUIC v1 behind NAME").open(), Seen::Quic),
+        (
+            probe("QUIC v1: coalesced behind another packet", "quic QUIC v1 behind NAME").open(),
+            Seen::Quic,
+        ),
     ]
 }
 
-/// A stage of its own for what takes long.
-pub fn of_quic() -> Vec<Trial> {
-    trials(&quic())
+/// A part of QUIC: each try waits to send again, so parts go on side by side.
+pub fn of_quic(part: usize, parts: usize) -> Vec<Trial> {
+    let lines = quic();
+    let chunk = lines.len().div_ceil(parts);
+    trials(lines.chunks(chunk).nth(part).expect("a part"))
 }
 
 pub fn of_names() -> Vec<Trial> {
@@ -304,9 +299,8 @@ fn tries(lines: &[Line]) -> Vec<Try<'_>> {
 
 fn trials(lines: &[Line]) -> Vec<Trial> {
     let world = World::new();
-    world.net.server.ip(&["3.173.0.0/16", "2600:9000::/28"].map(|network| {
-        format!("route add local {network} dev lo")
-    }));
+    world.net.server.ip(&["3.173.0.0/16", "2600:9000::/28"]
+        .map(|network| format!("route add local {network} dev lo")));
     let tries = tries(lines);
     let quic = tries.iter().filter(|one| one.line.1 == Seen::Quic);
     let places: Vec<String> =
@@ -331,9 +325,8 @@ fn trials(lines: &[Line]) -> Vec<Trial> {
     let outcome = world.start(&["--policy", &policy]).client_of(program, &under.join("\n"));
     outcome.assert_status(0);
     // No rule by name: nobody looks.
-    let open_outcome = world
-        .start(&["--deny", "net:192.0.2.0/24"])
-        .client_of(program, &without.join("\n"));
+    let open_outcome =
+        world.start(&["--deny", "net:192.0.2.0/24"]).client_of(program, &without.join("\n"));
     open_outcome.assert_status(0);
 
     let seen = |line: &Line, target: &Target| arrived(&world, &server, &tls, line.1, target);
@@ -367,24 +360,29 @@ fn arrived(world: &World, quic: &Listener, tls: &Listener, seen: Seen, target: &
             let contacts = [world.http.contacts(), tls.contacts()].concat();
             contacts.iter().any(|one| one.to.ip() == target.ip && says(one, &target.name))
         }
-        Seen::Quic => quic
-            .contacts()
-            .iter()
-            .any(|one| one.to.port() == target.port && one.data.first().is_some_and(|b| *b >= 0x80)),
-        Seen::Payload => world.capture.to(&target.ip.to_string()).iter().any(|one| one.protocol == 17),
+        Seen::Quic => quic.contacts().iter().any(|one| {
+            one.to.port() == target.port && one.data.first().is_some_and(|b| *b >= 0x80)
+        }),
+        Seen::Payload => {
+            world.capture.to(&target.ip.to_string()).iter().any(|one| one.protocol == 17)
+        }
     }
 }
 
-/// Whether a name was said, in one record or several.
+/// Whether a name was said: in a hello, of one record or several, or in the head of a request, which
+/// servers read to its end (RFC 9112, section 2.2).
 fn says(contact: &Contact, name: &str) -> bool {
     let mut rest = &contact.data[..];
-    let mut plain = Vec::new();
+    let mut hello = Vec::new();
     // RFC 8446, section 5.1
     while let [22, _, _, a, b, more @ ..] = rest {
         let length = usize::from(u16::from_be_bytes([*a, *b])).min(more.len());
-        plain.extend(&more[..length]);
+        hello.extend(&more[..length]);
         rest = &more[length..];
     }
-    plain.extend(rest);
-    plain.to_ascii_lowercase().windows(name.len()).any(|bytes| bytes == name.as_bytes())
+    let find = |bytes: &[u8], what: &[u8]| {
+        bytes.to_ascii_lowercase().windows(what.len()).position(|part| part == what)
+    };
+    let in_head = find(rest, name.as_bytes()).and_then(|at| find(&rest[at..], b"\r\n\r\n"));
+    find(&hello, name.as_bytes()).is_some() || in_head.is_some()
 }

@@ -38,13 +38,13 @@ pub fn page(trials: &[Trial], summary: &str) -> String {
     let system = rustix::system::uname();
     let date = jiff::Zoned::now().date();
     let mut page = format!(
-        "# Ways around\n\n\
-         Written by `cargo xtask bypass`, which tries each of these by a real socket, and looks for it at \
+        "# Ways around, written by `cargo xtask bypass`\n\n\
+         It tries each of these by a real socket, and looks for it at \
          the receiving side. So that it proves something, the same is tried where it is to arrive: to what \
          no rule denies, without a firewall, or by who may (*control*). What gets out stands in \
          [known issues](known-issues.md) with its reason.\n\n\
          | | |\n|---|---|\n| date | {date} |\n| kernel | {} |\n| result | {summary} |\n\n\
-         Policies: {}.\n\n\
+         {}\n\
          | result | probe | IP | by | policy | denied | control | recorded | charged to |\n\
          |---|---|---|---|---|---|---|---|---|\n",
         system.release().to_string_lossy(),
@@ -69,7 +69,16 @@ pub fn page(trials: &[Trial], summary: &str) -> String {
     page
 }
 
-const POLICIES: &str = "";
+const POLICIES: &str = "\
+- `country`: `cn-jurisdiction` (of the daemon: a drop of all that is registered in CN), and drops of a few networks for many
+- `inbound`: the same with `inbound = \"enforce\"`
+- `one-app`: a default of drop, and an allow for the program that tries
+- `not-app`, `not-script`: a drop for the program that tries, or for a script
+- `name`: a drop of a domain
+- `one-name`: a default of drop, and an allow for a domain
+- `private`: a drop of `10.0.0.0/8`, an allow for a domain behind it, a default of drop
+- `ambiguous`: a drop of one of two names of an address
+";
 
 /// Every reason for what gets out is in the documentation.
 pub fn assert_known(trials: &[Trial]) {

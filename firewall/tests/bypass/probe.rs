@@ -272,9 +272,7 @@ pub const PROBE: &str = "probe";
 
 /// The verdict that denies a flow to an address.
 pub fn denied_to(events: &[Value], ip: IpAddr) -> Option<Value> {
-    find(events, |event| {
-        event["dst"]["ip"].as_str().and_then(|text| text.parse().ok()) == Some(ip)
-    })
+    find(events, |event| event["dst"]["ip"].as_str().and_then(|text| text.parse().ok()) == Some(ip))
 }
 
 /// The verdict that denies a name.

@@ -11,12 +11,21 @@ use crate::{
     moments, name,
     probe::{Probe, Trial},
     support::{AMAZON, BAIDU, FREE, client::Step},
-    table,
+    table, trust,
 };
 
 /// Each by a thread of its own.
-pub const ALL: [fn() -> Vec<Trial>; 6] =
-    [country, daemon, programs, name::of_names, name::of_quic, moments];
+pub const ALL: [fn() -> Vec<Trial>; 9] = [
+    country,
+    daemon,
+    programs,
+    moments,
+    name::of_names,
+    || name::of_quic(0, 3),
+    || name::of_quic(1, 3),
+    || name::of_quic(2, 3),
+    trust::trials,
+];
 
 /// What the groups of the table stand for: networks to many, besides what is registered in CN.
 pub const COUNTRY: [&str; 8] = [

@@ -68,7 +68,10 @@ fn datagrams() -> Vec<Probe> {
         probe("UDP: source address by IP_TRANSPARENT", "udp-with transparent TO")
             .open()
             .charged(NOBODY),
-        probe("UDP: another's address, who is answered", "freebind TO OWN").v6().open().charged(NOBODY),
+        probe("UDP: another's address, who is answered", "freebind TO OWN")
+            .v6()
+            .open()
+            .charged(NOBODY),
         probe("UDP: io_uring sendmsg", "uring-sendmsg TO").needs("io_uring").by_daemon(),
         probe("UDP: io_uring, zero copy", "uring-zero-copy TO").needs("io_uring").by_daemon(),
         probe("UDP: io_uring, by a thread of the kernel", "uring-polled TO")
@@ -132,7 +135,12 @@ fn carried() -> Vec<Probe> {
     let ways: [[&str; 4]; 3] = [
         ["NAT64 address: TCP", "NAT64 address: UDP", "NAT64 address: raw", "NAT64 address: ICMPv6"],
         ["6to4 address: TCP", "6to4 address: UDP", "6to4 address: raw", "6to4 address: ICMPv6"],
-        ["Teredo address: TCP", "Teredo address: UDP", "Teredo address: raw", "Teredo address: ICMPv6"],
+        [
+            "Teredo address: TCP",
+            "Teredo address: UDP",
+            "Teredo address: raw",
+            "Teredo address: ICMPv6",
+        ],
     ];
     let steps = ["tcp TO", "udp-sendto TO", "raw 17 TO", "raw-icmp TO"];
     let of = |((form, _), names): ((Form, &str), [&'static str; 4])| {
@@ -166,15 +174,18 @@ fn hands() -> Vec<Probe> {
     ]
 }
 
-/// The same program by other names.
+/// The same program by other names. What is recorded of a file is told by the path that it was last executed
+/// by, so each has the time to be read.
 fn programs() -> Vec<Probe> {
     vec![
         probe("program: a copy", "as copy udp-sendto TO")
             .charged(Charged::Named("copied"))
             .by_daemon(),
-        probe("program: a hard link", "as link udp-sendto TO").charged(Charged::Named("linked")),
-        probe("program: a symbolic link", "as symbolic-link udp-sendto TO"),
-        probe("program: renamed", "as renamed udp-sendto TO").charged(Charged::Named("renamed")),
+        probe("program: a hard link", "sleep 300\nas link udp-sendto TO\nsleep 300")
+            .charged(Charged::Named("linked")),
+        probe("program: a symbolic link", "sleep 300\nas symbolic-link udp-sendto TO\nsleep 300"),
+        probe("program: renamed", "sleep 300\nas renamed udp-sendto TO\nsleep 300")
+            .charged(Charged::Named("renamed")),
         probe("program: from memory (memfd, fexecve)", "as memory udp-sendto TO")
             .charged(Charged::Unknown)
             .by_daemon(),
@@ -221,7 +232,7 @@ pub fn one_program() -> Vec<Probe> {
         probe("allowed program: a copy of it", "as copy udp-sendto TO")
             .control(ITSELF)
             .charged(Charged::Named("copied")),
-        probe("allowed program: a hard link to it", "as link udp-sendto TO")
+        probe("allowed program: a hard link to it", "sleep 300\nas link udp-sendto TO\nsleep 300")
             .control(ITSELF)
             .charged(Charged::Named("linked")),
         probe("allowed program: from memory", "as memory udp-sendto TO")
@@ -247,12 +258,16 @@ pub fn one_program() -> Vec<Probe> {
 pub fn all_but_one() -> Vec<Probe> {
     vec![
         probe("denied program: itself", "udp-sendto TO").control("as copy udp-sendto TO"),
-        probe("denied program: a symbolic link to it", "as symbolic-link udp-sendto TO")
-            .control("as copy udp-sendto TO"),
+        probe(
+            "denied program: a symbolic link to it",
+            "sleep 300\nas symbolic-link udp-sendto TO\nsleep 300",
+        )
+        .control("as copy udp-sendto TO"),
         probe("denied program: its child", "daemon 100 TO\nsleep 700")
             .control("as copy udp-sendto TO"),
-        probe("denied program: a copy of it", "as copy udp-sendto TO").known("A copy is another app"),
-        probe("denied program: a hard link to it", "as link udp-sendto TO")
+        probe("denied program: a copy of it", "as copy udp-sendto TO")
+            .known("A copy is another app"),
+        probe("denied program: a hard link to it", "sleep 300\nas link udp-sendto TO\nsleep 300")
             .known("A copy is another app"),
         probe("denied program: given to the loader", "as loader udp-sendto TO")
             .needs("/lib64/ld-linux-x86-64.so.2")

@@ -10,7 +10,9 @@ use std::{
 };
 
 use super::{
-    client::{addr, check, check_size, connect, disconnect, option, raw_send_to, sockaddr, stream, udp},
+    client::{
+        addr, check, check_size, connect, disconnect, option, raw_send_to, sockaddr, stream, udp,
+    },
     packet, uring,
 };
 
@@ -296,10 +298,7 @@ fn splice(from: RawFd, to: RawFd) -> io::Result<()> {
 fn file() -> io::Result<std::fs::File> {
     // SAFETY: the name is a string; the descriptor is nobody else's.
     let file = unsafe {
-        std::fs::File::from_raw_fd(check(libc::memfd_create(
-            c"words".as_ptr(),
-            libc::MFD_CLOEXEC,
-        ))?)
+        std::fs::File::from_raw_fd(check(libc::memfd_create(c"words".as_ptr(), libc::MFD_CLOEXEC))?)
     };
     file.write_all_at(WORDS, 0)?;
     Ok(file)

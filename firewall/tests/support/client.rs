@@ -15,9 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    around, dns, elsewhere, evasion, packet, payload, quic_client, roundabout, uring,
-};
+use super::{around, dns, elsewhere, evasion, packet, payload, quic_client, roundabout, uring};
 
 /// The name of the test that is no test but the client.
 pub const TEST: &str = "support::client::client_of_a_run";
@@ -286,9 +284,9 @@ impl Client {
             }
             [word, ..] if word.starts_with("dns") => dns::act(words),
             [
-                "udp-with" | "udp-unspec" | "udp-cork-reconnect" | "tcp-repair"
-                | "listener-turned" | "accepted-turned" | "family" | "hdrincl-option"
-                | "raw-connected" | "uring-zero-copy" | "uring-polled" | "vsock",
+                "udp-with" | "udp-unspec" | "udp-cork-reconnect" | "tcp-repair" | "listener-turned"
+                | "accepted-turned" | "family" | "hdrincl-option" | "raw-connected"
+                | "uring-zero-copy" | "uring-polled" | "vsock",
                 ..,
             ] => around::act(words),
             [

@@ -135,11 +135,7 @@ fn as_program(form: &str, step: &str) -> io::Result<()> {
     }
 }
 
-fn beside(
-    path: &Path,
-    make: impl FnOnce(&Path) -> io::Result<()>,
-    step: &str,
-) -> io::Result<()> {
+fn beside(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>, step: &str) -> io::Result<()> {
     make(path)?;
     let done = again(path, step);
     fs::remove_file(path)?;
@@ -209,7 +205,8 @@ fn inside_of_namespace(helper: &UnixStream, how: &str, to: SocketAddr) -> io::Re
     check(unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) })?;
     become_root(before)?;
     let tunnel = open_tunnel("tap0")?;
-    let (own, all) = if to.is_ipv4() { ("192.0.2.1/24", "0.0.0.0/0") } else { ("2001:db8::1/64", "::/0") };
+    let (own, all) =
+        if to.is_ipv4() { ("192.0.2.1/24", "0.0.0.0/0") } else { ("2001:db8::1/64", "::/0") };
     ip(&["link", "set", "tap0", "up"])?;
     ip(&["address", "add", own, "dev", "tap0"])?;
     ip(&["route", "add", all, "dev", "tap0"])?;
@@ -279,9 +276,8 @@ fn ip(words: &[&str]) -> io::Result<()> {
 /// By a packet socket, to everyone on the wire.
 fn frame(interface: &CStr, to: SocketAddr) -> io::Result<()> {
     // SAFETY: takes integers alone.
-    let fd = check(unsafe {
-        libc::socket(libc::AF_PACKET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0)
-    })?;
+    let fd =
+        check(unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
     // SAFETY: just made, and nobody else has it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     let kind = if to.is_ipv4() { libc::ETH_P_IP } else { libc::ETH_P_IPV6 };
