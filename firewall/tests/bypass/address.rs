@@ -139,7 +139,7 @@ impl<'a> Place<'a> {
 
     /// Runs steps under `firewall run`: steps and verdicts.
     pub fn run(&self, options: &[&str], script: &str) -> (Vec<Step>, Vec<Value>) {
-        let run = Run::new(&self.net, options);
+        let run = Run::new(self.net, options);
         let outcome = run.client_of(self.program.to_str().expect("UTF-8"), script);
         outcome.assert_status(0);
         (outcome.steps, outcome.events)

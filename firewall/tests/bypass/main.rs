@@ -2,7 +2,6 @@
 //! arrive, and what is allowed has to be there.
 //!
 //! `cargo xtask bypass` runs all of them and shows the table; `cargo test` runs the same.
-#![expect(clippy::print_stdout, reason = "the table")]
 #![expect(clippy::unwrap_used, reason = "tests panic")]
 
 #[path = "../harness/mod.rs"]

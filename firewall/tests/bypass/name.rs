@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     harness::{Contact, Listener},
-    probe::{Control, Families, PROBE, Probe, Trial, denied_name, denied_to, probe},
+    probe::{Control, Families, PROBE, Places, Probe, Trial, denied_name, denied_to, probe},
     support::{
         dns::{self, hex, message, question},
         elsewhere::program_in,
@@ -80,7 +80,7 @@ impl Target {
 }
 
 fn questions() -> Vec<Line> {
-    fn ask(of: &dyn Fn(&str) -> String, kind: u16) -> String {
+    fn ask(of: Places<'_>, kind: u16) -> String {
         let rest = [&dns::encode(&of("NAME"))[..], &kind.to_be_bytes(), &[0, 1]].concat();
         format!("dns-hex {} {}", of("DNS"), hex(&message(9, 1, &rest)))
     }
@@ -224,12 +224,12 @@ fn streams() -> Vec<Line> {
     ]
 }
 
-fn sent(of: &dyn Fn(&str) -> String, request: &str) -> String {
+fn sent(of: Places<'_>, request: &str) -> String {
     format!("bytes {} {}", of("WEB"), hex(request.replace("NAME", &of("NAME")).as_bytes()))
 }
 
 /// A hello in records of so many bytes.
-fn records(of: &dyn Fn(&str) -> String, size: usize) -> String {
+fn records(of: Places<'_>, size: usize) -> String {
     let hello = client_hello("plain", &of("NAME"));
     let records = hello[5..]
         .chunks(size)

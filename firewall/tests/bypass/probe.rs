@@ -8,7 +8,7 @@ use serde_json::Value;
 #[derive(Clone, Copy)]
 pub struct Probe {
     pub what: &'static str,
-    /// Lines. [`Target`](super::address::Target) and the world of names say what stands for what.
+    /// Its lines: [`fill`] has the placeholders, and the stages say what they stand for.
     pub step: Step,
     pub families: Families,
     pub control: Control,
@@ -25,11 +25,14 @@ pub struct Probe {
     pub elsewhere: bool,
 }
 
+/// What each placeholder stands for.
+pub type Places<'a> = &'a dyn Fn(&str) -> String;
+
 #[derive(Clone, Copy)]
 pub enum Step {
     Lines(&'static str),
     /// Made of what the placeholders of lines stand for.
-    Made(fn(&dyn Fn(&str) -> String) -> String),
+    Made(fn(Places<'_>) -> String),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -134,7 +137,7 @@ impl Probe {
         Self { elsewhere: true, control: Control::Open, ..self }
     }
 
-    pub const fn made(self, step: fn(&dyn Fn(&str) -> String) -> String) -> Self {
+    pub const fn made(self, step: fn(Places<'_>) -> String) -> Self {
         Self { step: Step::Made(step), ..self }
     }
 
@@ -144,7 +147,7 @@ impl Probe {
     }
 
     /// Its lines, with what each placeholder stands for.
-    pub fn lines(&self, stands_for: &dyn Fn(&str) -> String) -> String {
+    pub fn lines(&self, stands_for: Places<'_>) -> String {
         match self.step {
             Step::Lines(lines) => fill(lines, stands_for),
             Step::Made(make) => make(stands_for),
@@ -153,7 +156,7 @@ impl Probe {
 }
 
 /// Words in capital letters are placeholders.
-pub fn fill(lines: &str, stands_for: &dyn Fn(&str) -> String) -> String {
+pub fn fill(lines: &str, stands_for: Places<'_>) -> String {
     let word = |word: &str| {
         let is_place = word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase());
         if is_place { stands_for(word) } else { word.to_owned() }
