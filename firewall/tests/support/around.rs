@@ -101,7 +101,6 @@ pub fn act(words: &[&str]) -> io::Result<()> {
         }
         ["uring-zero-copy", to] => uring::send_zero_copy(udp(addr(to))?.as_raw_fd(), addr(to)),
         ["uring-polled", to] => uring::send_polled(udp(addr(to))?.as_raw_fd(), addr(to)),
-        ["vsock"] => vsock(),
         other => panic!("no such step: {other:?}"),
     }
 }
@@ -238,21 +237,6 @@ fn by_family(family: &str, to: SocketAddr) -> io::Result<()> {
     };
     connect(&socket, to)?;
     raw_send_to(socket.as_raw_fd(), b"hello", 0, None)
-}
-
-/// To the host of this virtual machine.
-fn vsock() -> io::Result<()> {
-    let socket = new(libc::AF_VSOCK, libc::SOCK_STREAM, 0)?;
-    option(&socket, libc::AF_VSOCK, 6, &libc::timeval { tv_sec: 1, tv_usec: 0 })?;
-    // SAFETY: a plain structure of integers, for which zeros are valid.
-    let mut host: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
-    host.svm_family = libc::AF_VSOCK as u16;
-    host.svm_cid = libc::VMADDR_CID_HOST;
-    host.svm_port = 9;
-    let length = size_of_val(&host) as u32;
-    // SAFETY: the address is valid for its length.
-    check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const host).cast(), length) })?;
-    Ok(())
 }
 
 /// Sends [`WORDS`] on a connection in a way.

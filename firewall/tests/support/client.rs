@@ -286,7 +286,7 @@ impl Client {
             [
                 "udp-with" | "udp-unspec" | "udp-cork-reconnect" | "tcp-repair" | "listener-turned"
                 | "accepted-turned" | "family" | "hdrincl-option" | "raw-connected"
-                | "uring-zero-copy" | "uring-polled" | "vsock",
+                | "uring-zero-copy" | "uring-polled",
                 ..,
             ] => around::act(words),
             [
