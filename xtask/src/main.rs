@@ -4,6 +4,7 @@
 //! be built yet.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for people")]
 
+mod bypass;
 mod command;
 mod data;
 mod demo;
@@ -45,6 +46,8 @@ enum Task {
     Test(test::Arguments),
     /// Kill, reload and replace the daemon under load, and count what gets out or breaks
     Soak(soak::Arguments),
+    /// Try every way around the firewall by a real socket, and show what got out
+    Bypass(bypass::Arguments),
     /// Make the tarball and the Debian package
     Dist(dist::Arguments),
     /// Load every kernel program and cn-jurisdiction; check instructions and time
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Task::Run(arguments) => run::run(&arguments),
         Task::Test(arguments) => test::run(&arguments).map(done),
         Task::Soak(arguments) => soak::run(&arguments).map(done),
+        Task::Bypass(arguments) => bypass::run(&arguments).map(done),
         Task::Dist(arguments) => dist::run(&arguments).map(done),
         Task::Verify(arguments) => measure::verify(&arguments).map(done),
         Task::Bench(arguments) => measure::bench(&arguments).map(done),

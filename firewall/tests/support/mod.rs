@@ -1,11 +1,14 @@
 //! Running the real binary in a [`Net`] and reading what it logged.
 #![allow(dead_code, unused_imports, reason = "each test includes this and uses a part")]
 
+pub mod around;
 pub mod client;
 pub mod dns;
+pub mod elsewhere;
 pub mod evasion;
 pub mod hello;
 pub mod mmdb;
+pub mod mptcp;
 mod packet;
 mod payload;
 pub mod quic;
@@ -23,6 +26,8 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+pub use packet::send_fd;
 
 use crate::harness::{Cgroup, Namespace, Net};
 
@@ -103,10 +108,18 @@ impl Run {
         self.start_client(script).end()
     }
 
-    pub fn start_client(mut self, script: &str) -> Running {
+    /// The same by another path of it.
+    pub fn client_of(self, program: &str, script: &str) -> Outcome {
+        self.start_client_of(program, script).end()
+    }
+
+    pub fn start_client(self, script: &str) -> Running {
+        self.start_client_of(&own_program(), script)
+    }
+
+    pub fn start_client_of(mut self, program: &str, script: &str) -> Running {
         client::prepare(&mut self.command, script, &self.directory.path().join("steps"));
-        let own = own_program();
-        self.start(&[&own, "--exact", client::TEST])
+        self.start(&[program, "--exact", client::TEST])
     }
 
     pub fn start(mut self, words: &[&str]) -> Running {
@@ -237,7 +250,7 @@ fn verdicts(log: &str) -> (Vec<Value>, Vec<Value>) {
     log.lines().map(|line| parse(line)).partition(|event| event["count"] != 0)
 }
 
-fn open_to_all(path: &Path) {
+pub fn open_to_all(path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("our directory");
 }
