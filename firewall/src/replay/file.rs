@@ -35,7 +35,7 @@ pub enum Error {
     #[error(transparent)]
     Read(#[from] io::Error),
     /// It has nothing in it.
-    #[error("it is empty")]
+    #[error("it is empty{}", hint(&[]))]
     Empty,
     /// It is something else.
     #[error("it is neither pcap nor pcapng{}", hint(.0))]

@@ -371,16 +371,7 @@ impl Flow {
             self.shown = Some(context.judge.known(shown));
             return;
         }
-        let new = context.judge.judge_shown(self.client.0, &self.to, context.time, shown);
-        let first = |known: &Option<Known>| known.as_ref().and_then(|it| it.names.first().cloned());
-        let same = !self.differ
-            && new.reached == self.judgement.reached
-            && first(&new.known) == first(&self.judgement.known);
-        match &mut self.judgement.known {
-            // The verdict is told where it was reached first.
-            Some(known) if same => known.encrypted_hello |= hidden,
-            _ => self.judgement = new,
-        }
+        self.judgement = context.judge.judge_shown(self.client.0, &self.to, context.time, shown);
         self.differ = false;
     }
 

@@ -66,16 +66,16 @@ impl Fragments {
             Put::Kept => self.bytes += piece.data.len(),
             Put::Again => {}
             Put::Spoilt => {
-                tally.add(Cause::Overlap, packet);
                 let lost = parts.pieces.len() as u64;
                 self.bytes -= parts.clear();
                 tally.add_many(Cause::Overlap, lost, parts.packet);
+                tally.add(Cause::Overlap, packet);
             }
             Put::TooMany => {
-                tally.add(Cause::NoRoom, packet);
                 let lost = parts.pieces.len() as u64;
                 self.bytes -= parts.clear();
                 tally.add_many(Cause::NoRoom, lost, parts.packet);
+                tally.add(Cause::NoRoom, packet);
             }
         }
         if let Some(whole) = parts.whole() {

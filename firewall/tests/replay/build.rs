@@ -216,6 +216,17 @@ pub fn pcap(link: u32, frames: &[Vec<u8>]) -> Vec<u8> {
     pcap_of(Order::Little, false, link, &whole)
 }
 
+/// The same packets, all in the first second.
+pub fn at_once(mut file: Vec<u8>) -> Vec<u8> {
+    let mut at = 24;
+    while at < file.len() {
+        file[at..at + 4].copy_from_slice(&BEGIN.to_le_bytes());
+        let len = file[at + 8..at + 12].try_into().expect("four bytes");
+        at += 16 + u32::from_le_bytes(len) as usize;
+    }
+    file
+}
+
 /// With the bytes that were captured and how many there were.
 pub fn pcap_of(order: Order, nano: bool, link: u32, frames: &[(&[u8], usize)]) -> Vec<u8> {
     let magic = if nano { 0xa1b2_3c4d } else { 0xa1b2_c3d4 };

@@ -133,8 +133,8 @@ fn who_is_trusted_supports_an_allow() {
     let mut packets = asks(1, "shop.example", &[], SERVER);
     packets.extend(connection(FROM, (SERVER, 443), &[&hello]));
     let judged = |settings: &str| Place::new(policy, settings).judge(&pcap(RAW, &packets)).brief();
-    let both = ["allow shop dns shop.example dns", "allow shop connect shop.example dns"]
-        .map(str::to_owned);
+    let both =
+        ["allow shop dns shop.example dns", "allow shop tls shop.example tls"].map(str::to_owned);
     assert_eq!(judged(""), both);
     assert_eq!(judged("resolvers = [\"10.0.0.1\"]\n"), both);
     let neither = judged("resolvers = [\"10.0.0.9\"]\n");
@@ -158,7 +158,7 @@ fn dns_over_tcp_with_the_length_split() {
             packets.push(tcp(server, client, 5000 + (place * size) as u32, ACK, piece));
         }
         packets.extend(connection((CLIENT, 51_001), (SERVER, 22), &[OPAQUE]));
-        let judged = judge(&packets);
+        let judged = Place::new(POLICY, "").judge(&at_once(pcap(RAW, &packets)));
         assert_eq!(
             judged.brief(),
             [

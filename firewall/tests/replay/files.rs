@@ -105,7 +105,7 @@ fn people_get_a_line_for_each_flow() {
         judged.out.lines().collect::<Vec<_>>(),
         [
             "2026-11-22T12:00:00+00:00 allow 10.0.0.2:40001 -> www.example (question to \
-             10.0.0.1:53/udp) (default) (29 bytes out, 87 in)",
+             10.0.0.1:53/udp) (default) (29 bytes out, 100 in)",
             "2026-11-22T12:00:02+00:00 deny 10.0.0.2:51000 -> www.example 192.0.2.80:22/tcp by \
              p/tracker (11 bytes out, 0 in)",
         ]
@@ -123,12 +123,12 @@ fn rules_for_apps_hold_for_the_app_that_is_named() {
     assert_eq!(place.judge(&file).brief(), ["allow default tls log.example tls"]);
     let curl = place.run(&["--json", "--app", "exe:/usr/bin/curl"], &file);
     assert_eq!(curl.brief(), ["deny log tls log.example tls"]);
-    assert_eq!(curl.only()["evidence"][1], "exe:/usr/bin/curl");
+    assert_eq!(curl.only()["evidence"][1], "app:exe:/usr/bin/curl");
 }
 
 #[test]
 fn a_policy_that_only_observes_is_told_besides() {
-    let more = "[policy]\nname = \"o\"\nmode = \"observe\"\npriority = 5\n[[rule]]\nname = \"all\"\naction = \"drop\"\n";
+    let more = "[policy]\nname = \"o\"\nmode = \"observe\"\npriority = 5\n[[rule]]\nname = \"all\"\naction = \"drop\"\nto = { networks = [\"0.0.0.0/0\"] }\n";
     let place = Place::new(POLICY, "");
     let file = place.file(&[]).with_file_name("o.toml");
     std::fs::write(&file, more).unwrap();

@@ -1,5 +1,6 @@
 //! `firewall replay`, on the real binary and on captures made by hand.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests panic")]
+#![allow(missing_docs, reason = "for tests")]
 
 mod build;
 mod dns;

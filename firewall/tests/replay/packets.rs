@@ -73,14 +73,8 @@ fn too_many_packets_in_pieces_push_out_the_oldest() {
             piece
         })
         .collect();
-    let frames: Vec<(&[u8], usize)> =
-        packets.iter().map(|packet| (&packet[..], packet.len())).collect();
-    let mut file = pcap_of(Order::Little, false, RAW, &frames);
-    // All in one second: none is too old.
-    let size = 16 + packets[0].len();
-    for record in file[24..].chunks_mut(size) {
-        record[..4].copy_from_slice(&BEGIN.to_le_bytes());
-    }
+    // None is too old.
+    let file = at_once(pcap(RAW, &packets));
     let judged = super::Place::new(super::POLICY, "").judge(&file);
     judged.says("6 fragments beyond what is kept (the first: packet 1)");
     judged.says("1024 fragments without the others (the first: packet 7)");

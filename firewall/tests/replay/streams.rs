@@ -1,6 +1,6 @@
 //! TCP: segments in any order, each byte once, and the name in what a client sends first.
 
-use super::{POLICY, Place, build::*, hello::client_hello, judge};
+use super::{Place, build::*, hello::client_hello, judge};
 
 const FROM: (&str, u16) = (CLIENT, 51_000);
 const TO: (&str, u16) = (SERVER, 443);
@@ -110,10 +110,16 @@ fn http_shows_its_host() {
 
 #[test]
 fn an_outer_name_is_flagged() {
-    let judged = judge(&connection(FROM, TO, &[&client_hello("ech", "log.example")]));
-    assert_eq!(judged.brief(), ["audit log tls log.example tls"]);
+    let hello = client_hello("ech", "log.example");
+    let judged = judge(&connection(FROM, TO, &[&hello]));
+    assert_eq!(judged.brief(), ["allow default tls log.example tls"], "the client's own word");
     assert_eq!(judged.only()["host"]["encrypted_hello"], true);
-    assert_eq!(judged.only()["action"], "log");
+    let mut packets = asks(1, "log.example", &[], SERVER);
+    packets.extend(connection(FROM, TO, &[&hello]));
+    let judged = judge(&packets);
+    assert_eq!(judged.brief()[1], "audit log tls log.example tls");
+    assert_eq!(judged.lines[1]["host"]["encrypted_hello"], true);
+    assert_eq!(judged.lines[1]["action"], "log");
 }
 
 #[test]
