@@ -164,7 +164,7 @@ impl Told {
         let aliases = || self.aliases.iter().map(|(alias, _)| alias.as_bytes());
         owner == self.name.as_bytes()
             || aliases().take(CHAIN).any(|alias| alias == owner)
-            || aliases().last().is_some_and(|last| last == owner)
+            || aliases().next_back().is_some_and(|last| last == owner)
     }
 
     /// Takes the name at `at` as an alias: where it ends.

@@ -17,6 +17,11 @@ pub struct Framer {
 }
 
 impl Framer {
+    /// Bytes that are kept.
+    pub const fn kept(&self) -> usize {
+        self.message.len()
+    }
+
     /// Takes what the stream goes on with, and hands on each message that it makes whole. A message of
     /// more than `most` bytes is malformed.
     pub fn feed(&mut self, mut data: &[u8], most: usize, mut take: impl FnMut(&[u8])) {

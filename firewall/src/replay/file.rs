@@ -232,10 +232,9 @@ impl State {
                 self.interfaces.clear();
                 self.big_endian = header.big_endian();
             }
-            Block::InterfaceDescription(description) => {
-                if self.interfaces.len() < MAX_INTERFACES {
-                    self.interfaces.push(Interface::of(description, self.big_endian));
-                }
+            // Packets of further ones are counted.
+            Block::InterfaceDescription(description) if self.interfaces.len() < MAX_INTERFACES => {
+                self.interfaces.push(Interface::of(description, self.big_endian));
             }
             Block::EnhancedPacket(packet) => {
                 let number = packet.if_id as usize;

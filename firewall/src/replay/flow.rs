@@ -205,6 +205,18 @@ impl Flow {
         }
     }
 
+    /// Bytes that it holds beside what every flow does, about.
+    pub fn holds(&self) -> usize {
+        const QUESTION: usize = 512;
+        let questions = self.questions.len() * QUESTION;
+        let Carries::Tcp(tcp) = &self.carries else { return questions };
+        let messages = match &tcp.reads {
+            Reads::Dns { asked, answered, .. } => asked.kept() + answered.kept(),
+            Reads::Nothing | Reads::Payload(_) => 0,
+        };
+        questions + tcp.out.kept() + tcp.into.kept() + messages
+    }
+
     /// Takes a packet that is not looked into.
     pub fn pass(&mut self, out: bool, len: usize) {
         self.count(out, len);

@@ -59,6 +59,8 @@ use crate::{
 
 /// Flows that are kept until the end.
 const MAX_FLOWS: usize = 1 << 16;
+/// Bytes that they hold together of what is not read yet.
+const MAX_HELD: usize = 64 << 20;
 /// Packets between two times that connections of QUIC are forgotten.
 const TIDY: u64 = 4096;
 
@@ -150,6 +152,8 @@ pub struct Replay<'a> {
     /// The latest flow between two places.
     between: HashMap<Between, u64>,
     last: u64,
+    /// Bytes that flows hold.
+    held: usize,
     found: Found,
     counted: Counted,
 }
@@ -177,6 +181,7 @@ impl<'a> Replay<'a> {
             flows: BTreeMap::new(),
             between: HashMap::new(),
             last: 0,
+            held: 0,
             found: Found::default(),
             counted: Counted::default(),
         }
@@ -223,7 +228,7 @@ impl<'a> Replay<'a> {
     }
 
     fn frame(&mut self, frame: &Frame<'_>, tell: &mut Tell<'_>) -> anyhow::Result<()> {
-        if frame.number % TIDY == 0 {
+        if frame.number.is_multiple_of(TIDY) {
             self.quic.expire(std::time::Duration::from_nanos(frame.time));
         }
         let bytes = match link::ip(frame.link, frame.data) {
@@ -255,7 +260,7 @@ impl<'a> Replay<'a> {
         if let Err(cause) = taken {
             self.counted.causes.add(cause, frame.number);
         }
-        while self.flows.len() > MAX_FLOWS {
+        while self.flows.len() > MAX_FLOWS || self.held > MAX_HELD {
             let Some((id, _)) = self.flows.first_key_value() else { break };
             let id = *id;
             self.counted.notes.add(Note::FlowsEarly, frame.number);
@@ -274,7 +279,7 @@ impl<'a> Replay<'a> {
             self.counted.notes.add(Note::Shortened, frame.number);
         }
         let (id, out) = self.flow(&packet, &carries, frame);
-        let Self { judge, quic, flows, found, counted, .. } = self;
+        let Self { judge, quic, flows, held, found, counted, .. } = self;
         let mut context = Context {
             judge,
             quic,
@@ -284,12 +289,14 @@ impl<'a> Replay<'a> {
             time: frame.time,
         };
         let Some(flow) = flows.get_mut(&id) else { return Ok(()) };
+        let before = flow.holds();
         match carries {
             Carries::Tcp(segment) => flow.segment(&segment, out, &mut context),
             Carries::Udp(data) => flow.datagram(&data, out, &mut context),
             Carries::Other(len) => flow.pass(out, len),
             Carries::Control => {}
         }
+        *held = *held + flow.holds() - before;
         Ok(())
     }
 
@@ -340,6 +347,7 @@ impl<'a> Replay<'a> {
 
     fn tell(&mut self, id: u64, tell: &mut Tell<'_>) -> anyhow::Result<()> {
         let Some(flow) = self.flows.remove(&id) else { return Ok(()) };
+        self.held -= flow.holds();
         let server = (flow.to.address, flow.to.port);
         let between = Between::of(flow.to.protocol, flow.client, server);
         if self.between.get(&between) == Some(&id) {

@@ -10,7 +10,7 @@ use std::{collections::HashMap, sync::Arc};
 use firewall_common::{
     evaluate::{CANDIDATES, NAMES, Named},
     flow::Address,
-    layout::{MAX_WAIT, MIN_LIFETIME},
+    layout::{CHAIN, MAX_WAIT, MIN_LIFETIME},
     name::Text,
     name_table::Suffixes,
 };
@@ -19,7 +19,7 @@ use super::answer::Told;
 use crate::policy::compile::Generation;
 
 /// Addresses of which a name is known, by client.
-const MAX_ANSWERS: usize = 1 << 17;
+const MAX_ANSWERS: usize = 1 << 16;
 /// Questions that wait for their answer.
 const MAX_PENDING: usize = 1 << 16;
 
@@ -157,7 +157,7 @@ impl Names {
             more |= !add_alias(&mut named, class(generation, alias), trusted && *resolved);
         }
         let all = std::iter::once(&told.name).chain(told.aliases.iter().map(|(alias, _)| alias));
-        let names: Arc<[String]> = all.map(text).collect();
+        let names: Arc<[String]> = all.take(1 + CHAIN).map(text).collect();
         let (client, anybody) = match denied {
             false => (Who::Client(asked.client.0), Who::Anybody),
             true => (Who::ClientDenied(asked.client.0), Who::AnybodyDenied),

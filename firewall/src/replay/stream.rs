@@ -88,6 +88,11 @@ impl Stream {
         }
     }
 
+    /// Bytes that are kept.
+    pub const fn kept(&self) -> usize {
+        self.kept
+    }
+
     /// Whether there is something behind a hole.
     pub fn has_hole(&self) -> bool {
         self.broken || !self.ahead.is_empty()

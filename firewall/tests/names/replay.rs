@@ -187,7 +187,7 @@ fn last(outcome: &Outcome, ends: bool) -> BTreeMap<Key, &Value> {
 
 fn assert_same(outcome: &Outcome, replayed: &[Value], least: usize) {
     let (verdicts, ends) = (last(outcome, false), last(outcome, true));
-    let mut same = 0;
+    let (mut same, mut ended) = (0, 0);
     for line in replayed {
         let Some(event) = verdicts.get(&key(line)) else {
             panic!("only in the capture: {line}\n{:#?}", outcome.events);
@@ -197,10 +197,11 @@ fn assert_same(outcome: &Outcome, replayed: &[Value], least: usize) {
             for bytes in ["bytes_out", "bytes_in"] {
                 assert_eq!(line[bytes], end[bytes], "{bytes}\n{line}\n{end}");
             }
+            ended += 1;
         }
         same += 1;
     }
-    assert!(same >= least, "only {same}: {replayed:#?}");
+    assert!(same >= least && ended > 0, "only {same}, {ended} of them ended: {replayed:#?}");
 }
 
 #[test]

@@ -156,3 +156,19 @@ fn more_flows_than_are_kept_are_told_before_the_end() {
     assert_eq!(judged.lines.len(), flows as usize);
     judged.says("5 flows told before the end, to make room (the first: packet 65537)");
 }
+
+#[test]
+fn what_flows_hold_together_is_bounded() {
+    let piece = vec![7; 60_000];
+    // Each has a hole in front.
+    let packets: Vec<Vec<u8>> = (0..1200)
+        .flat_map(|port| {
+            let (from, to) = ((CLIENT, 2000 + port), (SERVER, 443));
+            [tcp(from, to, 999, SYN, &[]), tcp(from, to, 1001, ACK, &piece)]
+        })
+        .collect();
+    let judged = Place::new(POLICY, "").judge(&pcap(RAW, &packets));
+    assert_eq!(judged.lines.len(), 1200);
+    let early = 1200 - (64 << 20) / 60_000;
+    judged.says(&format!("{early} flows told before the end, to make room"));
+}
