@@ -179,14 +179,13 @@ fn run(world: &World, policy: &str, more: &[&str]) -> (Outcome, Vec<Value>) {
     (outcome, replayed)
 }
 
-/// Of each flow the last of its events: of its verdicts, or of its byte counts.
-fn last(outcome: &Outcome, ends: bool) -> BTreeMap<Key, &Value> {
-    let events = outcome.events.iter().filter(|event| (event["count"] == 0) == ends);
-    events.map(|event| (key(event), event)).collect()
+/// Of each flow the last event.
+fn last(events: &[Value]) -> BTreeMap<Key, &Value> {
+    events.iter().map(|event| (key(event), event)).collect()
 }
 
 fn assert_same(outcome: &Outcome, replayed: &[Value], least: usize) {
-    let (verdicts, ends) = (last(outcome, false), last(outcome, true));
+    let (verdicts, ends) = (last(&outcome.events), last(&outcome.moved));
     let (mut same, mut ended) = (0, 0);
     for line in replayed {
         let Some(event) = verdicts.get(&key(line)) else {
