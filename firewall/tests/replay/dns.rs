@@ -190,9 +190,11 @@ fn what_cannot_be_read_is_a_parse_error() {
         judged.says("1 DNS messages that cannot be read");
     }
     // Over TCP: a length that no question has, in the middle of a stream as well.
-    let stream = [framed(&question(1, "x.example")), vec![0, 3, 1, 2, 3]].concat();
-    let judged = judge(&connection(FROM, server, &[&stream]));
-    assert_eq!(judged.brief(), ["allow default dns x.example dns", "deny parse-error dns - -"]);
+    for behind in [&[0, 3, 1, 2, 3][..], &[8, 1]] {
+        let stream = [&framed(&question(1, "x.example"))[..], behind].concat();
+        let judged = judge(&connection(FROM, server, &[&stream]));
+        assert_eq!(judged.brief(), ["allow default dns x.example dns", "deny parse-error dns - -"]);
+    }
 }
 
 #[test]
