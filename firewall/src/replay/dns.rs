@@ -22,19 +22,22 @@ impl Framer {
         self.message.len()
     }
 
+    /// How long the message is to be.
+    fn said(&self) -> Option<usize> {
+        self.length.first_chunk().map(|two| usize::from(u16::from_be_bytes(*two)))
+    }
+
     /// Takes what the stream goes on with, and hands on each message that it makes whole. A message of
     /// more than `most` bytes is malformed.
     pub fn feed(&mut self, mut data: &[u8], most: usize, mut take: impl FnMut(&[u8])) {
         while !data.is_empty() && !self.malformed {
-            let Some(&[high, low]) = self.length.first_chunk() else {
+            if self.length.len() < 2 {
                 self.length.extend(data.split_off_first());
+                let wrong = |length| length < HEADER as usize || length > most;
+                self.malformed = self.said().is_some_and(wrong);
                 continue;
-            };
-            let length = usize::from(u16::from_be_bytes([high, low]));
-            if length < HEADER as usize || length > most {
-                self.malformed = true;
-                return;
             }
+            let Some(length) = self.said() else { return };
             let piece = (length - self.have).min(data.len());
             let (now, rest) = data.split_at(piece);
             let room = MESSAGE.saturating_sub(self.message.len());
