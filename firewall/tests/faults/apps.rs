@@ -15,9 +15,9 @@ use crate::{
 /// Rules by which the one executable and the one cgroup may reach [`PLACE`] and the others may not.
 fn rules(folder: &str) -> String {
     format!(
-        "[[rule]]\nname = \"good\"\naction = \"allow\"\nto = {{ networks = {PLACE:?} }}\n\
+        "[[rule]]\nname = \"may\"\naction = \"allow\"\nto = {{ networks = {PLACE:?} }}\n\
          apps = [\"exe:{folder}/good\", \"cgroup:/**/good\"]\n\
-         [[rule]]\nname = \"bad\"\naction = \"drop\"\nto = {{ networks = {PLACE:?} }}\n\
+         [[rule]]\nname = \"may-not\"\naction = \"drop\"\nto = {{ networks = {PLACE:?} }}\n\
          apps = [\"exe:{folder}/bad\", \"cgroup:/**/bad\"]\n"
     )
 }

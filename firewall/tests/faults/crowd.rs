@@ -4,7 +4,7 @@ use std::{
     env,
     fs::{self, File},
     io::{self, BufRead as _, BufReader, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::process::CommandExt as _,
@@ -17,7 +17,7 @@ use std::{
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::{
-    harness::Cgroup,
+    harness::{CLIENT_V4, CLIENT_V6, Cgroup},
     host::Host,
     support::{
         client::{addr, check, sockaddr},
@@ -97,9 +97,8 @@ fn crowd_of_a_fault() {
         return;
     }
     let mut limit = getrlimit(Resource::Nofile);
-    limit.current = Some(200_000);
-    limit.maximum = limit.maximum.map(|most| most.max(200_000));
-    setrlimit(Resource::Nofile, limit).expect("root may");
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("as much as may be");
     let mut crowd = Members::default();
     for line in io::stdin().lines() {
         let line = line.expect("a line");
@@ -132,8 +131,8 @@ impl Members {
             ["listen", many, from] => self.listen(number(many), number(from)),
             ["accept", many] => self.accept(number(many)),
             ["greet"] => count(self.accepted.iter_mut().map(|one| one.write_all(b"hello").is_ok())),
-            ["connect", many, first, second] => {
-                self.connect(number(many), [addr(first), addr(second)])
+            ["connect", many, from, first, second] => {
+                self.connect(number(many), number(from), [addr(first), addr(second)])
             }
             ["say"] => count(self.sockets.iter().map(|one| one.send(b"x").is_ok())),
             ["sendto", many, to] => send_to(number(many), addr(to)),
@@ -162,13 +161,13 @@ impl Members {
     }
 
     /// As many connected sockets, in turn to one and the other, with a datagram of each.
-    fn connect(&mut self, many: u32, to: [SocketAddr; 2]) -> (u64, u64) {
+    fn connect(&mut self, many: u32, from: u16, to: [SocketAddr; 2]) -> (u64, u64) {
         count((0..many).map(|number| {
             let to = to[number as usize % 2];
             // The kernel would look long for the last ones.
-            let port = 2000 + (number / 2) as u16;
-            let any = if to.is_ipv4() { "0.0.0.0" } else { "::" };
-            let socket = UdpSocket::bind((any, port)).expect("a port");
+            let port = from + (number / 2) as u16;
+            let own: IpAddr = if to.is_ipv4() { CLIENT_V4.into() } else { CLIENT_V6.into() };
+            let socket = UdpSocket::bind((own, port)).expect("a port");
             let sent = socket.connect(to).and_then(|()| socket.send(b"x"));
             self.sockets.push(socket);
             sent.is_ok()

@@ -21,7 +21,7 @@ const MEMORY: u64 = 512 << 20;
 /// Lists by their names, with what becomes of each.
 const LISTS: [(&str, &str); 4] = [
     ("endless", "it is larger than 64 MiB"),
-    ("bomb", "it is compressed as `gzip`"),
+    ("bomb", "it is larger than 64 MiB"),
     ("hangs", "nothing more comes for 30 s"),
     ("good", ""),
 ];
@@ -30,7 +30,7 @@ pub fn servers(size: u64) -> Option<Held> {
     let mut world = World::without_daemon(By::Names, "");
     let server = world.host.net.in_client(Server::new);
     let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
-    for _ in 0..size * 64 {
+    for _ in 0..size * 80 {
         bomb.write_all(&vec![b'a'; 1 << 20]).unwrap();
     }
     let bomb = Page::new(bomb.finish().unwrap()).header("Content-Encoding", "gzip");

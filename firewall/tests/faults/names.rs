@@ -6,39 +6,51 @@ use firewall_common::layout::Counter;
 
 use crate::{
     crowd::Crowd,
+    host::App,
     load::{OPEN, TCP},
     maps::{fill_all, set_all},
     world::{By, Held, NAMED_APP, NAMED_BAD, STEP_NAMES, World, each},
 };
 
-const TYPES: [&str; 2] = ["A", "AAAA"];
-
 /// Names pushed out take with them what they allowed, and what they denied beyond the address; asked for again,
 /// both are there again.
 pub fn maps_full(size: u64) -> Option<Held> {
     let mut world = World::new(By::Addresses, "");
-    let mut app = world.host.app();
-    let learn = |world: &mut World, app: &mut _| {
+    // What is in use is not pushed out by what is not: so there is an app that has only asked.
+    let beside = world.host.cgroup.child("idle");
+    let [mut app, mut idle] = [world.host.app(), world.host.app_in(&beside)];
+    let ask = |world: &mut World, app: &mut App| {
         for name in &STEP_NAMES[..2] {
-            TYPES
-                .iter()
-                .for_each(|kind| world.allowed(app, &format!("dns 10.200.0.1:53 {name} {kind}")));
+            for kind in ["A", "AAAA"] {
+                world.allowed(app, &format!("dns 10.200.0.1:53 {name} {kind}"));
+            }
         }
+    };
+    let judge = |world: &mut World, app: &mut App| {
         each(NAMED_APP, TCP).iter().for_each(|to| world.allowed(app, &format!("tcp {to}")));
         each(NAMED_BAD, TCP).iter().for_each(|to| world.denied(app, &format!("tcp {to}")));
     };
-    learn(&mut world, &mut app);
+    ask(&mut world, &mut idle);
+    ask(&mut world, &mut app);
+    judge(&mut world, &mut app);
     set_all(&world, "KNOWN");
     let full = fill_all(&world, &["NAMES", "FORMER", "ANSWERS"], size);
     world.during(200);
     // Nothing allows them any more.
-    each(NAMED_APP, TCP).iter().for_each(|to| world.denied(&mut app, &format!("tcp {to}")));
-    learn(&mut world, &mut app);
+    each(NAMED_APP, TCP).iter().for_each(|to| world.denied(&mut idle, &format!("tcp {to}")));
+    for app in [&mut app, &mut idle] {
+        ask(&mut world, app);
+        judge(&mut world, app);
+    }
     // Names of before have no text by which they could be found in the new tables.
     fill_all(&world, &["NAMES", "FORMER"], size);
     world.host.done(&["reload"]);
     world.during(200);
-    learn(&mut world, &mut app);
+    for app in [&mut app, &mut idle] {
+        ask(&mut world, app);
+        judge(&mut world, app);
+    }
+    drop((idle, beside));
     let did = "maps of names filled, and a reload".to_owned();
     Some(world.end(did, full))
 }

@@ -1,6 +1,6 @@
 //! A host with a daemon, an app that goes on all the time, and what arrives of it.
 
-use std::{fmt, fs, net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, fmt, fs, net::IpAddr, path::PathBuf};
 
 use firewall::{
     datapath::{maps::Maps, pins, sys},
@@ -92,6 +92,8 @@ pub struct World {
     resolver: Resolver,
     folder: TempDir,
     steps: Verdicts,
+    /// Packets by the port that they came to.
+    came: BTreeMap<u16, u64>,
     forbidden: Vec<IpAddr>,
     pub host: Host,
 }
@@ -130,6 +132,7 @@ impl World {
             resolver: Resolver::new(&["10.200.0.1"], ""),
             folder: tempfile::tempdir().unwrap(),
             steps: Verdicts::default(),
+            came: BTreeMap::new(),
             forbidden: forbidden.iter().map(|ip| ip.parse().unwrap()).collect(),
             host,
         }
@@ -183,7 +186,8 @@ impl World {
 
     /// How many packets of a protocol have arrived at a port since this was last asked.
     pub fn arrived(&mut self, port: u16) -> u64 {
-        self.take().iter().filter(|to| **to == port).count() as u64
+        self.look();
+        self.came.remove(&port).unwrap_or_default()
     }
 
     /// Stops the load. Nothing that is denied has arrived, and all that is allowed has.
@@ -223,23 +227,17 @@ impl World {
         assert_eq!((made.arrived, made.lost), (0, 0), "{made}: {}", self.host.said());
     }
 
+    /// Takes what has arrived.
     fn look(&mut self) {
-        self.take();
-    }
-
-    /// Takes what has arrived; the ports of it that may arrive.
-    fn take(&mut self) -> Vec<u16> {
-        let mut ports = Vec::new();
         for packet in self.capture.take() {
             let port = packet.ports.map(|(_, to)| to);
             if self.forbidden.contains(&packet.to) || port == Some(NOWHERE) {
                 eprintln!("arrived: {packet:?}");
                 self.steps.arrived += 1;
-            } else {
-                ports.extend(port);
+            } else if let Some(port) = port {
+                *self.came.entry(port).or_default() += 1;
             }
         }
-        ports
     }
 }
 
