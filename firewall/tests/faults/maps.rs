@@ -4,11 +4,15 @@ use std::{
     io,
     os::fd::{AsFd as _, AsRawFd as _},
     path::Path,
+    thread,
 };
 
 use aya::maps::MapData;
 use firewall::datapath::{OBJECT, sys};
-use rustix::rand::{GetRandomFlags, getrandom};
+use rustix::{
+    rand::{GetRandomFlags, getrandom},
+    thread::{CpuSet, sched_setaffinity},
+};
 
 use crate::{FAULTS, world::World};
 
@@ -82,6 +86,55 @@ impl Room {
         Self { key, value, most: info.max_entries(), data }
     }
 
+    /// Writes what nobody asks for, on one processor.
+    fn fill_on(&self, processor: usize, times: u64) {
+        const AT_ONCE: usize = 4096;
+        let mut here = CpuSet::new();
+        here.set(processor);
+        sched_setaffinity(None, &here).expect("a processor of this machine");
+        let values = vec![0; AT_ONCE * self.value];
+        let mut keys = vec![0; AT_ONCE * self.key];
+        for _ in 0..times * u64::from(self.most).div_ceil(AT_ONCE as u64) {
+            let mut at = 0;
+            while at < keys.len() {
+                at += getrandom(&mut keys[at..], GetRandomFlags::empty()).expect("numbers");
+            }
+            // Written again, it counts as used: what was never used makes room before all else.
+            self.write(&keys, &values);
+            self.write(&keys, &values);
+        }
+    }
+
+    /// The keys that are there.
+    fn keys(&self) -> Vec<Vec<u8>> {
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        while keys.len() < self.most as usize {
+            let mut next = vec![0; self.key];
+            let from = keys.last().map_or(0, |key| key.as_ptr() as u64);
+            if !self.ask(NEXT_KEY, from, next.as_mut_ptr() as u64) {
+                break;
+            }
+            keys.push(next);
+        }
+        keys
+    }
+
+    fn remove(&self, key: &[u8]) {
+        // It can be gone already.
+        self.ask(DELETE, key.as_ptr() as u64, 0);
+    }
+
+    /// Whether a command on one element has succeeded.
+    fn ask(&self, command: libc::c_int, key: u64, value: u64) -> bool {
+        let map = self.data.fd().as_fd().as_raw_fd().cast_unsigned();
+        let mut attributes = Element { map, _pad: 0, key, value, flags: 0 };
+        // SAFETY: the callers' key and value are as long as those of the map, and live until the call returns.
+        let done = unsafe {
+            libc::syscall(libc::SYS_bpf, command, &raw mut attributes, size_of::<Element>())
+        };
+        done == 0
+    }
+
     /// Writes entries.
     fn write(&self, keys: &[u8], values: &[u8]) {
         let mut attributes = Batch {
@@ -115,22 +168,18 @@ struct Batch {
     flags: u64,
 }
 
-/// Fills a hash map with what nobody asks for, so many times over. Returns how many entries it has then and
-/// how many fit.
+/// Fills a hash map with what nobody asks for, so many times over, until nothing is there that was there
+/// before. Returns how many entries it has then and how many fit.
 pub fn fill(world: &World, name: &str, times: u64) -> (u32, u32) {
     let room = Room::at(&world.map(name));
-    const AT_ONCE: usize = 4096;
-    let values = vec![0; AT_ONCE * room.value];
-    let mut keys = vec![0; AT_ONCE * room.key];
-    // Which go first is up to the kernel, roughly.
-    let rounds = 2 * times * u64::from(room.most).div_ceil(AT_ONCE as u64);
-    for _ in 0..rounds {
-        let mut at = 0;
-        while at < keys.len() {
-            at += getrandom(&mut keys[at..], GetRandomFlags::empty()).expect("numbers");
-        }
-        room.write(&keys, &values);
+    let before = room.keys();
+    // Each processor keeps some of what was written there apart.
+    for processor in aya::util::online_cpus().expect("processors") {
+        thread::scope(|scope| scope.spawn(|| room.fill_on(processor as usize, times)).join())
+            .expect("a thread that fills");
     }
+    // What goes first is up to the kernel, roughly: some of what was in use is still there.
+    before.iter().for_each(|key| room.remove(key));
     let entries = sys::entries(room.data.fd().as_fd(), room.key, room.most);
     (entries.expect("a hash map"), room.most)
 }
@@ -169,23 +218,15 @@ pub fn take_scratch(world: &World, taken: bool) {
     }
     for key in 0..room.most {
         let key = key.to_ne_bytes();
-        let mut attributes = Element {
-            map: room.data.fd().as_fd().as_raw_fd().cast_unsigned(),
-            _pad: 0,
-            key: key.as_ptr() as u64,
-            value: values.as_ptr() as u64,
-            flags: 0,
-        };
-        // SAFETY: a key and the values of all processors, which live until the call returns.
-        let done = unsafe {
-            libc::syscall(libc::SYS_bpf, UPDATE, &raw mut attributes, size_of::<Element>())
-        };
-        assert_eq!(done, 0, "taking memory: {}", io::Error::last_os_error());
+        let taken = room.ask(UPDATE, key.as_ptr() as u64, values.as_ptr() as u64);
+        assert!(taken, "taking memory: {}", io::Error::last_os_error());
     }
 }
 
-/// `BPF_MAP_UPDATE_ELEM`, and what it reads.
+/// Commands on one element, and what they read.
 const UPDATE: libc::c_int = 2;
+const DELETE: libc::c_int = 3;
+const NEXT_KEY: libc::c_int = 4;
 
 #[repr(C)]
 struct Element {

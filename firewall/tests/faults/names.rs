@@ -16,9 +16,7 @@ use crate::{
 /// both are there again.
 pub fn maps_full(size: u64) -> Option<Held> {
     let mut world = World::new(By::Addresses, "");
-    // What is in use is not pushed out by what is not: so there is an app that has only asked.
-    let beside = world.host.cgroup.child("idle");
-    let [mut app, mut idle] = [world.host.app(), world.host.app_in(&beside)];
+    let mut app = world.host.app();
     let ask = |world: &mut World, app: &mut App| {
         for name in &STEP_NAMES[..2] {
             for kind in ["A", "AAAA"] {
@@ -30,27 +28,31 @@ pub fn maps_full(size: u64) -> Option<Held> {
         each(NAMED_APP, TCP).iter().for_each(|to| world.allowed(app, &format!("tcp {to}")));
         each(NAMED_BAD, TCP).iter().for_each(|to| world.denied(app, &format!("tcp {to}")));
     };
-    ask(&mut world, &mut idle);
     ask(&mut world, &mut app);
     judge(&mut world, &mut app);
     set_all(&world, "KNOWN");
     let full = fill_all(&world, &["NAMES", "FORMER", "ANSWERS"], size);
     world.during(200);
     // Nothing allows them any more.
-    each(NAMED_APP, TCP).iter().for_each(|to| world.denied(&mut idle, &format!("tcp {to}")));
-    for app in [&mut app, &mut idle] {
-        ask(&mut world, app);
-        judge(&mut world, app);
-    }
-    // Names of before have no text by which they could be found in the new tables.
+    each(NAMED_APP, TCP).iter().for_each(|to| world.denied(&mut app, &format!("tcp {to}")));
+    ask(&mut world, &mut app);
+    judge(&mut world, &mut app);
+    // Names of before have no text by which they could be found in the new tables: the payload says which of
+    // those that an address can have it is.
     fill_all(&world, &["NAMES", "FORMER"], size);
     world.host.done(&["reload"]);
     world.during(200);
-    for app in [&mut app, &mut idle] {
-        ask(&mut world, app);
-        judge(&mut world, app);
+    ask(&mut world, &mut app);
+    let hello = |to: &str, name| format!("tls {to} plain {name} whole");
+    for to in each(NAMED_APP, TCP) {
+        world.allowed(&mut app, &hello(&to, STEP_NAMES[0]));
     }
-    drop((idle, beside));
+    for to in each(NAMED_BAD, TCP) {
+        let line = hello(&to, STEP_NAMES[1]);
+        assert_ne!(app.step(&line), 0, "{line}");
+        world.tried(1, 0, 0);
+    }
+    assert_eq!(world.told(&NAMED_BAD), 0, "bytes that were sent by a denied name");
     let did = "maps of names filled, and a reload".to_owned();
     Some(world.end(did, full))
 }

@@ -87,7 +87,8 @@ pub enum By {
 pub struct World {
     load: Option<Load>,
     capture: Capture,
-    _listeners: [Listener; 2],
+    tcp: Listener,
+    _udp: Listener,
     _names: NameServer,
     resolver: Resolver,
     folder: TempDir,
@@ -118,16 +119,15 @@ impl World {
             .host(STEP_NAMES[1], &NAMED_BAD)
             .host(STEP_NAMES[2], &NAMED_BAD);
         let names = host.net.serve_names(Kind::Dnsmasq, &zone, &["10.200.0.1:53"]);
-        let listeners = [
-            host.net.echo_tcp(&[&format!("[::]:{TCP}")]),
-            host.net.listen_udp(&[&format!("[::]:{UDP}")]),
-        ];
+        let tcp = host.net.echo_tcp(&[&format!("[::]:{TCP}")]);
+        let udp = host.net.listen_udp(&[&format!("[::]:{UDP}")]);
         host.set("policies.d/base.toml", &policy(by, rules));
         let forbidden = [DENIED, TRACKER, OTHER].concat();
         Self {
             load: None,
             capture: host.net.capture(),
-            _listeners: listeners,
+            tcp,
+            _udp: udp,
             _names: names,
             resolver: Resolver::new(&["10.200.0.1"], ""),
             folder: tempfile::tempdir().unwrap(),
@@ -188,6 +188,15 @@ impl World {
     pub fn arrived(&mut self, port: u16) -> u64 {
         self.look();
         self.came.remove(&port).unwrap_or_default()
+    }
+
+    /// How many bytes were received over TCP at these addresses.
+    pub fn told(&self, ips: &[&str]) -> usize {
+        let contacts = self.tcp.contacts().into_iter();
+        contacts
+            .filter(|one| ips.contains(&&*one.to.ip().to_string()))
+            .map(|one| one.data.len())
+            .sum()
     }
 
     /// Stops the load. Nothing that is denied has arrived, and all that is allowed has.
