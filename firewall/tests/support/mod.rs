@@ -39,7 +39,7 @@ pub const FREE: &str = "212.27.48.10";
 pub const AMAZON: &str = "2600:9000::10";
 
 /// How long anything may take that is expected to end by itself.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(180);
 
 /// A run of the firewall that is to be started.
 pub struct Run {
