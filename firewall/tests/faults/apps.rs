@@ -37,9 +37,13 @@ pub fn maps_full(size: u64) -> Option<Held> {
     let program = |name: &str| place.join(name).display().to_string();
     let mut world = World::new(By::Names, &rules(&place.display().to_string(), true));
     let cgroups = ["good", "bad"].map(|name| world.host.cgroup.child(name));
+    let quiet = world.host.cgroup.child("quiet");
+    let alone = quiet.child("good");
     let mut allowed = [
         world.host.app_of(&world.host.cgroup, &program("good")),
         world.host.app_of(&cgroups[0], &program("other")),
+        // No open socket shows who this is.
+        world.host.app_of(&alone, &program("other")),
     ];
     let mut denied = [
         world.host.app_of(&world.host.cgroup, &program("bad")),
@@ -57,7 +61,7 @@ pub fn maps_full(size: u64) -> Option<Held> {
     judge(&mut world, &mut allowed, &mut denied);
     let mut late = world.host.app_of(&world.host.cgroup, &program("late"));
     let kept = format!("open kept udp {}", each(PLACE, SINK)[0]);
-    allowed.iter_mut().for_each(|app| world.allowed(app, &kept));
+    allowed[..2].iter_mut().for_each(|app| world.allowed(app, &kept));
     world.allowed(&mut late, &format!("open kept udp {}", each(OPEN, SINK)[0]));
     let before = world.counter(Counter::UnknownApp);
     let names = ["EXECUTABLES", "CGROUPS", "SCRIPTS", "PROCESSES"];
@@ -78,11 +82,11 @@ pub fn maps_full(size: u64) -> Option<Held> {
     assert_ne!(late.step("say kept"), 0);
     world.tried(1, 0, 0);
     assert_eq!(world.arrived(SINK), 0, "of an app that may not any more");
-    allowed.iter_mut().for_each(|app| world.allowed(app, "say kept"));
+    allowed[..2].iter_mut().for_each(|app| world.allowed(app, "say kept"));
     world.during(200);
     let unknown = world.counter(Counter::UnknownApp) - before;
     let did = "maps of apps filled, and four reloads".to_owned();
     drop((allowed, denied, late));
-    drop(cgroups);
+    drop((cgroups, alone, quiet));
     Some(world.end(did, format!("{full}; unknown-app {unknown}")))
 }

@@ -52,11 +52,24 @@ pub fn servers(size: u64) -> Option<Held> {
     command.env("SSL_CERT_FILE", server.root());
     world.host.start_by(command);
     world.begin();
+    // Nobody's list waits for what hangs.
+    let good = |world: &World| {
+        let status = world.host.status();
+        let lists = status["lists"].as_array().unwrap().clone();
+        let hangs =
+            lists.iter().any(|list| list["name"] == "hangs" && list.get("failure").is_none());
+        let there = lists.iter().any(|list| list["name"] == "good" && list["entries"] == 1);
+        (there, hangs)
+    };
+    assert!(wait_until(LIMIT, || good(&world).0), "{}", world.host.said());
+    assert!(good(&world).1, "it is in force only when the last one has come or failed");
     let mut slowest = Duration::ZERO;
     let mut most = 0;
     let begun = Instant::now();
     let mut ended = Vec::new();
-    while begun.elapsed() < LIMIT && ended.len() < LISTS.len() {
+    // In short, nobody waits until a server that hangs is given up.
+    let wanted = if size > 1 { LISTS.len() } else { LISTS.len() - 1 };
+    while begun.elapsed() < LIMIT && ended.len() < wanted {
         world.during(50);
         let asked = Instant::now();
         let status = world.host.status();
@@ -70,7 +83,7 @@ pub fn servers(size: u64) -> Option<Held> {
             .cloned()
             .collect();
     }
-    assert_eq!(ended.len(), LISTS.len(), "{ended:#?}\n{}", world.host.said());
+    assert!(ended.len() >= wanted, "{ended:#?}\n{}", world.host.said());
     assert!(most < MEMORY, "{most} bytes");
     // Where it waits for a server, nobody else waits.
     assert!(slowest < Duration::from_secs(15), "{slowest:?}");
@@ -79,7 +92,8 @@ pub fn servers(size: u64) -> Option<Held> {
     world.during(200);
     let did = "list servers that hang, send without end, and compress".to_owned();
     let shown = format!(
-        "lists[].failure of 3, {} KiB at most, the slowest status after {} ms",
+        "lists[].failure of {}, {} KiB at most, the slowest status after {} ms",
+        ended.len() - 1,
         most >> 10,
         slowest.as_millis()
     );
