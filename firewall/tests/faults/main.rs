@@ -67,7 +67,7 @@ macro_rules! faults {
 
 faults! {
     ring_buffer_full: 12_000, 300_000, reader::ring_full;
-    verdicts_unread_by_a_follower: 6_000, 60_000, reader::follower;
+    verdicts_unread_by_a_follower: 6_000, 20_000, reader::follower;
     worker_stopped: 200, 2_000, reader::worker_stopped;
     keeper_stopped: 200, 2_000, reader::keeper_stopped;
     both_stopped: 200, 2_000, reader::both_stopped;
