@@ -14,7 +14,7 @@ use crate::{
     harness::{CLIENT_V4, skip},
     load::{DENIED, OPEN, TCP},
     maps::take_scratch,
-    world::{By, Held, STEP_NAMES, World, each},
+    world::{By, Held, SINK, STEP_NAMES, World, each},
 };
 
 /// The first port of the crowd's listeners.
@@ -82,10 +82,10 @@ pub fn no_memory(size: u64) -> Option<Held> {
     for to in each(DENIED, TCP) {
         world.denied(&mut app, &format!("tcp {to}"));
     }
-    world.arrived(0);
+    world.arrived(SINK);
     // What is allowed passes as far as its call, and not as a packet.
-    let (sent, _) = crowd.does(&format!("sendto {size} {}", each(OPEN, crate::world::SINK)[0]));
-    assert_eq!(world.arrived(crate::world::SINK), 0, "packets without a state");
+    let (sent, _) = crowd.does(&format!("sendto {size} {}", each(OPEN, SINK)[0]));
+    assert_eq!(world.arrived(SINK), 0, "packets without a state");
     world.allowed(&mut app, "say kept");
     let missing = world.counter(Counter::NoState) - before;
     assert!(missing >= sent, "{missing}");
@@ -107,6 +107,7 @@ pub fn no_scratch(size: u64) -> Option<Held> {
     let name = format!("dns 10.200.0.1:53 {} A", STEP_NAMES[0]);
     world.allowed(&mut app, &name);
     let before = world.counter(Counter::NoScratch);
+    world.arrived(53);
     take_scratch(&world, true);
     for ip in DENIED {
         let (sent, refused) = crowd.does(&format!("sendto {size} {}", to(ip)));
@@ -117,7 +118,6 @@ pub fn no_scratch(size: u64) -> Option<Held> {
     // A question that cannot be read is not let out, and nothing waits for it.
     assert_ne!(app.step(&name), 0);
     let (asked, _) = crowd.does(&format!("questions {size} 10.200.0.1:53"));
-    world.arrived(0);
     assert_eq!(world.arrived(53), 0, "questions that nobody has read");
     world.tried(asked, 0, 0);
     let missing = world.counter(Counter::NoScratch) - before;
