@@ -72,7 +72,7 @@ faults! {
     keeper_stopped: 200, 2_000, reader::keeper_stopped;
     both_stopped: 200, 2_000, reader::both_stopped;
     maps_of_names_full: 1, 4, names::maps_full;
-    questions_without_answers: 17_000, 100_000, names::unanswered;
+    questions_without_answers: 130_000, 400_000, names::unanswered;
     maps_of_apps_full: 1, 4, apps::maps_full;
     connections_of_quic_full: 1, 4, quic::connections_full;
     initials_unread: 2_000, 20_000, quic::unread;
