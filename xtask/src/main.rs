@@ -9,6 +9,7 @@ mod command;
 mod data;
 mod demo;
 mod dist;
+mod faults;
 mod kernels;
 mod lint;
 mod measure;
@@ -48,6 +49,8 @@ enum Task {
     Soak(soak::Arguments),
     /// Try every way around the firewall by a real socket, and show what got out
     Bypass(bypass::Arguments),
+    /// Have everything go wrong around the verdicts, one fault after the other, and check them meanwhile
+    Faults(faults::Arguments),
     /// Make the tarball and the Debian package
     Dist(dist::Arguments),
     /// Load every kernel program and cn-jurisdiction; check instructions and time
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments).map(done),
         Task::Soak(arguments) => soak::run(&arguments).map(done),
         Task::Bypass(arguments) => bypass::run(&arguments).map(done),
+        Task::Faults(arguments) => faults::run(&arguments).map(done),
         Task::Dist(arguments) => dist::run(&arguments).map(done),
         Task::Verify(arguments) => measure::verify(&arguments).map(done),
         Task::Bench(arguments) => measure::bench(&arguments).map(done),

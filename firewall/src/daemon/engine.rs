@@ -350,6 +350,9 @@ impl<'e> Engine<'e> {
         set.generation.header.netns = self.netns;
         let before = self.now.number;
         let path = self.state.join(inputs::GENERATION);
+        // Who has a socket open is asked for by the paths of app and cgroup, which can have made room for
+        // others: they are found out again.
+        adopt(self.errands, &self.loaded.maps)?;
         let Switched { number, before_is_kept } =
             switch(self.errands, &self.loaded, &inputs, &set.generation, &path, &mut said)?;
         end_denied(self.errands, &self.loaded.maps, &set.generation, self.cgroup.as_deref())?;

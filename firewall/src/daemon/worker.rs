@@ -370,6 +370,9 @@ async fn serve(
                     notify(&[NotifyState::Watchdog]);
                 }
                 refresh.begin(&engine.now.lists);
+                if refresh.came(&engine.now.lists) {
+                    Building::add(&mut building, options, &engine, None);
+                }
                 next = Instant::now() + if waits { SOON } else { LATER };
             }
         }
