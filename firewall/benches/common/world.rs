@@ -135,7 +135,14 @@ pub fn names(text: &str) -> Result<Vec<Policy>> {
 }
 
 fn rule(name: String, to: Destinations) -> Rule {
-    Rule { name, action: Action::Allow, to: Some(to), ports: Vec::new(), apps: Apps::default() }
+    Rule {
+        name,
+        action: Action::Allow,
+        to: Some(to),
+        ports: Vec::new(),
+        apps: Apps::default(),
+        until: None,
+    }
 }
 
 /// Where one class of destinations ends and another begins, of both families together.
