@@ -58,7 +58,7 @@ const ANOTHER: &str = "[policy]\nname = \"another\"\n[[rule]]\nname = \"one\"\na
      to = { networks = [\"192.0.2.0/24\"] }\n";
 
 /// How long a daemon may take until it denies.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(60);
 /// How long memory may settle after the last thing that was asked.
 const SETTLED: Duration = Duration::from_secs(2);
 
@@ -155,7 +155,7 @@ fn many(host: &Host, intel: &Intel, list: &str, arguments: &Arguments) -> Result
 fn megabytes(daemon: &mut Daemon) -> Result<f64> {
     daemon.wait()?;
     std::thread::sleep(SETTLED);
-    let status = daemon.status()?;
+    let status: serde_json::Value = serde_json::from_str(&daemon.ask(&["status", "--json"])?)?;
     let bytes = status["memory_bytes"].as_f64().context("`status` does not say the memory")?;
     Ok(bytes / 1e6)
 }
@@ -271,7 +271,11 @@ fn policy_text(name: &str, policy: &firewall::policy::Policy) -> Result<String> 
         let countries = to.jurisdictions.iter().map(|one| format!("{:?}", one.code())).collect();
         let organisations = to.organisations.iter().map(|one| format!("{one:?}")).collect();
         let asns = to.asns.iter().map(|asn| format!("\"AS{asn}\"")).collect();
-        write!(text, "[[rule]]\nname = {:?}\naction = \"allow\"\nto = {{ ", rule.name)?;
+        write!(
+            text,
+            "[[rule]]\nname = {:?}\naction = \"allow\"\nto = {{ ",
+            rule.name.to_lowercase()
+        )?;
         for (key, values) in
             [("jurisdictions", countries), ("organisations", organisations), ("asns", asns)]
         {

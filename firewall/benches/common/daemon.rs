@@ -10,7 +10,6 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use firewall::policy::source::{Content, Origin, Source};
-use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{Cgroup, Namespace, wait_until};
@@ -18,8 +17,8 @@ use crate::harness::{Cgroup, Namespace, wait_until};
 const FIREWALL: &str = env!("CARGO_BIN_EXE_firewall");
 const BPFFS: &str = "/sys/fs/bpf";
 const PREFIX: &str = "firewall-bench-";
-/// The shipped policy that stops everything.
-const NOT_ENABLED: &str = "local-only";
+/// The shipped policies without a country or a name: they stop everything, or watch it.
+const NOT_ENABLED: [&str; 2] = ["local-only", "watch-everything"];
 /// How long anything may take that is expected to end by itself.
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -55,11 +54,11 @@ impl Daemon {
         Ok(fs::write(self.file(&format!("policies.d/{name}.toml")), text)?)
     }
 
-    /// Gives it every shipped policy that does not stop everything.
+    /// Gives it every shipped policy that goes by countries and names.
     pub fn enable_shipped(&self) -> Result<()> {
         for source in Source::all_shipped() {
             if let Source { origin: Origin::Shipped(name), content: Content::Text(text) } = source
-                && name != NOT_ENABLED
+                && !NOT_ENABLED.contains(&&*name)
             {
                 self.set_policy(&name, &text)?;
             }
@@ -116,13 +115,13 @@ impl Daemon {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    pub fn status(&self) -> Result<Value> {
-        Ok(serde_json::from_str(&self.ask(&["status", "--json"])?)?)
-    }
-
-    /// All that it has said.
+    /// All that it has said, and what it has denied.
     pub fn said(&self) -> String {
-        fs::read_to_string(self.file("said")).unwrap_or_default()
+        let said = fs::read_to_string(self.file("said")).unwrap_or_default();
+        let mut log = Command::new(FIREWALL);
+        let log = log.args(["log", "--verdict=deny"]).arg("--state").arg(self.file("state"));
+        let denied = log.output().map(|output| [output.stdout, output.stderr].concat());
+        said + &String::from_utf8_lossy(&denied.unwrap_or_default())
     }
 }
 

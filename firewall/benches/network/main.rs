@@ -176,7 +176,7 @@ impl Measurement {
         for round in 0..=rounds as usize {
             for turn in 0..hosts.len() {
                 let index = (round + turn) % hosts.len();
-                let result = hosts[index].client.ask(&self.task)?;
+                let result = hosts[index].ask(&self.task)?;
                 if round > 0 {
                     done[index].push(result);
                 }

@@ -31,7 +31,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
     None,
-    /// This one, as a daemon with every shipped policy but `local-only`, which stops all.
+    /// This one, as a daemon with every shipped policy that goes by countries and names.
     Firewall,
     /// Sets with the networks of a country, asked for each packet.
     Nftables,
@@ -42,7 +42,7 @@ pub enum Variant {
 /// A client behind a variant, and a server.
 pub struct Host {
     pub variant: Variant,
-    pub client: Peer,
+    client: Peer,
     guard: Guard,
     // After what runs in them.
     _server: Peer,
@@ -54,8 +54,8 @@ pub struct Host {
 enum Guard {
     /// Ends with the namespace.
     Nothing,
-    Daemon(#[expect(dead_code, reason = "a guard")] Daemon),
-    Program(#[expect(dead_code, reason = "a guard")] Running),
+    Daemon(Daemon),
+    Program(Running),
 }
 
 impl Variant {
@@ -118,6 +118,12 @@ impl Host {
         last.map(|()| host)
     }
 
+    /// Has the client do something, which takes as long as it takes.
+    pub fn ask(&mut self, task: &Task) -> Result<Done> {
+        let done = self.client.ask(task);
+        done.with_context(|| format!("{}{}", self.variant.name(), self.guard.said()))
+    }
+
     /// What is measured gets through, and what the variant has to stop does not.
     pub fn assert_in_force(&mut self) -> Result<()> {
         let seen = self.seen()?;
@@ -158,7 +164,8 @@ impl Host {
         let queues = self.net.in_client(|| fs::read_to_string(path)).context(path)?;
         // The kernel's nfqnl_seq_show: number, port, waiting, mode, range, two kinds of losses, and
         // last but one the number of the last packet.
-        let numbers = queues.lines().map(|queue| queue.split_whitespace().nth(7)?.parse().ok());
+        let numbers =
+            queues.lines().map(|queue| queue.split_whitespace().nth(7)?.parse::<u64>().ok());
         Ok(numbers.map(Option::unwrap_or_default).sum())
     }
 }
@@ -279,8 +286,7 @@ impl Peer {
         Ok(Self { child, stdin: stdin.context("no pipe")?, stdout })
     }
 
-    /// Has it do something, which takes as long as it takes.
-    pub fn ask(&mut self, task: &Task) -> Result<Done> {
+    fn ask(&mut self, task: &Task) -> Result<Done> {
         writeln!(self.stdin, "{}", serde_json::to_string(task)?)?;
         let line = self.line().with_context(|| format!("the client cannot: {task:?}"))?;
         Ok(serde_json::from_str(&line)?)
