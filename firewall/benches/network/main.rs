@@ -43,7 +43,7 @@ const SENDS: f64 = 0.95;
 #[derive(Parser)]
 struct Arguments {
     /// How many turns each variant takes
-    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Do so much less of each task: a try
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -152,7 +152,7 @@ fn rows(divide: u32) -> [Measurement; 5] {
             shows: vec![("first UDP send, p50", Show::P50, most(FIRST_SEND))],
         },
         Measurement {
-            task: Task::Sends { to: datagrams, times: times(20_000) },
+            task: Task::Sends { to: datagrams, times: times(10_000) },
             shows: vec![("connected UDP sends", Show::Rate, Some(Goal::Least(SENDS)))],
         },
         Measurement {
@@ -175,8 +175,11 @@ impl Measurement {
         // Brings code, tables and caches to where they are; the first round is not told.
         for round in 0..=rounds as usize {
             for turn in 0..hosts.len() {
-                let index = (round + turn) % hosts.len();
+                // Each is before and after each other one as often.
+                let turn = if round % 2 == 0 { turn } else { hosts.len() - 1 - turn };
+                let index = (round / 2 + turn) % hosts.len();
                 let result = hosts[index].ask(&self.task)?;
+                hosts[index].settle()?;
                 if round > 0 {
                     done[index].push(result);
                 }

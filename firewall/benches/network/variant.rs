@@ -6,6 +6,7 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    thread,
     time::Duration,
 };
 
@@ -25,6 +26,12 @@ pub const ALLOWED: IpAddr = IpAddr::V4(Ipv4Addr::new(212, 27, 48, 10));
 /// Registered in CN.
 const DENIED: IpAddr = IpAddr::V4(Ipv4Addr::new(110, 242, 68, 66));
 
+/// Columns of the kernel's `nfqnl_seq_show`: packets that wait, and the number of the last one.
+const WAITING: usize = 2;
+const LAST: usize = 7;
+
+/// After each turn, for what happens in user space with no queue to look at.
+const PAUSE: Duration = Duration::from_millis(20);
 /// How long until something is in force.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -126,7 +133,7 @@ impl Host {
 
     /// What is measured gets through, and what the variant has to stop does not.
     pub fn assert_in_force(&mut self) -> Result<()> {
-        let seen = self.seen()?;
+        let seen = self.queues(LAST)?;
         let mut errno = |ip| {
             let to = SocketAddr::new(ip, server::DATAGRAMS);
             match self.client.ask(&Task::Try { to })? {
@@ -148,25 +155,34 @@ impl Host {
             self.guard.said()
         );
         ensure!(
-            self.variant != Variant::OpenSnitch || self.seen()? >= seen + 2,
+            self.variant != Variant::OpenSnitch || self.queues(LAST)? >= seen + 2,
             "{name} is not in force: it is not asked about packets{}",
             self.guard.said()
         );
         Ok(())
     }
 
-    /// Packets that a program in user space was asked about.
-    fn seen(&self) -> Result<u64> {
+    /// Waits until what the variant does in user space is done, which the next turn is not to pay for.
+    pub fn settle(&self) -> Result<()> {
+        let mut waiting = Ok(1);
+        wait_until(LIMIT, || {
+            waiting = self.queues(WAITING);
+            !matches!(waiting, Ok(1..))
+        });
+        ensure!(waiting? == 0, "{}: packets wait for a verdict", self.variant.name());
+        thread::sleep(PAUSE);
+        Ok(())
+    }
+
+    /// A column of the queues to user space, over all of them.
+    fn queues(&self, column: usize) -> Result<u64> {
         let path = "/proc/thread-self/net/netfilter/nfnetlink_queue";
         if self.variant != Variant::OpenSnitch {
             return Ok(0);
         }
         let queues = self.net.in_client(|| fs::read_to_string(path)).context(path)?;
-        // The kernel's nfqnl_seq_show: number, port, waiting, mode, range, two kinds of losses, and
-        // last but one the number of the last packet.
-        let numbers =
-            queues.lines().map(|queue| queue.split_whitespace().nth(7)?.parse::<u64>().ok());
-        Ok(numbers.map(Option::unwrap_or_default).sum())
+        let number = |queue: &str| queue.split_whitespace().nth(column)?.parse::<u64>().ok();
+        queues.lines().map(|queue| number(queue).with_context(|| format!("{path}: {queue}"))).sum()
     }
 }
 
