@@ -4,16 +4,16 @@ use std::fmt::Write as _;
 
 use super::{Goal, Measured, Outcome, Part, Report, Row, table::short};
 
-const WIDTH: f64 = 960.0;
+const WIDTH: f64 = 1090.0;
 /// Where bars begin, and how long they can get.
-const LEFT: f64 = 420.0;
+const LEFT: f64 = 500.0;
 const LENGTH: f64 = 420.0;
 const LINE: f64 = 20.0;
 const BAR: f64 = 11.0;
 
 /// Goals are drawn up to so many times themselves, ratios between these.
 const MOST_OF_GOAL: f64 = 2.0;
-const RATIOS: [f64; 2] = [0.5, 32.0];
+const RATIOS: [f64; 2] = [0.5, 64.0];
 
 /// Both in light and dark; the colours tell kept from missed, and who, also to the colour-blind.
 const STYLE: &str = "
@@ -66,7 +66,7 @@ pub(super) fn svg(report: &Report) -> String {
         .collect();
     if !beside.is_empty() {
         picture.heading("How many times as long it takes as without a firewall (dashed: the same)");
-        let ticks = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0];
+        let ticks = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
         let names = ticks.map(|tick: f64| format!("{tick}"));
         let ticks: Vec<(f64, &str)> =
             ticks.iter().zip(&names).map(|(tick, name)| (place(*tick), &**name)).collect();
@@ -102,7 +102,7 @@ fn goal_bar<'r>(row: &Row, measured: &Measured) -> Option<Bar<'r>> {
         // Nothing of nothing is no number.
         to: if of_goal.is_nan() { 0.0 } else { of_goal / MOST_OF_GOAL },
         spread: [at(measured.min), at(measured.max)],
-        says: format!("{} {unit} ({goal})", short(judged)).replace(" (", " (").replace("  ", " "),
+        says: format!("{} {unit} ({goal})", short(judged)).replace("  ", " "),
     })
 }
 
@@ -117,7 +117,7 @@ fn ratio_bar<'r>(row: &Row, measured: &Measured) -> Option<Bar<'r>> {
         from: place(1.0),
         to: place(longer(ratio)),
         spread: [place(longer(measured.min)), place(longer(measured.max))],
-        says: format!("{:.2} × ({} {})", longer(ratio), short(measured.value), measured.unit),
+        says: format!("{} × ({} {})", short(longer(ratio)), short(measured.value), measured.unit),
     })
 }
 

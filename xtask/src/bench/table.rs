@@ -60,14 +60,13 @@ pub(super) const fn title(part: Part) -> &'static str {
 
 fn measured_line(what: &str, with: &str, measured: &Measured) -> String {
     let Measured { value, unit, ratio, min, max, goal } = measured;
-    let ratio = ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
-    let number = |value: f64| if ratio.is_empty() { short(value) } else { format!("{value:.2}") };
+    let ratio = ratio.map(short).unwrap_or_default();
     let goal = match goal {
         Some(Goal::Most(most)) => format!("≤ {most}"),
         Some(Goal::Least(least)) => format!("≥ {least}"),
         None => String::new(),
     };
-    line(what, with, [&short(*value), unit, &ratio, &number(*min), &number(*max), &goal])
+    line(what, with, [&short(*value), unit, &ratio, &short(*min), &short(*max), &goal])
 }
 
 fn line(what: &str, with: &str, [value, unit, ratio, min, max, goal]: [&str; 6]) -> String {
@@ -84,6 +83,7 @@ pub(super) fn short(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 || size == 0.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
+        size if size >= 0.1 => format!("{value:.2}"),
+        _ => format!("{value:.4}"),
     }
 }

@@ -79,6 +79,7 @@ fn the_picture_is_sound_and_has_a_bar_for_each_goal_and_each_ratio() {
     assert_eq!(svg.matches("<rect class=\"firewall\"").count(), 2);
     assert!(svg.contains("a &lt;fast&gt; one"));
     assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+    assert!(svg.contains(">1.04 × (300000 /s)<"), "{svg}");
     // What takes 2 % more than its goal ends as much behind it.
     assert!(svg.contains("width=\"214.1\""), "{svg}");
 }
