@@ -112,10 +112,12 @@ impl Measured {
 
     /// How much of what it may take it takes: above 1 the goal is missed.
     fn of_goal(&self) -> Option<f64> {
-        Some(match self.goal? {
-            Goal::Most(most) => self.judged() / most,
-            Goal::Least(least) => least / self.judged(),
-        })
+        let (part, whole) = match self.goal? {
+            Goal::Most(most) => (self.judged(), most),
+            Goal::Least(least) => (least, self.judged()),
+        };
+        // Nothing where nothing is allowed is all that there can be of it.
+        Some(if part == 0.0 { 0.0 } else { part / whole })
     }
 
     fn is_missed(&self) -> bool {

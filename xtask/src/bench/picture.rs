@@ -99,8 +99,7 @@ fn goal_bar<'r>(row: &Row, measured: &Measured) -> Option<Bar<'r>> {
         label: label(row),
         class: if measured.is_missed() { "missed" } else { "kept" },
         from: 0.0,
-        // Nothing of nothing is no number.
-        to: if of_goal.is_nan() { 0.0 } else { of_goal / MOST_OF_GOAL },
+        to: of_goal / MOST_OF_GOAL,
         spread: [at(measured.min), at(measured.max)],
         says: format!("{} {unit} ({goal})", short(judged)).replace("  ", " "),
     })

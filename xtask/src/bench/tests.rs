@@ -3,6 +3,7 @@ use super::*;
 const MACHINE: &str = r#"{"machine":{"kernel":"6.18","cpu":"a <fast> one","cores":2,"date":"2026-11-23T01:02:03Z","load":0.5,"compiler":"c","optimized":true}}"#;
 const CONNECT: &str = r#"{"part":"network","what":"connect","with":"firewall","measured":{"value":30.5,"unit":"µs","ratio":1.05,"min":0.9,"max":1.2,"goal":{"most":1.03}}}"#;
 const SENDS: &str = r#"{"part":"network","what":"sends","with":"firewall","measured":{"value":300000.0,"unit":"/s","ratio":0.96,"min":0.9,"max":1.0,"goal":{"least":0.95}}}"#;
+const LOST: &str = r#"{"part":"network","what":"lost","with":"","measured":{"value":0.0,"unit":"","ratio":null,"min":0.0,"max":0.0,"goal":{"most":0.0}}}"#;
 const OTHER: &str = r#"{"part":"network","what":"connect","with":"OpenSnitch","missing":"not installed: apt-get install opensnitch"}"#;
 
 fn report(lines: &[&str]) -> Report {
@@ -73,9 +74,9 @@ fn a_measurement_that_fails_keeps_what_it_told_and_fails() {
 
 #[test]
 fn the_picture_is_sound_and_has_a_bar_for_each_goal_and_each_ratio() {
-    let svg = picture::svg(&report(&[MACHINE, CONNECT, SENDS, OTHER]));
+    let svg = picture::svg(&report(&[MACHINE, CONNECT, SENDS, LOST, OTHER]));
     assert_eq!(svg.matches("<rect class=\"missed\"").count(), 1);
-    assert_eq!(svg.matches("<rect class=\"kept\"").count(), 1);
+    assert_eq!(svg.matches("<rect class=\"kept\"").count(), 2);
     assert_eq!(svg.matches("<rect class=\"firewall\"").count(), 2);
     assert!(svg.contains("a &lt;fast&gt; one"));
     assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
