@@ -4,6 +4,7 @@
 //! be built yet.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for people")]
 
+mod bench;
 mod bypass;
 mod command;
 mod data;
@@ -56,9 +57,8 @@ enum Task {
     /// Load every kernel program and cn-jurisdiction; check instructions and time
     #[command(disable_help_flag = true)]
     Verify(measure::Arguments),
-    /// Measure what a packet costs in the kernel
-    #[command(disable_help_flag = true)]
-    Bench(measure::Arguments),
+    /// Measure what the firewall costs: in the kernel, on the network, in user space
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
         Task::Faults(arguments) => faults::run(&arguments).map(done),
         Task::Dist(arguments) => dist::run(&arguments).map(done),
         Task::Verify(arguments) => measure::verify(&arguments).map(done),
-        Task::Bench(arguments) => measure::bench(&arguments).map(done),
+        Task::Bench(arguments) => bench::run(&arguments).map(done),
     };
     match result {
         Ok(status) => status,

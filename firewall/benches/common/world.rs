@@ -1,5 +1,7 @@
 //! Generations to measure with.
 
+#![allow(dead_code, reason = "each measurement uses a part of it")]
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::Result;
