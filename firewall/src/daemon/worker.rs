@@ -360,6 +360,7 @@ async fn serve(
                 let waits = recorder.waits();
                 sinks.look(losses.each(&sinks, &missed), &engine, say);
                 losses.note(&mut engine, &sinks)?;
+                engine.tick();
                 if building.is_none() && retry <= Instant::now() && engine.now.is_over() {
                     say("the time of a rule is over");
                     retry = Instant::now() + RETRY;
