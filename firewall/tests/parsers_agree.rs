@@ -228,7 +228,11 @@ fn streams() {
         let answer = kernel.borrow_mut().read_stream(pieces, around);
         *found.borrow_mut().entry(answer).or_default() += 1;
     };
-    let mut streams = files(&["tests/payload", "../firewall/fuzz/regressions/tls", "../firewall/fuzz/regressions/http"]);
+    let mut streams = files(&[
+        "tests/payload",
+        "../firewall/fuzz/regressions/tls",
+        "../firewall/fuzz/regressions/http",
+    ]);
     streams.push(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec());
     streams.push([b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'x'; 17_000]].concat());
     streams.push(b"GET http://a.com/ HTTP/1.1\r\nX: y\r\nHost: A.com.:80\r\n\r\n".to_vec());

@@ -8,6 +8,7 @@ mod command;
 mod data;
 mod demo;
 mod dist;
+mod fuzz;
 mod kernels;
 mod lint;
 mod measure;
@@ -45,6 +46,8 @@ enum Task {
     Test(test::Arguments),
     /// Kill, reload and replace the daemon under load, and count what gets out or breaks
     Soak(soak::Arguments),
+    /// Give every parser and the policy compiler random input, and keep what breaks them
+    Fuzz(fuzz::Arguments),
     /// Make the tarball and the Debian package
     Dist(dist::Arguments),
     /// Load every kernel program and cn-jurisdiction; check instructions and time
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Task::Run(arguments) => run::run(&arguments),
         Task::Test(arguments) => test::run(&arguments).map(done),
         Task::Soak(arguments) => soak::run(&arguments).map(done),
+        Task::Fuzz(arguments) => fuzz::run(&arguments).map(done),
         Task::Dist(arguments) => dist::run(&arguments).map(done),
         Task::Verify(arguments) => measure::verify(&arguments).map(done),
         Task::Bench(arguments) => measure::bench(&arguments).map(done),

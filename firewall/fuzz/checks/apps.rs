@@ -127,7 +127,8 @@ pub fn packages(bytes: &[u8]) {
         root.put("var/lib/pacman/local/a-1/desc", desc);
         root.put("var/lib/pacman/local/a-1/files", files);
         let mut packages = Packages::below(root.path());
-        let paths = [list, files].into_iter().flatten().flat_map(|text| text.split(|b| *b == b'\n'));
+        let paths =
+            [list, files].into_iter().flatten().flat_map(|text| text.split(|b| *b == b'\n'));
         for path in paths.take(32) {
             use std::os::unix::ffi::OsStrExt as _;
             let path = Path::new("/").join(std::ffi::OsStr::from_bytes(path));

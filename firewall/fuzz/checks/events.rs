@@ -52,7 +52,8 @@ fn same<T: Copy>(decoded: &T, bytes: &[u8]) {
 
 /// Lines of a log: each is counted once, in pieces of whatever size, and is the same by itself.
 pub fn records(bytes: &[u8]) {
-    let (mut small, mut large) = (Reader::new(BufReader::with_capacity(3, bytes)), Reader::new(bytes));
+    let (mut small, mut large) =
+        (Reader::new(BufReader::with_capacity(3, bytes)), Reader::new(bytes));
     let mut lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
     // What ends with a line has no more behind it.
     if lines.last().is_some_and(|line| line.is_empty()) {

@@ -85,8 +85,20 @@ fn number(bytes: &mut &[u8]) -> Option<u64> {
 
 /// Names of executables, one of each kind.
 const INTERPRETERS: [&str; 14] = [
-    "python3.13", "node", "perl", "ruby", "php8.2", "dash", "bash", "zsh", "fish", "lua5.4", "R",
-    "tclsh", "gjs", "curl",
+    "python3.13",
+    "node",
+    "perl",
+    "ruby",
+    "php8.2",
+    "dash",
+    "bash",
+    "zsh",
+    "fish",
+    "lua5.4",
+    "R",
+    "tclsh",
+    "gjs",
+    "curl",
 ];
 
 /// Arguments, behind a byte that chooses the executable: a script is the end of an argument, or there

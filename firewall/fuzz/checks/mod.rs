@@ -44,7 +44,11 @@ pub const TARGETS: &[Target] = &[
     target("encrypted_dns", 2048, apps::encrypted_dns),
     target("events", 2048, events::decoded),
     target("filter", 512, events::filter),
-    target("http", 1024, |bytes| if bytes.first() != Some(&22) { stream::check(bytes) }),
+    target("http", 1024, |bytes| {
+        if bytes.first() != Some(&22) {
+            stream::check(bytes)
+        }
+    }),
     target("inputs", 4096, kept::inputs),
     target("ip", 256, packet::check),
     target("list_adblock", 2048, |bytes| lists::check(Format::Adblock, bytes)),
@@ -71,6 +75,10 @@ pub const TARGETS: &[Target] = &[
     target("settings", 2048, settings::settings),
     target("spec", 256, settings::spec),
     target("store", 65_536, kept::store),
-    target("tls", 2048, |bytes| if bytes.first() == Some(&22) { stream::check(bytes) }),
+    target("tls", 2048, |bytes| {
+        if bytes.first() == Some(&22) {
+            stream::check(bytes)
+        }
+    }),
     target("wire", 1024, kept::wire),
 ];

@@ -61,8 +61,8 @@ pub fn by_name(case: &Case) -> TestCaseResult {
             prop_assert_eq!(Some(tables), wanted.next(), "{}", told());
         } else {
             // What only observes is seen with one of the names.
-            let same = wanted
-                .any(|one| without_observed(case, &one) == without_observed(case, &tables));
+            let same =
+                wanted.any(|one| without_observed(case, &one) == without_observed(case, &tables));
             prop_assert!(same, "{:?} {}", tables, told());
         }
     }
