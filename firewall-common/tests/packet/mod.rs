@@ -135,6 +135,8 @@ pub fn check(bytes: &[u8]) {
     let v6 = words(11);
     match plain(v4.first_chunk().unwrap(), || v6.as_ref()?.first_chunk()) {
         Some(packet) => assert_eq!(read, Ok(packet), "{bytes:02x?}"),
+        // Of a short one it cannot say.
+        None if bytes[0] >> 4 == 6 && v6.is_none() => {}
         None => assert!(read.is_err() || parse(bytes).0.plain == 0, "{bytes:02x?}"),
     }
 }

@@ -115,12 +115,15 @@ pub fn args(bytes: &[u8]) {
     }
     let kind = interpreter(&name);
     let mut args = Args::new(kind);
+    let mut done = None;
     for (index, byte) in (0..MAX_ARGS).zip(rest) {
-        let before = args;
         args.step(index, *byte);
-        if before.is_done() {
-            assert_eq!(format!("{before:?}"), format!("{args:?}"));
+        if done.is_none() && args.is_done() {
+            done = Some(args);
         }
+    }
+    if let Some(done) = done {
+        assert_eq!(format!("{done:?}"), format!("{args:?}"), "{}", rest.escape_ascii());
     }
     if args.len == 0 {
         return;

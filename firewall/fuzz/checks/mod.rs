@@ -66,7 +66,7 @@ pub const TARGETS: &[Target] = &[
     target("mmdb", 4096, kept::database),
     target("packages", 2048, apps::packages),
     target("policy", 2048, settings::policies),
-    target("quic_frames", 512, |bytes| drop(quic::frames(bytes))),
+    target("quic_frames", 1024, |bytes| drop(quic::frames(bytes))),
     target("quic_header", 256, headers::quic),
     target("quic_packet", 4096, quic::packets),
     target("records", 4096, events::records),
