@@ -110,11 +110,9 @@ pub fn containers(bytes: &[u8]) {
         assert_eq!(containers.name(asked.clone()), found);
         assert_eq!(found.id.as_deref(), Some(ID));
         assert!(found.name != Some(String::new()) && found.image != Some(String::new()));
-        let files = [docker, podman, volatile].into_iter().flatten();
-        let is_json = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).is_ok();
-        let broken = files.clone().filter(|text| !is_json(text)).count() as u64;
-        assert!(containers.unreadable <= files.count() as u64);
-        assert!(found != asked || containers.unreadable >= broken, "{broken} are no JSON");
+        let is_json = |text| serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok();
+        assert!(docker.is_none_or(is_json) || containers.unreadable > 0);
+        assert!(containers.unreadable <= 3);
     });
 }
 
@@ -132,13 +130,14 @@ pub fn packages(bytes: &[u8]) {
         for path in paths.take(32) {
             use std::os::unix::ffi::OsStrExt as _;
             let path = Path::new("/").join(std::ffi::OsStr::from_bytes(path));
+            let documents = path.as_os_str().as_bytes().starts_with(b"/usr/share/doc/");
             let Some(found) = packages.of(&path) else { continue };
             let stands = |text: Option<&[u8]>| {
                 let text = String::from_utf8_lossy(text.unwrap_or_default());
                 text.contains(&found.name) && text.contains(&found.version)
             };
             assert!(found.name == "curl" && stands(status) || stands(desc), "{found:?} {path:?}");
-            assert!(!path.starts_with("/usr/share/doc"), "{path:?}");
+            assert!(!documents, "{path:?}");
         }
         assert_eq!(packages.of(Path::new("")), None);
     });
@@ -149,6 +148,7 @@ pub fn packages(bytes: &[u8]) {
 pub fn encrypted_dns(bytes: &[u8]) {
     let [prefs, user, profiles, state, policies, resolved] = parts(bytes);
     ROOT.with(|root| {
+        root.put("home/ada/file", Some(b"x"));
         root.put("home/ada/.mozilla/firefox/one/prefs.js", prefs);
         root.put("home/ada/.mozilla/firefox/one/user.js", user);
         root.put("home/ada/.mozilla/firefox/profiles.ini", profiles);
@@ -162,13 +162,13 @@ pub fn encrypted_dns(bytes: &[u8]) {
         let found = encrypted_dns::find(&machine, &homes);
         assert_eq!(encrypted_dns::find(&machine, &homes), found);
         let of = |app: &str| found.iter().filter(|one| one.app == app).collect::<Vec<_>>();
-        let sound = |text: Option<&[u8]>| {
-            let parsed = text.map(serde_json::from_slice::<serde_json::Map<_, serde_json::Value>>);
-            parsed.is_none_or(|parsed| parsed.is_ok())
-        };
+        let sound = state.is_none_or(|text| {
+            let text = String::from_utf8_lossy(text);
+            serde_json::from_str::<serde_json::Map<_, serde_json::Value>>(&text).is_ok()
+        });
         assert_eq!(of("Chromium").len(), usize::from(state.is_some()), "{found:?}");
         let unknown = of("Chromium").iter().all(|one| one.state == State::Unknown);
-        assert!(sound(state) || unknown, "{found:?}");
+        assert!(sound || unknown, "{found:?}");
         for one in &found {
             assert!(!one.detail.is_empty() && one.file != PathBuf::new(), "{one:?}");
             assert!(one.file.is_absolute() || profiles.is_some(), "{one:?}");

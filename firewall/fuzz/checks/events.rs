@@ -38,7 +38,7 @@ pub fn decoded(bytes: &[u8]) {
         // Behind the event, the app, why it is held, and the length.
         let from = event + 16;
         assert_eq!(datagram, &held[from..from + datagram.len()]);
-        assert_eq!(datagram.len().to_ne_bytes()[..4], held[from - 4..from]);
+        assert_eq!((datagram.len() as u32).to_ne_bytes(), held[from - 4..from]);
     }
 }
 

@@ -69,8 +69,8 @@ thread_local! {
     static STATE: TempDir = TempDir::new().expect("a folder for temporary files");
 }
 
-/// A database of SQLite in place of the audit store: it is read to an end, and is whole only if all its
-/// records can be read.
+/// A database of SQLite in place of the audit store: it is read to an end, and has no more records than
+/// its head says if it is whole.
 pub fn store(bytes: &[u8]) {
     STATE.with(|state| {
         let state = state.path();
@@ -81,26 +81,21 @@ pub fn store(bytes: &[u8]) {
             return;
         };
         let mut texts = 0;
-        let end = reader.end();
-        let read = end.as_ref().ok().is_some_and(|end| {
+        if let Ok(end) = reader.end() {
             let mut filter = Filter::default();
-            loop {
-                match reader.next(&mut filter, *end, 16) {
-                    Ok(some) if some.is_empty() => break true,
-                    Ok(some) => texts += some.len() as i64,
-                    Err(_) => break false,
-                }
+            while let Ok(some) = reader.next(&mut filter, end, 16)
+                && !some.is_empty()
+            {
+                texts += some.len() as i64;
                 // Each record has a row of its own.
                 assert!(texts <= bytes.len() as i64, "{texts} records in {} bytes", bytes.len());
             }
-        });
+        }
         let _ = reader.event(1);
         if let Ok(Found::Whole { head, times, signed }) = found {
             assert!(!signed, "without a key");
             assert_eq!(times.is_some(), head.last >= head.first, "{head:?}");
-            if read {
-                assert_eq!(texts, head.last - head.first + 1, "{head:?}");
-            }
+            assert!(texts <= head.last - head.first + 1, "{texts} of {head:?}");
         }
     });
 }

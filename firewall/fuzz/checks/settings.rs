@@ -106,13 +106,12 @@ fn told<T: AsRef<str>>(findings: &Diagnostics, texts: &[T]) {
     for (finding, record) in findings.iter().zip(findings.records()) {
         let record = serde_json::to_value(record).expect("JSON");
         let file = record["file"].as_str().expect("a file");
-        let text = texts
-            .iter()
-            .enumerate()
-            .find(|(number, _)| file.ends_with(&format!("{number}.toml")))
-            .unwrap_or_else(|| panic!("{file}"))
-            .1
-            .as_ref();
+        let mut of = texts.iter().enumerate();
+        // Others are lists.
+        let Some((_, text)) = of.find(|(number, _)| file == format!("/p/{number}.toml")) else {
+            continue;
+        };
+        let text = text.as_ref();
         let span = &finding.place.span;
         assert!(span.start <= span.end, "{finding:?}");
         // Of what is no text, another text is shown.
@@ -126,7 +125,7 @@ fn told<T: AsRef<str>>(findings: &Diagnostics, texts: &[T]) {
         assert!(!finding.message.contains('\n'), "{finding:?}");
     }
     let shown = findings.render(false);
-    let steers = |c: char| c.is_control() && c != '\n';
+    let steers = |c: char| c.is_control() && c != '\n' && c != '\t';
     assert!(!shown.contains(steers), "{shown:?}");
     assert_eq!(shown.is_empty(), findings.iter().next().is_none());
     assert_eq!(findings.first_error().is_some(), findings.has_errors());
