@@ -341,6 +341,19 @@ fn no_more_than_sixteen_kilobytes_are_read() {
     assert_eq!(whole(&target), Read::NoName(flags::MALFORMED | flags::TOO_LONG));
 }
 
+/// As base64 is that was never broken into lines.
+#[test]
+fn a_word_that_long_is_no_method() {
+    for leading in ["", "\n"] {
+        let text = |letters: usize| [leading.as_bytes(), &b"QUJD".repeat(letters / 4)].concat();
+        assert_eq!(whole(&text(MAX_PAYLOAD as usize - 4)), Read::More);
+        let long = text(MAX_PAYLOAD as usize + 4);
+        assert_eq!(whole(&long), Read::NoName(0));
+        assert_eq!(read(&long, &[1, 9000]).0, Read::NoName(0));
+        assert_eq!(slow(&long), Read::NoName(0));
+    }
+}
+
 fn host() -> impl Strategy<Value = (String, Option<String>)> {
     let name = prop_oneof![
         4 => "[a-zA-Z0-9_-]{1,20}(\\.[a-zA-Z0-9_-]{1,20}){0,4}\\.?",

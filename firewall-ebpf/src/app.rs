@@ -137,7 +137,12 @@ fn script(active: Active, apps: &Apps, index: u32) -> u32 {
 #[inline(always)]
 fn cgroup(active: Active, apps: &Apps, index: u32) -> u32 {
     let Some(Scratch { process, path, .. }) = scratch::get(index) else { return app::DAMAGED };
-    let copied = copy(&CGROUPS, &process.identity.cgroup, path);
+    let identity = &process.identity;
+    let copied = copy(&CGROUPS, &identity.cgroup, path);
+    if matches!(copied, Copied::Nothing) && identity.kind == kind::PROCESS {
+        // It has made room for others: see `executable`.
+        count(Counter::UnknownApp);
+    }
     number(active, apps.cgroup, index, copied)
 }
 

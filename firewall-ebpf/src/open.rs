@@ -67,6 +67,9 @@ pub fn visit(visit: &Visit) {
     };
     if state.identity.kind == 0 {
         take_in(state, netns, visit.task);
+    } else {
+        // The next generation will ask for them, and a socket that is only sent on shows nobody.
+        process::remember(visit.task);
     }
     let active = policy::active();
     if let Some(header) = policy::header(active) {

@@ -3,6 +3,8 @@
 //! Only hooks that run in the context of the system call may ask who is current: at egress a
 //! packet can leave from a softirq in any process.
 
+use core::ffi::c_void;
+
 use aya_ebpf::helpers::{
     bpf_get_current_comm, bpf_get_current_uid_gid,
     generated::{bpf_get_current_cgroup_id, bpf_get_current_task},
@@ -102,9 +104,11 @@ fn current() -> Option<(ProcessKey, &'static Process)> {
     let task = unsafe { bpf_get_current_task() };
     let (key, execs) = identity::process(task)?;
     if let Some(process) = get(&key) {
-        // Asked for again and again, what is in use does not make room for others.
+        // Asked for again and again, what is in use does not make room for others; and what did is found
+        // out again, for the next generation asks for it.
         if is(&process.identity, &key, execs)
             && EXECUTABLES.get_ptr(&process.identity.executable).is_some()
+            && CGROUPS.get_ptr(&process.identity.cgroup).is_some()
         {
             return Some((key, process));
         }
@@ -137,6 +141,24 @@ pub fn charge(state: &mut SocketState, task: u64) -> Option<()> {
     }
     scratch::give_back(taken);
     found
+}
+
+/// Keeps the paths of a process that need not be current, if they have made room for others.
+// Not inlined: the callers' stacks are small.
+#[inline(never)]
+pub fn remember(task: *const c_void) {
+    let Some(taken) = scratch::take() else {
+        count(Counter::NoScratch);
+        return;
+    };
+    if let Some(scratch) = scratch::get(taken.index) {
+        // What the verifier knows as a pointer is no argument of a function: memory makes a number of it.
+        scratch.walk.next = task as u64;
+        // SAFETY: a plain read of what was just written; volatile, so that it is really read.
+        let task = unsafe { (&raw const scratch.walk.next).read_volatile() };
+        identify(taken.index, task);
+    }
+    scratch::give_back(taken);
 }
 
 /// Finds out all of the current process, and keeps it: 0 if it is no process.

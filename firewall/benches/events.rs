@@ -1,13 +1,11 @@
-//! `cargo bench --package firewall --bench events`: events decoded and enriched in a second, verdicts
-//! stored without a loss, and how long a search of a million records takes. All on one core.
-#![allow(clippy::print_stdout, reason = "a tool for people")]
+//! Events decoded and enriched in a second, verdicts stored without a loss, and how long a search of a
+//! million records takes. All on one core. A part of `cargo xtask bench`.
 #![allow(clippy::expect_used, reason = "what is built is right")]
 
 mod common;
 
 use std::{
-    fs,
-    io::{self, Write as _},
+    fs, io,
     path::Path,
     sync::Arc,
     thread,
@@ -16,7 +14,11 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
-use common::{Spread, milliseconds, timed};
+use common::{
+    milliseconds,
+    report::{Goal, Row, tell_machine},
+    timed,
+};
 use firewall::{
     cgroup::Hierarchy,
     datapath::{OBJECT, load::load},
@@ -50,10 +52,14 @@ use firewall_common::{
 };
 use jiff::Timestamp;
 
+const PART: &str = "space";
+
 /// Events decoded and enriched in a second.
 const RATE_GOAL: f64 = 300_000.0;
 /// Verdicts stored in a second.
 const STORED: u64 = 100_000;
+/// Milliseconds that they may be late meanwhile.
+const BEHIND_GOAL: f64 = 1_000.0;
 /// Milliseconds that a search may take.
 const SEARCH_GOAL: f64 = 200.0;
 /// Flows that verdicts repeat.
@@ -63,7 +69,6 @@ const PROCESSES: u32 = 50;
 
 /// Events in a second, and the audit store
 #[derive(Parser)]
-#[command(name = "cargo bench --package firewall --bench events")]
 struct Arguments {
     /// How many turns each row takes
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
@@ -100,7 +105,7 @@ impl Clone for Signs {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     common::pin_to_core()?;
-    println!("{}\n", common::surroundings()?);
+    tell_machine()?;
     let intel = common::tables()?;
     let generation =
         common::compile(common::shipped("deepseek", &intel)?, &intel, Settings::default())?;
@@ -175,12 +180,8 @@ impl World<'_> {
             ensure!(made? >= FLOWS * TIMES as usize);
             rates.push(f64::from(TIMES) * FLOWS as f64 / time.as_secs_f64());
         }
-        let Spread { median, min, max } = Spread::of(rates);
-        let missed = if median < RATE_GOAL { "  MISSED" } else { "" };
-        println!(
-            "decoded and enriched in a second: {median:.0} ({min:.0} to {max:.0}), goal {RATE_GOAL}{missed}"
-        );
-        Ok(())
+        let goal = Some(Goal::Least(RATE_GOAL));
+        Row::values(PART, "events decoded and enriched", "one core", (rates, "/s"), goal).tell()
     }
 
     /// Verdicts at a fixed rate, through all that the daemon does with them.
@@ -234,14 +235,17 @@ impl World<'_> {
             }
         }
         let lost = sent - stored + counts.dropped + counts.failed;
-        let missed = if lost > 0 || behind > Duration::from_secs(1) { "  MISSED" } else { "" };
-        println!(
-            "verdicts in {:.1} s: {sent}, stored as {recorded} events, lost {lost}; {:.0} % of the core, \
-             {grown:.1} MiB more memory, at most {:.0} ms behind{missed}",
-            took.as_secs_f64(),
-            busy.as_secs_f64() / took.as_secs_f64() * 100.0,
-            milliseconds(behind),
-        );
+        let with = format!("{STORED}/s for {:.0} s", took.as_secs_f64());
+        let busy = busy.as_secs_f64() / took.as_secs_f64() * 100.0;
+        for (what, value, unit, most) in [
+            ("verdicts stored: lost", lost as f64, "", Some(0.0)),
+            ("verdicts stored: records made of them", recorded as f64, "", None),
+            ("verdicts stored: of the core", busy, "%", None),
+            ("verdicts stored: memory grown", grown, "MiB", None),
+            ("verdicts stored: most behind", milliseconds(behind), "ms", Some(BEHIND_GOAL)),
+        ] {
+            Row::values(PART, what, &*with, ([value], unit), most.map(Goal::Most)).tell()?;
+        }
         Ok(())
     }
 
@@ -267,11 +271,9 @@ impl World<'_> {
         let (time, filled) = timed(|| fill(&mut store, records));
         filled?;
         drop(store);
-        println!(
-            "records: {records}, {} MiB, stored in {:.1} s",
-            fs::metadata(&path)?.len() >> 20,
-            time.as_secs_f64()
-        );
+        let with = format!("{records} records, {} MiB", fs::metadata(&path)?.len() >> 20);
+        let stored = ([time.as_secs_f64()], "s");
+        Row::values(PART, "records stored, all at once", &*with, stored, None).tell()?;
         for (what, pairs, most) in [
             ("the first page of all", &[][..], 50),
             ("an app, all of it", &[("app", "exe:/usr/bin/app7")], usize::MAX),
@@ -289,13 +291,10 @@ impl World<'_> {
                 times.push(milliseconds(time));
                 count = found?;
             }
-            let Spread { median, min, max } = Spread::of(times);
-            let missed = if median > SEARCH_GOAL { "  MISSED" } else { "" };
-            println!(
-                "{what:<28} {count:>8} found {median:>8.1} ms ({min:.1} to {max:.1}), goal {SEARCH_GOAL}{missed}"
-            );
+            let with = format!("{records} records, {count} found");
+            let goal = Some(Goal::Most(SEARCH_GOAL));
+            Row::values(PART, format!("search: {what}"), with, (times, "ms"), goal).tell()?;
         }
-        io::stdout().flush()?;
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: nanoseconds for a packet, as ratios to a program that does nothing.
+//! Nanoseconds for a packet, as ratios to a program that does nothing. A part of `cargo xtask bench`.
 //!
 //! The kernel runs each program on a packet in a socket of its own (`BPF_PROG_TEST_RUN`). All rows
 //! take turns, each beside a run of the empty program, so that what else the machine does meets
@@ -9,15 +9,13 @@ mod common;
 #[path = "common/world.rs"]
 mod world;
 
-use std::{fs::File, io::Write as _, path::PathBuf, time::Duration};
-
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use clap::Parser;
-use common::{Spread, milliseconds, timed};
+use common::report::{Goal, Row, tell_machine};
 use firewall::{
     datapath::{
-        BENCH_OBJECT, OBJECT, apply,
+        BENCH_OBJECT, apply,
         load::{Loaded, load},
         plain::Plain,
         sys,
@@ -25,10 +23,9 @@ use firewall::{
     policy::compile::{Generation, Settings},
 };
 use firewall_common::{
-    flow::{TCP, UDP},
+    flow::{SCTP, TCP, UDP},
     layout::{Counter, FileId, PATH_BYTES, PathText, flags},
 };
-use serde_json::json;
 
 /// Times the empty program, for a packet of a decided flow.
 const DECIDED: f64 = 1.8;
@@ -42,20 +39,15 @@ const NAME: &str = "hm.baidu.com";
 /// Who is asked.
 const RESOLVER: [u8; 4] = [192, 0, 2, 1];
 
-/// How often a program runs in one turn. With a record for each, they fit the ring buffer.
-const REPEAT: u32 = 7_000;
+/// How often a program runs in one turn. With two records for each, of the flow and of the end of the one
+/// before, they fit the ring buffer.
+const REPEAT: u32 = 2_500;
 /// The same for programs so short that the kernel's whole nanoseconds would show.
 const REPEAT_SHORT: u32 = 50_000;
-/// How often what user space does before is measured.
-const SETUPS: u32 = 5;
 
 /// Nanoseconds for a packet, as ratios to a program that does nothing
 #[derive(Parser)]
-#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 struct Arguments {
-    /// Write every row as a line of JSON too
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
     /// How many turns each row takes
     #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -72,7 +64,7 @@ struct Bench {
 }
 
 /// One line of the result.
-struct Row {
+struct Packets {
     /// Index of a [`Bench`].
     bench: usize,
     program: &'static str,
@@ -88,15 +80,16 @@ struct Row {
     ratios: Vec<f64>,
     /// Records that found no room while the row was measured.
     lost: u64,
+    /// Packets that were taken for something else.
+    others: u64,
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     common::pin_to_core()?;
-    let mut output = Output::new(arguments.json.as_deref())?;
-    output.say(&format!("{}\n", common::surroundings()?));
+    tell_machine()?;
 
-    let mut benches = benches(&mut output)?;
+    let mut benches = benches()?;
     let mut rows = rows(&benches);
     for _ in 0..arguments.rounds {
         for row in &mut rows {
@@ -106,13 +99,14 @@ fn main() -> Result<()> {
     for Bench { name, loaded, .. } in &benches {
         ensure!(counter(loaded, Counter::NoPolicy)? == 0, "{name}: the tables had no answer");
     }
-    print_rows(&mut output, &benches, &rows, arguments.rounds)?;
-    drop(benches);
-    print_setup(&mut output)
+    rows.iter().try_for_each(|row| row.tell(&benches[row.bench]))?;
+    let wrong = rows.iter().filter(|row| row.others > 0).count();
+    ensure!(wrong == 0, "{wrong} rows did not measure what they say");
+    Ok(())
 }
 
 /// Loads the programs for each generation, with and without records of what may pass.
-fn benches(output: &mut Output) -> Result<Vec<Bench>> {
+fn benches() -> Result<Vec<Bench>> {
     let intel = common::tables()?;
     let mut with_more = world::world(&intel)?;
     with_more.extend(world::networks(100_000));
@@ -128,10 +122,10 @@ fn benches(output: &mut Output) -> Result<Vec<Bench>> {
         (NAMES, world::names(&world::list(1_000_000))?),
     ];
     let settings = Settings { resolvers: vec![(RESOLVER.into(), 53)], ..Settings::default() };
-    output.say(&format!(
+    eprintln!(
         "{:<16} {:>8} {:>8} {:>11} {:>8} {:>10}",
         "generation", "rules", "classes", "boundaries", "blocks", "MiB"
-    ));
+    );
     let mut benches = Vec::new();
     for (name, policies) in generations {
         let rules: usize = policies.iter().map(|policy| policy.rules.len()).sum();
@@ -139,13 +133,7 @@ fn benches(output: &mut Output) -> Result<Vec<Bench>> {
         let (blocks, classes) = (generation.blocks.len(), generation.header.classes - 1);
         let mib = size_of_val(generation.blocks.as_slice()) as f64 / f64::from(1 << 20);
         let boundaries = world::boundaries(&generation);
-        output.say(&format!(
-            "{name:<16} {rules:>8} {classes:>8} {boundaries:>11} {blocks:>8} {mib:>10.1}"
-        ));
-        output.line(&json!({
-            "generation": name, "rules": rules, "classes": classes, "boundaries": boundaries,
-            "blocks": blocks, "mib": mib,
-        }))?;
+        eprintln!("{name:<16} {rules:>8} {classes:>8} {boundaries:>11} {blocks:>8} {mib:>10.1}");
         for recorded in [true, false] {
             generation.header.flags &= !flags::RECORD_ALLOW;
             if recorded {
@@ -175,8 +163,8 @@ fn in_place(generation: &Generation) -> Result<Loaded> {
     Ok(loaded)
 }
 
-fn rows(benches: &[Bench]) -> Vec<Row> {
-    let row = |bench, program, (packet, frame): (&'static str, Vec<u8>), repeat, goal| Row {
+fn rows(benches: &[Bench]) -> Vec<Packets> {
+    let row = |bench, program, (packet, frame): (&'static str, Vec<u8>), repeat, goal| Packets {
         bench,
         program,
         packet,
@@ -188,6 +176,7 @@ fn rows(benches: &[Bench]) -> Vec<Row> {
         nanoseconds: Vec::new(),
         ratios: Vec::new(),
         lost: 0,
+        others: 0,
     };
     let mut rows = vec![
         row(0, "bench_empty", v4(UDP), REPEAT_SHORT, None),
@@ -200,9 +189,10 @@ fn rows(benches: &[Bench]) -> Vec<Row> {
             }
         }
     }
-    for (bench, Bench { name, .. }) in benches.iter().enumerate() {
-        // Where rules match by name, the address alone decides only about other protocols.
-        let protocol = if *name == NAMES { UDP } else { TCP };
+    for (bench, Bench { name, recorded, .. }) in benches.iter().enumerate() {
+        // Where names matter, for a rule or for a record, what TCP and UDP carry is looked at too; the
+        // address alone decides about other protocols.
+        let protocol = if *recorded || *name == NAMES { SCTP } else { TCP };
         rows.push(row(bench, "bench_new_v4", v4(protocol), REPEAT, Some(NEW)));
         rows.push(row(bench, "bench_new_v6", v6(protocol), REPEAT, Some(NEW)));
     }
@@ -214,7 +204,7 @@ fn rows(benches: &[Bench]) -> Vec<Row> {
             continue;
         }
         let mut push = |program, packet, goal, counted| {
-            rows.push(Row { counted, ..row(bench, program, packet, REPEAT, goal) });
+            rows.push(Packets { counted, ..row(bench, program, packet, REPEAT, goal) });
         };
         let asked = Some(Counter::Questions);
         push("bench_decided", ("question", question(NAME)), Some(QUESTION), asked);
@@ -231,7 +221,7 @@ fn rows(benches: &[Bench]) -> Vec<Row> {
             }
         }
     }
-    rows.push(Row { room: false, ..row(0, "bench_new_v4", v4(TCP), REPEAT, Some(NEW)) });
+    rows.push(Packets { room: false, ..row(0, "bench_new_v4", v4(SCTP), REPEAT, Some(NEW)) });
     rows
 }
 
@@ -317,7 +307,7 @@ fn v4(protocol: u8) -> (&'static str, Vec<u8>) {
     let mut bytes = Vec::new();
     transport(&mut bytes);
     let frame = ipv4(protocol, HERE.0, RESOLVER, &bytes);
-    (if protocol == TCP { "v4 tcp" } else { "v4 udp" }, frame)
+    (["v4 tcp", "v4 udp", "v4 sctp"][kind(protocol)], frame)
 }
 
 /// An Ethernet frame to 2001:db8::1, a documentation address (RFC 3849), port 443.
@@ -328,7 +318,11 @@ fn v6(protocol: u8) -> (&'static str, Vec<u8>) {
         frame.extend([0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
     }
     transport(&mut frame);
-    (if protocol == TCP { "v6 tcp" } else { "v6 udp" }, frame)
+    (["v6 tcp", "v6 udp", "v6 sctp"][kind(protocol)], frame)
+}
+
+fn kind(protocol: u8) -> usize {
+    [TCP, UDP].iter().position(|known| *known == protocol).unwrap_or(2)
 }
 
 fn ethernet(ether_type: u16) -> Vec<u8> {
@@ -344,7 +338,7 @@ fn transport(frame: &mut Vec<u8>) {
     frame.resize(frame.len() + 36, 0);
 }
 
-impl Row {
+impl Packets {
     fn take_turn(&mut self, loaded: &mut Loaded) -> Result<()> {
         // Brings the tables into the caches, as far as they fit. What it records goes unmeasured.
         sys::test_run(loaded.program(self.program)?, &self.frame, REPEAT_SHORT)?;
@@ -353,19 +347,75 @@ impl Row {
         }
         let empty = nanoseconds(loaded, "bench_empty", &self.frame, REPEAT_SHORT)?;
         let lost_before = counter(loaded, Counter::LostEvents)?;
-        let counted = |loaded: &Loaded| self.counted.map_or(Ok(0), |kind| counter(loaded, kind));
+        let counted = |loaded: &Loaded| match self.counted {
+            Some(kind) => counter(loaded, kind),
+            None if self.is_new() => verdicts(loaded),
+            None => Ok(0),
+        };
         let before = counted(loaded)?;
         let own = nanoseconds(loaded, self.program, &self.frame, self.repeat)?;
-        ensure!(
-            self.counted.is_none() || counted(loaded)? == before + u64::from(self.repeat),
-            "{} on a packet with {}: not every one was taken for that",
-            self.program,
-            self.packet
-        );
+        if self.counted.is_some() || self.is_new() {
+            self.others += u64::from(self.repeat).abs_diff(counted(loaded)? - before);
+        }
         self.lost += counter(loaded, Counter::LostEvents)? - lost_before;
         self.nanoseconds.push(own);
         self.ratios.push(own / empty);
         Ok(())
+    }
+
+    fn tell(&self, bench: &Bench) -> Result<()> {
+        // Such a row would be better than it should.
+        ensure!(
+            !self.room || self.lost == 0,
+            "{}: {} records were lost, so what is measured is not what is said",
+            self.program,
+            self.lost
+        );
+        let with = match (self.program, self.room, bench.recorded) {
+            ("bench_empty" | "bench_random", ..) => String::new(),
+            ("bench_decided", ..) if self.counted.is_none() => bench.name.to_owned(),
+            (_, false, _) => format!("{}, recorded, ring full", bench.name),
+            (_, true, true) => format!("{}, recorded", bench.name),
+            (_, true, false) => format!("{}, not recorded", bench.name),
+        };
+        let what = format!("{}: {}", self.says(), self.packet);
+        if self.others > 0 {
+            let why =
+                format!("not measured: {} packets were taken for something else", self.others);
+            return Row::missing("kernel", &what, &with, &why).tell();
+        }
+        Row::ratios(
+            "kernel",
+            what,
+            with,
+            (self.nanoseconds.iter().copied(), "ns"),
+            self.ratios.iter().copied(),
+            self.goal.map(Goal::Most),
+        )
+        .tell()
+    }
+
+    /// Whether each packet is to be a flow of its own.
+    fn is_new(&self) -> bool {
+        self.program.starts_with("bench_new")
+    }
+
+    /// What a program does, for people.
+    fn says(&self) -> &'static str {
+        match self.program {
+            "bench_empty" => "empty program",
+            "bench_random" => "random address made",
+            "bench_decided" if self.counted.is_none() => "decided flow",
+            "bench_decided" => "question judged",
+            "bench_new_v4" | "bench_new_v6" => "new flow, random address",
+            "bench_new_app" => "new flow, and its app found",
+            "bench_question" => "question judged, random name",
+            "bench_ask" => "question kept for its answer",
+            "bench_answer" => "the same, and its answer learned",
+            "bench_again" => "socket made new",
+            "bench_shown" => "the same, and its hello judged",
+            other => other,
+        }
     }
 }
 
@@ -374,6 +424,12 @@ fn nanoseconds(loaded: &Loaded, program: &'static str, frame: &[u8], repeat: u32
         .with_context(|| format!("cannot run {program}"))?;
     // The kernel drops the fraction; half of one is missing on average.
     Ok(f64::from(run.nanoseconds) + 0.5)
+}
+
+/// Flows that were decided.
+fn verdicts(loaded: &Loaded) -> Result<u64> {
+    let kinds = [Counter::Allow, Counter::Audit, Counter::Deny];
+    kinds.into_iter().map(|kind| counter(loaded, kind)).sum()
 }
 
 fn counter(loaded: &Loaded, counter: Counter) -> Result<u64> {
@@ -388,119 +444,4 @@ fn drain(loaded: &mut Loaded) -> Result<()> {
     let mut events = RingBuf::try_from(events)?;
     while events.next().is_some() {}
     Ok(())
-}
-
-fn print_rows(output: &mut Output, benches: &[Bench], rows: &[Row], rounds: u32) -> Result<()> {
-    output.say(&format!(
-        "\n{:<14} {:<12} {:<16} {:<9} {:>7} {:>7} {:>7} {:>7} {:>6}",
-        "program", "packet", "generation", "recorded", "ns", "ratio", "min", "max", "goal"
-    ));
-    for row in rows {
-        // Such a row would be better than it should.
-        ensure!(
-            !row.room || row.lost == 0,
-            "{}: {} records were lost, so what is measured is not what is said",
-            row.program,
-            row.lost
-        );
-        let Bench { name, recorded, .. } = benches[row.bench];
-        let ns = Spread::of(row.nanoseconds.iter().copied()).median;
-        let Spread { median, min, max } = Spread::of(row.ratios.iter().copied());
-        let (name, recorded) = match (row.program, row.room, recorded) {
-            ("bench_empty" | "bench_random", ..) => ("", ""),
-            ("bench_decided", ..) if row.counted.is_none() => (name, ""),
-            (_, false, _) => (name, "ring full"),
-            (_, true, true) => (name, "yes"),
-            (_, true, false) => (name, "no"),
-        };
-        let missed = row.goal.is_some_and(|goal| median > goal);
-        output.say(&format!(
-            "{:<14} {:<12} {name:<16} {recorded:<9} {ns:>7.1} {median:>7.2} {min:>7.2} {max:>7.2} \
-             {:>6}{}",
-            row.program,
-            row.packet,
-            row.goal.map_or(String::new(), |goal| goal.to_string()),
-            if missed { "  MISSED" } else { "" }
-        ));
-        output.line(&json!({
-            "program": row.program, "packet": row.packet, "generation": name,
-            "recorded": recorded, "ns": ns, "ratio": median, "min": min, "max": max,
-            "goal": row.goal, "missed": missed,
-        }))?;
-    }
-    output.say(&format!(
-        "medians of {rounds} turns; the goals are for the ratios as they stand, random numbers \
-         included; bench_shown includes bench_again, bench_answer includes bench_ask; questions, \
-         answers and hellos are for {NAME} or as their clients sent them, again and again"
-    ));
-    Ok(())
-}
-
-/// Measures what user space does before the first packet is judged by the world.
-fn print_setup(output: &mut Output) -> Result<()> {
-    let mut steps: [(&str, Vec<Duration>); 6] = [
-        ("country and AS tables read", Vec::new()),
-        ("the world compiled", Vec::new()),
-        ("the world written into the kernel", Vec::new()),
-        ("1,000,000 names parsed", Vec::new()),
-        ("1,000,000 names compiled", Vec::new()),
-        ("1,000,000 names written and read back", Vec::new()),
-    ];
-    let text = world::list(1_000_000);
-    for _ in 0..SETUPS {
-        let (read, intel) = timed(common::tables);
-        let intel = intel?;
-        let policies = world::world(&intel)?;
-        let (compile, generation) =
-            timed(|| common::compile(policies, &intel, Settings::default()));
-        let generation = generation?;
-        let loaded = load(OBJECT, 0)?;
-        let (write, applied) = timed(|| apply::apply(&loaded.maps()?, &generation));
-        applied?;
-        let (parse, policies) = timed(|| world::names(&text));
-        let policies = policies?;
-        let (compile_names, generation) =
-            timed(|| common::compile(policies, &intel, Settings::default()));
-        let generation = generation?;
-        let (write_names, applied) = timed(|| apply::apply(&loaded.maps()?, &generation));
-        applied?;
-        let times = [read, compile, write, parse, compile_names, write_names];
-        for ((_, times), time) in steps.iter_mut().zip(times) {
-            times.push(time);
-        }
-    }
-    output.say(&format!("\n{:<38} {:>8} {:>8} {:>8}", "in user space", "ms", "min", "max"));
-    for (name, times) in steps {
-        let Spread { median, min, max } = Spread::of(times.into_iter().map(milliseconds));
-        output.say(&format!("{name:<38} {median:>8.1} {min:>8.1} {max:>8.1}"));
-        output.line(&json!({ "step": name, "ms": median, "min": min, "max": max }))?;
-    }
-    output.say(&format!("medians of {SETUPS} times, each from nothing"));
-    Ok(())
-}
-
-/// The table on standard output, and the lines of JSON.
-struct Output {
-    json: Option<File>,
-}
-
-impl Output {
-    fn new(json: Option<&std::path::Path>) -> Result<Self> {
-        let create = |path| {
-            File::create(path)
-                .with_context(|| format!("cannot write {}", std::path::Path::display(path)))
-        };
-        Ok(Self { json: json.map(create).transpose()? })
-    }
-
-    fn say(&self, line: &str) {
-        println!("{line}");
-    }
-
-    fn line(&mut self, value: &serde_json::Value) -> Result<()> {
-        match &mut self.json {
-            Some(file) => writeln!(file, "{value}").context("cannot write the lines of JSON"),
-            None => Ok(()),
-        }
-    }
 }

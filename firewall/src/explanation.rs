@@ -191,7 +191,7 @@ fn normal(text: &str) -> Result<String, String> {
 }
 
 /// Where such a flow is decided first: only TCP and UDP have a hook before the packet.
-const fn hook(protocol: u8) -> &'static str {
+pub const fn hook(protocol: u8) -> &'static str {
     if matches!(protocol, TCP | UDP | UDPLITE) { "connect" } else { "packet" }
 }
 

@@ -19,6 +19,7 @@ pub mod quic;
 mod regular;
 pub mod remote;
 mod replace;
+pub mod replay;
 pub mod report;
 pub mod run;
 pub mod set;

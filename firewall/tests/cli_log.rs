@@ -34,6 +34,11 @@ fn event(second: u32, verdict: &str, host: &str) -> Value {
         "schema": 1, "seq": second, "time": format!("2026-11-22T01:25:{second:02}.000001Z"),
         "verdict": verdict, "mode": "enforce", "reason": "rule", "action": "drop",
         "policy": "baidu-tongji", "rule": "tongji", "hook": "connect",
+        "evidence": ["org:baidu=AS55967", "list:far=x.example"],
+        "data": {
+            "asn": {"name": "Theirs", "version": "2.3", "date": "2026-06-17"},
+            "lists": {"far": {"fetched": "2026-11-20T10:00:00.5Z"}},
+        },
         "app": {"name": "curl\u{1b}[2J", "exe": "/usr/bin/curl", "uid": 1000, "user": "ada"},
         "proto": "tcp", "dst": {"ip": "103.235.46.191", "port": 443},
         "host": {"name": host, "via": "dns"},
@@ -163,6 +168,10 @@ fn the_story_of_one_verdict() {
     event        2, at 2026-11-22 06:55:02.000001 +05:30
     verdict      audit: it passed, and would have been stopped if the policy were enforced (when it was to be connected)
     decided by   rule tongji of policy baidu-tongji
+    evidence     org:baidu=AS55967
+                 list:far=x.example
+    data         AS numbers by Theirs 2.3, of 2026-06-17
+                 list far, fetched 2026-11-20 15:30:00 +05:30
     app          curl?[2J, of user ada
                  exe /usr/bin/curl
     destination  103.235.46.191:443/tcp

@@ -128,6 +128,7 @@ fn generation(networks: &[&str]) -> Generation {
         apps: Apps::default(),
         to: Some(to),
         ports: Vec::new(),
+        until: None,
     };
     let policy = Policy {
         name: "test".to_owned(),

@@ -36,7 +36,7 @@ fn generation() -> Generation {
         let to = Destinations { domains: vec![Domain::parse(domain).unwrap()], ..<_>::default() };
         let name = domain.to_string();
         let apps = Apps::default();
-        Rule { name, action: Action::Drop, to: Some(to), ports: Vec::new(), apps }
+        Rule { name, action: Action::Drop, to: Some(to), ports: Vec::new(), apps, until: None }
     });
     let policy = Policy {
         name: "names".to_owned(),

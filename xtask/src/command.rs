@@ -38,6 +38,14 @@ fn prepared(mut command: Command) -> Command {
         .stdin(Stdio::null())
         .env("PATH", toolchain::search_path())
         .env("DEBIAN_FRONTEND", "noninteractive");
+    // What `cargo run` tells xtask about itself: build scripts that look at it would run again, and all that
+    // needs them be built again, each time cargo is called the other way.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 

@@ -4,10 +4,13 @@
 //! be built yet.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool for people")]
 
+mod bench;
+mod bypass;
 mod command;
 mod data;
 mod demo;
 mod dist;
+mod faults;
 mod fuzz;
 mod kernels;
 mod lint;
@@ -46,6 +49,10 @@ enum Task {
     Test(test::Arguments),
     /// Kill, reload and replace the daemon under load, and count what gets out or breaks
     Soak(soak::Arguments),
+    /// Try every way around the firewall by a real socket, and show what got out
+    Bypass(bypass::Arguments),
+    /// Have everything go wrong around the verdicts, one fault after the other, and check them meanwhile
+    Faults(faults::Arguments),
     /// Give every parser and the policy compiler random input, and keep what breaks them
     Fuzz(fuzz::Arguments),
     /// Make the tarball and the Debian package
@@ -53,9 +60,8 @@ enum Task {
     /// Load every kernel program and cn-jurisdiction; check instructions and time
     #[command(disable_help_flag = true)]
     Verify(measure::Arguments),
-    /// Measure what a packet costs in the kernel
-    #[command(disable_help_flag = true)]
-    Bench(measure::Arguments),
+    /// Measure what the firewall costs: in the kernel, on the network, in user space
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -66,10 +72,12 @@ fn main() -> ExitCode {
         Task::Run(arguments) => run::run(&arguments),
         Task::Test(arguments) => test::run(&arguments).map(done),
         Task::Soak(arguments) => soak::run(&arguments).map(done),
+        Task::Bypass(arguments) => bypass::run(&arguments).map(done),
+        Task::Faults(arguments) => faults::run(&arguments).map(done),
         Task::Fuzz(arguments) => fuzz::run(&arguments).map(done),
         Task::Dist(arguments) => dist::run(&arguments).map(done),
         Task::Verify(arguments) => measure::verify(&arguments).map(done),
-        Task::Bench(arguments) => measure::bench(&arguments).map(done),
+        Task::Bench(arguments) => bench::run(&arguments).map(done),
     };
     match result {
         Ok(status) => status,

@@ -1,6 +1,6 @@
-//! `cargo xtask verify` and `cargo xtask bench`: measurements in the running kernel.
+//! `cargo xtask verify`: the verifier's work in the running kernel.
 //!
-//! They stand in `firewall/benches`, because this crate does not depend on `firewall`.
+//! It stands in `firewall/benches`, because this crate does not depend on `firewall`.
 
 use anyhow::Result;
 
@@ -19,15 +19,6 @@ pub fn verify(arguments: &Arguments) -> Result<()> {
     run_command(
         cargo()
             .args(["bench", "--package=firewall", "--bench=verify", "--"])
-            .args(&arguments.options),
-    )
-}
-
-/// Measures what a packet costs.
-pub fn bench(arguments: &Arguments) -> Result<()> {
-    run_command(
-        cargo()
-            .args(["bench", "--package=firewall", "--bench=kernel", "--"])
             .args(&arguments.options),
     )
 }

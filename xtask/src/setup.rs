@@ -26,6 +26,7 @@ const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("dnsmasq", "dnsmasq-base"),
     ("ip", "iproute2"),
     ("mkfs.btrfs", "btrfs-progs"),
+    ("nft", "nftables"),
     ("openssl", "openssl"),
     ("ping", "iputils-ping"),
     ("prometheus", PROMETHEUS),

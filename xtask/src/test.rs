@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::command::{cargo, is_root, run as run_command, succeeds};
 use crate::skips::Skips;
-use crate::{lint, measure, setup, vm};
+use crate::{bench, lint, measure, setup, vm};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -49,6 +49,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     if require_kernel && arguments.runner.is_empty() {
         measure::verify_instructions()?;
+        bench::try_network()?;
     }
     let skips = Skips::watch()?;
     let test = |words: &[&str]| {

@@ -49,7 +49,7 @@ const IN_BRACKETS: Set = Set::alphanumeric_and(b":.%-_~");
 
 /// The first state: empty lines.
 pub(super) const START: u32 = HTTP_STATES;
-const METHOD: u32 = HTTP_STATES + 1;
+pub(super) const METHOD: u32 = HTTP_STATES + 1;
 /// The start of the target, or white space before.
 const TARGET: u32 = HTTP_STATES + 2;
 /// A scheme or a host.

@@ -146,7 +146,11 @@ impl Payload {
             self.taken = 0;
         }
         if self.taken >= MAX_PAYLOAD {
-            return self.finish(flags::TOO_LONG | flags::MALFORMED);
+            // No server takes a word of that length for a method: it is text of something else.
+            return self.finish(match self.state {
+                http::METHOD => 0,
+                _ => flags::TOO_LONG | flags::MALFORMED,
+            });
         }
         let left = (end - *at).min(MAX_PAYLOAD - self.taken);
         if self.state >= HTTP_STATES {

@@ -95,7 +95,9 @@ pub fn read(stream: &[u8]) -> Read {
     let leading = text.iter().take_while(|byte| is_space(byte)).count();
     let (leading, text) = text.split_at(leading);
     let (method, behind) = before(text, |byte| !is_token(byte));
-    let Some([separator, line @ ..]) = behind else { return short(0) };
+    let Some([separator, line @ ..]) = behind else {
+        return if long && !method.is_empty() { NO_HTTP } else { short(0) };
+    };
     let odd_method = *separator != b' ';
     if odd_method && (*separator == b'\n' || !is_space(separator) || method.len() < 3) {
         return NO_HTTP;

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each measurement uses a part of it")]
 
+pub mod report;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};

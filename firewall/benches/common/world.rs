@@ -1,5 +1,7 @@
 //! Generations to measure with.
 
+#![allow(dead_code, reason = "each measurement uses a part of it")]
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::Result;
@@ -135,7 +137,14 @@ pub fn names(text: &str) -> Result<Vec<Policy>> {
 }
 
 fn rule(name: String, to: Destinations) -> Rule {
-    Rule { name, action: Action::Allow, to: Some(to), ports: Vec::new(), apps: Apps::default() }
+    Rule {
+        name,
+        action: Action::Allow,
+        to: Some(to),
+        ports: Vec::new(),
+        apps: Apps::default(),
+        until: None,
+    }
 }
 
 /// Where one class of destinations ends and another begins, of both families together.

@@ -12,6 +12,7 @@ pub mod message;
 #[path = "../../../firewall-common/tests/packet/mod.rs"]
 pub mod packet;
 pub mod quic;
+pub mod replay;
 pub mod requests;
 pub mod settings;
 #[path = "../../../firewall-common/tests/stream/mod.rs"]
@@ -62,7 +63,7 @@ pub const TARGETS: &[Target] = &[
     target("list_rpz", 2048, |bytes| lists::check(Format::Rpz, bytes)),
     target("list_unbound", 2048, |bytes| lists::check(Format::Unbound, bytes)),
     target("list_wildcard", 2048, |bytes| lists::check(Format::Wildcard, bytes)),
-    target("matcher", 8192, matcher::check),
+    target("matcher", 32, matcher::check),
     target("mmdb", 4096, kept::database),
     target("packages", 2048, apps::packages),
     target("policy", 2048, settings::policies),
@@ -70,6 +71,7 @@ pub const TARGETS: &[Target] = &[
     target("quic_header", 256, headers::quic),
     target("quic_packet", 4096, quic::packets),
     target("records", 4096, events::records),
+    target("replay", 4096, |bytes| drop(replay::replay(bytes))),
     target("resolv_conf", 512, settings::resolvers),
     target("selector", 256, apps::selector),
     target("settings", 2048, settings::settings),

@@ -95,6 +95,8 @@ pub enum Origin {
     Boot,
     /// Brought back by a rollback.
     Rollback,
+    /// Compiled from what the last one was compiled from, as the time of a rule was over.
+    Time,
     /// Found in the kernel, where another daemon had put it.
     Adopted,
 }
@@ -141,6 +143,10 @@ pub struct Rule {
     /// How often it decided, or would have in an observing policy, since the daemon was started:
     /// events times their `count`.
     pub hits: u64,
+    /// When it is over, by what the clock shows now; absent of a rule that is not for a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub until: Option<Timestamp>,
 }
 
 /// A kernel program.

@@ -8,8 +8,10 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
+use jiff::Zoned;
 use similar::TextDiff;
 
 use super::{
@@ -24,9 +26,10 @@ use crate::{
     config::{self, Config},
     explanation::{Explanation, explain},
     policy::{
+        Moment,
         diagnostic::printable,
         explain::Explainer,
-        source::{Content, LARGEST, Origin, Source},
+        source::{Content, Disk, Files as _, LARGEST, Origin, Source},
     },
     regular,
     remote::Store,
@@ -44,6 +47,10 @@ pub struct Args {
     /// The number of the event, as `firewall log` shows it
     #[arg(value_name = "SEQ")]
     seq: u64,
+    /// Let it pass for a time: a number and `s`, `m`, `h` or `d`, as `1h`; at most until this machine is
+    /// started again
+    #[arg(long = "for", value_name = "TIME", value_parser = span)]
+    time: Option<Duration>,
     /// Write the rule, and have the daemon reload
     #[arg(long)]
     apply: bool,
@@ -93,10 +100,22 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         eprintln!("error: the policies have changed, and let it pass: {}", because(&now.finding));
         return Ok(ExitCode::FAILURE);
     }
-    let new = with_rule(old.as_deref(), args.seq, &flow);
+    let until = match args.time.map(moment_after) {
+        None => None,
+        Some(Some(until)) => Some(until),
+        Some(None) => {
+            eprintln!("error: this kernel does not tell which start of the machine this is");
+            return Ok(ExitCode::from(super::CANNOT));
+        }
+    };
+    let new = with_rule(old.as_deref(), args.seq, &flow, until.as_ref());
     print_diff(&shown, old.as_deref(), &new);
     for note in flow.notes() {
         eprintln!("note: {note}");
+    }
+    if let Some(time) = args.time {
+        let end = Zoned::now().saturating_add(time).strftime("%Y-%m-%d %H:%M:%S %Z");
+        eprintln!("note: it is over at about {end}, or when this machine is started again");
     }
     let then = match judge(args, &path, Some(&new), &flow)? {
         Ok(then) => then,
@@ -160,8 +179,25 @@ fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     replace(path, mode & 0o7777, &[text])
 }
 
+/// How long a rule counts.
+fn span(text: &str) -> Result<Duration, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
+    let found = units.iter().find_map(|(unit, seconds)| {
+        let number: u32 = text.strip_suffix(unit)?.parse().ok().filter(|number| *number > 0)?;
+        Some(Duration::from_secs(u64::from(number) * seconds))
+    });
+    found.ok_or_else(|| "write a number and `s`, `m`, `h` or `d`, as `1h`".to_owned())
+}
+
+/// The moment that is so long from now.
+fn moment_after(time: Duration) -> Option<Moment> {
+    let now = Disk.moment()?;
+    // The second that has begun counts whole.
+    Some(Moment { second: now.second + time.as_secs() + 1, ..now })
+}
+
 /// The file with the rule behind all others.
-fn with_rule(old: Option<&str>, seq: u64, flow: &Flow) -> String {
+fn with_rule(old: Option<&str>, seq: u64, flow: &Flow, until: Option<&Moment>) -> String {
     let mut text = old.unwrap_or(FIRST).to_owned();
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
@@ -171,7 +207,7 @@ fn with_rule(old: Option<&str>, seq: u64, flow: &Flow) -> String {
     let first = format!("event-{seq}");
     // If none is free, the policies are not valid, and say why.
     let name = std::iter::once(first.clone()).chain(names).find(is_free).unwrap_or(first);
-    format!("{text}\n{}", flow.rule(&name))
+    format!("{text}\n{}", flow.rule(&name, until))
 }
 
 /// What the policies make of the flow, with `local` as the text of the file; or says why they cannot be

@@ -11,8 +11,9 @@ use std::{
 use firewall_common::flow::Address;
 use serde::Serialize;
 
-use crate::intel::{
-    Intel, Source, asn::Asn, country::Country, geo::Geo, organisations::Organisations,
+use crate::{
+    intel::{Intel, Source, asn::Asn, country::Country, geo::Geo, organisations::Organisations},
+    policy::evidence::Table,
 };
 
 /// Ask the tables of countries and owners.
@@ -131,21 +132,8 @@ struct Answer<'a> {
 
 #[derive(Serialize)]
 struct Sources<'a> {
-    country: SourceOf<'a>,
-    asn: SourceOf<'a>,
-}
-
-#[derive(Serialize)]
-struct SourceOf<'a> {
-    name: &'a str,
-    version: &'a str,
-    date: &'a str,
-}
-
-impl<'a> From<&'a Source> for SourceOf<'a> {
-    fn from(source: &'a Source) -> Self {
-        Self { name: &source.name, version: &source.version, date: &source.date }
-    }
+    country: Table<'a>,
+    asn: Table<'a>,
 }
 
 impl<'a> Tables<'a> {
@@ -166,7 +154,10 @@ impl<'a> Tables<'a> {
             as_name: asn.and_then(|asn| self.asn.name(asn)),
             organisation: asn.and_then(|asn| self.organisations.of(asn)),
             as_network: origin.map(|origin| origin.network.to_string()),
-            source: Sources { country: self.geo.source().into(), asn: self.asn.source().into() },
+            source: Sources {
+                country: self.geo.source().as_ref().into(),
+                asn: self.asn.source().as_ref().into(),
+            },
         }
     }
 }
@@ -202,7 +193,7 @@ fn human(answers: &[Answer<'_>], tables: &Tables<'_>) -> String {
             0 => String::new(),
             count => format!("; {count} of its networks say nothing usable"),
         };
-        let Source { name, version, date, licence, .. } = source;
+        let Source { name, version, date, licence, .. } = source.as_ref();
         let line = format!("\n{what}: {name} {version}, of {date} ({licence}){unusable}");
         text.push_str(&line);
     }

@@ -10,7 +10,9 @@ use std::{
 
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::{CANNOT, USAGE, apps, colour, pager::Pager, set::State, story, table::Table, verdict};
+use super::{
+    CANNOT, USAGE, apps, colour, pager::Pager, set::State, story, table, table::Table, verdict,
+};
 use crate::{
     events::{
         View,
@@ -108,8 +110,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     if args.follow {
         let mut out = io::stdout().lock();
-        shows.head(&mut out)?;
+        let mut columns = 0;
         loop {
+            if columns != table::columns() {
+                columns = table::columns();
+                shows.table.iter_mut().for_each(|table| table.fit_into(columns));
+                shows.head(&mut out)?;
+            }
             shows.all(&mut out)?;
             out.flush()?;
             shows.tell();

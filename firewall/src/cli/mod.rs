@@ -42,6 +42,7 @@ mod pager;
 pub mod policy;
 pub mod progress;
 pub mod reload;
+pub mod replay;
 pub mod report;
 pub mod run;
 pub mod set;
@@ -82,6 +83,8 @@ enum Command {
     Check(check::Args),
     /// Say what would happen to a connection, by which rule and on what evidence
     Explain(explain::Args),
+    /// Judge a packet capture: what would have been denied, by which rule, and every name in it
+    Replay(replay::Args),
     /// Show what the daemon enforces: generation, policies with hits, hooks, losses
     Status(status::Args),
     /// Show verdicts as they are reached
@@ -148,6 +151,7 @@ pub fn main() -> ExitCode {
         Command::Boot(args) => return daemon::boot(&args),
         Command::Check(args) => check::run(args),
         Command::Explain(args) => explain::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Reload(args) => reload::reload(&args),

@@ -84,7 +84,7 @@ pub fn try_run(args: &Args, see: &mut dyn FnMut(&Event)) -> Result<Ended, set::F
              hint: `sudo firewall run --as-me -- CMD` runs the command as yourself"
         ))
     })?;
-    let Set { config, intel, ahead, generation, findings: _ } = args.set.load()?;
+    let Set { config, intel, ahead, generation, findings: _ } = args.set.load_without_time()?;
     if ahead.left_out > 0 {
         say(&format!(
             "firewall: {} denied names are looked up ahead, and {} more are not: too many",
@@ -226,7 +226,10 @@ mod tests {
     use super::*;
     use crate::{
         events::{App, Endpoint, Host, SCHEMA},
-        policy::explain::{Finding, Geo},
+        policy::{
+            evidence::Data,
+            explain::{Finding, Geo},
+        },
     };
 
     fn event() -> Event {
@@ -242,6 +245,7 @@ mod tests {
                 policy: Some("baidu-tongji".to_owned()),
                 rule: Some("tongji".to_owned()),
                 evidence: Vec::new(),
+                data: Data::default(),
             },
             hook: "connect",
             app: Arc::new(App { name: "curl".to_owned(), ..App::default() }),

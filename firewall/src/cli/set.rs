@@ -127,11 +127,19 @@ impl PolicySet {
 
     /// Reads, checks and compiles. Warnings are printed.
     pub fn load(&self) -> Result<Set, Failure> {
+        self.load_with(&self.state.store())
+    }
+
+    /// As [`Self::load`], without rules for a time: for who does not end them.
+    pub fn load_without_time(&self) -> Result<Set, Failure> {
+        self.load_with(&self.state.store().without_time())
+    }
+
+    fn load_with(&self, store: &Store) -> Result<Set, Failure> {
         let mut config = config(self.config.as_deref())?;
         config.geo = self.geo.clone().or(config.geo);
         config.asn = self.asn.clone().or(config.asn);
-        let store = self.state.store();
-        let organisations = set::organisations(&config, &store)
+        let organisations = set::organisations(&config, store)
             .map_err(|error| Failure::Usage(error.to_string()))?;
         let first = self.command_line(&organisations)?;
         let mut settings = config.settings(set::name_keys()?, config::system_resolvers());
@@ -139,7 +147,7 @@ impl PolicySet {
         let busy = Busy::new("reading policies and lists");
         let sources = self.sources()?;
         let parts =
-            Parts { config, settings, organisations, first, sources: &sources, files: &store };
+            Parts { config, settings, organisations, first, sources: &sources, files: store };
         let set = Set::compile(parts).map_err(|error| match error {
             set::Error::Invalid(invalid) => Failure::Invalid(Box::new(invalid.policies)),
             set::Error::Reserved => Failure::Usage(error.to_string()),
@@ -172,6 +180,7 @@ impl PolicySet {
                 to: Some(to),
                 ports: Vec::new(),
                 apps: Apps::default(),
+                until: None,
             })
         };
         let allow = self.allow.iter().map(|spec| parse("--allow", Action::Allow, spec));

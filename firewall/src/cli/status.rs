@@ -128,10 +128,14 @@ fn table(text: &mut String, status: &Status) {
         let all = rules.iter().fold(*hits_default, |all, rule| all.saturating_add(rule.hits));
         line(name, mode, &all.to_string());
         let mut silent = 0;
-        for Rule { name, action, hits } in rules {
-            match hits {
-                0 => silent += 1,
-                _ => line(&format!("  {action} {name}"), "", &hits.to_string()),
+        for Rule { name, action, hits, until } in rules {
+            match (hits, until) {
+                (0, None) => silent += 1,
+                (_, None) => line(&format!("  {action} {name}"), "", &hits.to_string()),
+                (_, Some(until)) => {
+                    let until = until.strftime("until %H:%M:%S UTC");
+                    line(&format!("  {action} {name} {until}"), "", &hits.to_string());
+                }
             }
         }
         if let Some(default) = default {
@@ -157,6 +161,7 @@ fn source(origin: Origin) -> &'static str {
         Origin::Policies => "of the policies",
         Origin::Last => "of what was last in force: the policies are not valid",
         Origin::Boot => "of the boot policy: the policies are not valid",
+        Origin::Time => "of what was last in force, without what is over",
         Origin::Rollback => "brought back by a rollback",
         Origin::Adopted => "found in the kernel",
     }

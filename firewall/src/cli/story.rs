@@ -13,15 +13,15 @@ pub fn of(event: &str, zone: &TimeZone) -> String {
     let Ok(event) = serde_json::from_str::<Value>(event) else { return printable(event) + "\n" };
     let mut story = Story(String::new());
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    let time = text(&event["time"]).unwrap_or_default();
-    let local = time
-        .parse::<Timestamp>()
-        .map(|time| time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.6f %:z").to_string());
-    story.line("event", &format!("{}, at {}", event["seq"], local.unwrap_or(time)));
+    let time = local(&event["time"], "%Y-%m-%d %H:%M:%S%.6f %:z", zone);
+    story.line("event", &format!("{}, at {time}", event["seq"]));
     story.line("verdict", &verdict(&event));
     story.line("decided by", &decided(&event));
     for (number, evidence) in list(&event["evidence"]).iter().enumerate() {
         story.line(if number == 0 { "evidence" } else { "" }, evidence);
+    }
+    for (number, data) in data(&event["data"], zone).iter().enumerate() {
+        story.line(if number == 0 { "data" } else { "" }, data);
     }
     story.app(&event["app"]);
     story.line("destination", &destination(&event));
@@ -92,6 +92,28 @@ impl Story {
 fn list(value: &Value) -> Vec<String> {
     let all = value.as_array().into_iter().flatten();
     all.filter_map(|one| one.as_str().map(str::to_owned)).collect()
+}
+
+/// A time where the reader is; as it stands there where it is none.
+fn local(time: &Value, format: &str, zone: &TimeZone) -> String {
+    let time = time.as_str().unwrap_or_default();
+    let local = time.parse::<Timestamp>().map(|time| time.to_zoned(zone.clone()));
+    local.map_or_else(|_| time.to_owned(), |time| time.strftime(format).to_string())
+}
+
+/// What the evidence rests on.
+fn data(data: &Value, zone: &TimeZone) -> Vec<String> {
+    let table = |(key, what): (&str, &str)| {
+        let [name, version, date] =
+            ["name", "version", "date"].map(|part| data[key][part].as_str());
+        Some(format!("{what} by {} {}, of {}", name?, version?, date?))
+    };
+    let tables = [("country", "countries"), ("asn", "AS numbers")].into_iter().filter_map(table);
+    let lists = data["lists"].as_object().into_iter().flatten();
+    let lists = lists.map(|(name, copy)| {
+        format!("list {name}, fetched {}", local(&copy["fetched"], "%Y-%m-%d %H:%M:%S %:z", zone))
+    });
+    tables.chain(lists).collect()
 }
 
 fn verdict(event: &Value) -> String {

@@ -17,6 +17,8 @@ const COLUMNS: usize = 80;
 /// How wide the columns are.
 #[derive(Debug)]
 pub struct Table {
+    /// What stands above the numbers, and above the apps.
+    heads: [&'static str; 2],
     time: &'static str,
     when: usize,
     app: usize,
@@ -52,6 +54,12 @@ impl Table {
         Self::new(columns(), zone, colour)
     }
 
+    /// The same for flows of which not the app is known, but where they come from.
+    pub const fn of_sources(mut self) -> Self {
+        self.heads = ["FLOW", "SOURCE"];
+        self
+    }
+
     /// With times in a format that takes so many columns.
     fn with_time(
         (time, when): (&'static str, usize),
@@ -59,7 +67,8 @@ impl Table {
         zone: TimeZone,
         colour: bool,
     ) -> Self {
-        let mut table = Self { time, when, app: 0, to: 0, place: 0, by: 0, zone, colour };
+        let heads = ["EVENT", "APP"];
+        let mut table = Self { heads, time, when, app: 0, to: 0, place: 0, by: 0, zone, colour };
         table.fit_into(columns);
         table
     }
@@ -78,14 +87,20 @@ impl Table {
     /// The line above.
     pub fn head(&self) -> String {
         let place = if self.place == COUNTRY { "CC" } else { "WHERE" };
-        let line = self.cells("EVENT", "TIME", "WHAT", ["APP", "DESTINATION", place, "BY"]);
+        let [number, app] = self.heads;
+        let line = self.cells(number, "TIME", "WHAT", [app, "DESTINATION", place, "BY"]);
         if self.colour { format!("\x1b[1m{line}\x1b[0m") } else { line }
     }
 
     /// The line of a record.
     pub fn row(&self, record: &Record) -> String {
-        let view = View::from(record);
-        let time = record.time.to_zoned(self.zone.clone()).strftime(self.time).to_string();
+        self.line(record.seq, &View::from(record))
+    }
+
+    /// The line of what has this number.
+    pub fn line(&self, number: u64, view: &View<'_>) -> String {
+        let time = view.time.unwrap_or_default().to_zoned(self.zone.clone());
+        let time = time.strftime(self.time).to_string();
         let address = match (view.port, view.proto) {
             (None, proto) => format!("{}/{proto}", view.ip),
             (Some(443), "tcp") => view.ip.to_string(),
@@ -117,11 +132,10 @@ impl Table {
             (Some(policy), None) => format!("{policy} (default)"),
             _ => view.reason.to_owned(),
         };
-        if record.count != 1 {
-            by = format!("{}x {by}", record.count);
+        if view.count != 1 {
+            by = format!("{}x {by}", view.count);
         }
-        let seq = record.seq.to_string();
-        self.cells(&seq, &time, view.verdict, [&view.app.name, &to, &place, &by])
+        self.cells(&number.to_string(), &time, view.verdict, [&view.app.name, &to, &place, &by])
     }
 
     fn cells(&self, seq: &str, time: &str, what: &str, rest: [&str; 4]) -> String {

@@ -9,6 +9,7 @@ use std::{
     os::fd::AsFd as _,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use firewall_common::{event::OpenSocket, name_table::Keys};
@@ -32,11 +33,12 @@ use crate::{
     },
     events::enrich::Generations,
     intel::Intel,
+    memory::give_memory_back,
     policy::{
         DeniedNames, List, ListSource,
         compile::Generation,
         diagnostic::Diagnostics,
-        source::{NotFound, Source},
+        source::{Disk, Files as _, NotFound, Source},
     },
     remote::Store,
     set::{self, Set},
@@ -147,9 +149,17 @@ fn build_of(
     Ok(Built { inputs, set, said })
 }
 
-/// Compiles what was recorded in the state folder.
+/// Compiles what was recorded in the state folder, as it was compiled then.
 pub fn rebuild(path: &Path, keys: Keys) -> Result<Built, Error> {
-    let inputs = Inputs::load(path)?;
+    compile(Inputs::load(path)?, keys)
+}
+
+/// Compiles what was recorded in the state folder, without the rules that are over by now.
+pub fn rebuild_now(path: &Path, keys: Keys) -> Result<Built, Error> {
+    compile(Inputs::load(path)?.at(Disk.moment()), keys)
+}
+
+fn compile(inputs: Inputs, keys: Keys) -> Result<Built, Error> {
     let inputs::Again { set, differs } = inputs.compile(keys)?;
     Ok(Built { inputs, set, said: differs })
 }
@@ -184,8 +194,44 @@ pub struct InForce {
     pub warnings: String,
 }
 
+impl InForce {
+    /// Whether the time of a rule is over.
+    pub fn is_over(&self) -> bool {
+        let mut rules = self.generation.policies.iter().flat_map(|policy| &policy.rules);
+        rules.any(|rule| rule.until.is_some() && !rule.counts(Disk.moment().as_ref()))
+    }
+}
+
 /// Generations whose events can still come.
 const KNOWN: usize = 8;
+
+/// How long events of a generation can still come that does not decide any more.
+const LATE: Duration = Duration::from_secs(10);
+
+/// Generations by their numbers, and since when each does not decide any more. Each holds the lists of its
+/// policies, which can be large.
+#[derive(Default)]
+struct Known(BTreeMap<u32, (Arc<Generation>, Option<Instant>)>);
+
+impl Known {
+    /// Adds the one that decides now.
+    fn add(&mut self, number: NonZeroU32, generation: Arc<Generation>, now: Instant) {
+        for (_, replaced) in self.0.values_mut() {
+            replaced.get_or_insert(now);
+        }
+        self.0.insert(number.get(), (generation, None));
+        while self.0.len() > KNOWN {
+            self.0.pop_first();
+        }
+    }
+
+    /// Forgets those that no event comes of any more, and says whether there were some.
+    fn forget(&mut self, now: Instant) -> bool {
+        let before = self.0.len();
+        self.0.retain(|_, (_, replaced)| replaced.is_none_or(|at| now - at < LATE));
+        self.0.len() < before
+    }
+}
 
 /// Puts generations in force.
 pub struct Engine<'e> {
@@ -196,7 +242,7 @@ pub struct Engine<'e> {
     netns: u64,
     /// What decides.
     pub now: InForce,
-    known: BTreeMap<u32, Arc<Generation>>,
+    known: Known,
     /// What is known of addresses.
     pub intel: Intel,
     /// What a rollback would bring back.
@@ -205,7 +251,7 @@ pub struct Engine<'e> {
 
 impl Generations for Engine<'_> {
     fn of(&self, number: u32) -> Option<&Generation> {
-        self.known.get(&number).map(Arc::as_ref)
+        self.known.0.get(&number).map(|(generation, _)| generation.as_ref())
     }
 }
 
@@ -248,7 +294,7 @@ impl<'e> Engine<'e> {
             built.set.generation.header.netns = netns;
             Ok::<_, Error>(built)
         };
-        let mut known = BTreeMap::new();
+        let mut known = Known::default();
         let path = options.state.join(inputs::GENERATION);
         if before.is_some() {
             // Whoever switched may have been killed before it waited for them.
@@ -264,7 +310,8 @@ impl<'e> Engine<'e> {
         {
             let why = match again(&path) {
                 Ok(Built { set: old, .. }) if is_running(&old.generation)? => {
-                    known.insert(number.get(), Arc::new(without_tables(old.generation)));
+                    let old = Arc::new(without_tables(old.generation));
+                    known.add(number, old, Instant::now());
                     None
                 }
                 Ok(_) => Some("what is kept compiles to another one".to_owned()),
@@ -298,7 +345,7 @@ impl<'e> Engine<'e> {
         }
         let previous = inputs::previous(&path).exists().then_some(number.get() - 1);
         let (now, intel) = in_force(set, number, origin);
-        known.insert(number.get(), Arc::clone(&now.generation));
+        known.add(number, Arc::clone(&now.generation), Instant::now());
         let engine = Self {
             errands,
             loaded,
@@ -334,24 +381,31 @@ impl<'e> Engine<'e> {
         set.generation.header.netns = self.netns;
         let before = self.now.number;
         let path = self.state.join(inputs::GENERATION);
+        // Who has a socket open is asked for by the paths of app and cgroup, which can have made room for
+        // others: they are found out again.
+        adopt(self.errands, &self.loaded.maps)?;
         let Switched { number, before_is_kept } =
             switch(self.errands, &self.loaded, &inputs, &set.generation, &path, &mut said)?;
         end_denied(self.errands, &self.loaded.maps, &set.generation, self.cgroup.as_deref())?;
         let (now, intel) = in_force(set, number, origin);
-        self.known.insert(number.get(), Arc::clone(&now.generation));
-        while self.known.len() > KNOWN {
-            self.known.pop_first();
-        }
+        self.known.add(number, Arc::clone(&now.generation), Instant::now());
         self.now = now;
         self.intel = intel;
         self.previous = before_is_kept.then_some(before);
         Ok(said)
     }
 
+    /// Forgets generations that no event comes of any more.
+    pub fn tick(&mut self) {
+        if self.known.forget(Instant::now()) {
+            give_memory_back();
+        }
+    }
+
     /// What a rollback would bring back, compiled anew.
     pub fn build_previous(&self) -> Result<Built, Error> {
         let path = inputs::previous(&self.state.join(inputs::GENERATION));
-        rebuild(&path, self.keys())
+        rebuild_now(&path, self.keys())
     }
 
     /// What the API says of it.
@@ -484,4 +538,34 @@ fn remote_lists(sources: &BTreeMap<String, String>, findings: &Diagnostics) -> V
             RemoteList { policy, list }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::compile::{self, Facts, Settings};
+
+    #[test]
+    fn what_was_replaced_is_known_as_long_as_its_events_come() {
+        let facts = Facts { countries: None, asns: None, organisation: &|_| Vec::new() };
+        let generation = compile::compile(Vec::new(), facts, Settings::default()).unwrap();
+        let generation = Arc::new(generation);
+        let start = Instant::now();
+        let number = |number| NonZeroU32::new(number).unwrap();
+        let mut known = Known::default();
+        let numbers = |known: &Known| known.0.keys().copied().collect::<Vec<_>>();
+        known.add(number(1), Arc::clone(&generation), start);
+        known.add(number(2), Arc::clone(&generation), start + LATE);
+        known.add(number(3), Arc::clone(&generation), start + LATE * 2);
+        assert!(!known.forget(start + LATE + LATE / 2));
+        assert_eq!(numbers(&known), [1, 2, 3]);
+        assert!(known.forget(start + LATE * 2));
+        assert_eq!(numbers(&known), [2, 3]);
+        assert!(known.forget(start + LATE * 100));
+        assert_eq!(numbers(&known), [3], "the one that decides stays");
+        for more in 4..4 + KNOWN as u32 {
+            known.add(number(more), Arc::clone(&generation), start);
+        }
+        assert_eq!(known.0.len(), KNOWN);
+    }
 }

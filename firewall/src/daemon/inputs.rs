@@ -23,7 +23,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     apps::digest::Digests,
     config::{self, Config},
-    policy::source::{Content, Files, Origin, Source},
+    policy::{
+        Moment,
+        source::{Content, Files, Origin, Source},
+    },
     regular,
     remote::{Attempts, Head, Kept, KeptCopy, Remote, digest},
     replace::replace,
@@ -81,6 +84,9 @@ struct Read {
     real: BTreeMap<PathBuf, PathBuf>,
     users: BTreeMap<String, u32>,
     groups: BTreeMap<String, u32>,
+    /// When it was compiled; none by a version that knew no rules for a time.
+    #[serde(default)]
+    moment: Option<Moment>,
     /// Lists by URL, by the keys that they are kept under.
     kept: BTreeMap<String, KeptList>,
 }
@@ -212,6 +218,12 @@ impl Inputs {
             other => other,
         }?;
         Ok(Again { set, differs })
+    }
+
+    /// The same without the rules whose time is over at this moment.
+    pub fn at(mut self, moment: Option<Moment>) -> Self {
+        self.read.moment = moment;
+        self
     }
 
     /// Whether policies and rules have the same names.
@@ -440,6 +452,12 @@ impl Files for Recorder<'_> {
         Ok(group)
     }
 
+    fn moment(&self) -> Option<Moment> {
+        let moment = self.files.moment();
+        self.read.borrow_mut().moment.clone_from(&moment);
+        moment
+    }
+
     fn kept(&self, remote: &Remote) -> Kept {
         let kept = self.files.kept(remote);
         let Kept { copy, attempts, now } = kept.clone();
@@ -465,6 +483,10 @@ impl Files for Read {
 
     fn group(&self, name: &str) -> Result<Option<u32>, String> {
         Ok(self.groups.get(name).copied())
+    }
+
+    fn moment(&self) -> Option<Moment> {
+        self.moment.clone()
     }
 
     fn kept(&self, remote: &Remote) -> Kept {

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     lists,
-    policy::compile::Generation,
+    policy::{compile::Generation, source::Disk},
     remote::{Store, Validators},
 };
 
@@ -124,7 +124,8 @@ fn what_was_recorded_compiles_to_the_same_when_the_files_are_gone() {
     assert_eq!(set.findings.render(false), again.set.findings.render(false));
     // All of it was there to begin with.
     assert!(set.generation.class_of("c.example") != 0 && set.generation.class_of("b.example") != 0);
-    let Read { files, real, users, groups, kept } = &inputs.read;
+    let Read { files, real, users, groups, moment, kept } = &inputs.read;
+    assert!(moment.is_some());
     let sizes = [files.len(), real.len(), users.len(), groups.len(), kept.len()];
     assert_eq!(sizes, [2, 1, 1, 1, 2], "{:?}", inputs.read);
     let other = loaded.compile(Keys { seed: 8, ..KEYS }).unwrap().set.generation;
@@ -220,4 +221,33 @@ fn a_broken_policy_gives_no_inputs() {
     record().unwrap();
     fs::write(&settings, "stop = 1\n").unwrap();
     assert!(matches!(record(), Err(Error::Config(config::Error::Invalid { .. }))));
+}
+
+#[test]
+fn a_rule_for_a_time_counts_as_long_as_when_it_was_recorded() {
+    let machine = Machine::new();
+    let now = Disk.moment().unwrap();
+    let policy = format!(
+        "[policy]\nname = \"timed\"\n[[rule]]\nname = \"r\"\naction = \"allow\"\nports = [\"tcp\"]\n\
+         until = \"{}+{}s\"\n",
+        now.boot,
+        now.second + 3_600
+    );
+    fs::write(machine.path("policies/timed.toml"), policy).unwrap();
+    let (inputs, set) = machine.record();
+    assert_same(&set.generation, &inputs.compile(KEYS).unwrap().set.generation);
+    let rules = |moment: Option<Moment>| {
+        let set = inputs.clone().at(moment).compile(KEYS).unwrap().set;
+        let policy = set.generation.policies.iter().find(|policy| policy.name == "timed").unwrap();
+        (policy.rules.len(), set.findings.render(false))
+    };
+    assert_eq!(rules(Some(now.clone())).0, 1);
+    for (moment, says) in [
+        (Some(Moment { second: now.second + 3_600, ..now }), "is over"),
+        (Some(Moment { boot: "another".to_owned(), second: 0 }), "is over"),
+        (None, "only the daemon keeps"),
+    ] {
+        let (count, said) = rules(moment);
+        assert!(count == 0 && said.contains(says), "{count} {said}");
+    }
 }

@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     future::pending,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use jiff::Timestamp;
@@ -31,6 +34,8 @@ pub struct Refresh {
 struct Fetching {
     task: JoinHandle<(Refresher, Vec<Outcome>)>,
     remotes: Vec<Arc<Remote>>,
+    /// One of them has come or failed.
+    ended: Arc<AtomicBool>,
     answers: Vec<Answer<Vec<Fetched>>>,
 }
 
@@ -94,12 +99,36 @@ impl Refresh {
     fn fetch(&mut self, remotes: Vec<Arc<Remote>>, answers: Vec<Answer<Vec<Fetched>>>) {
         let Some(mut refresher) = self.refresher.take() else { return };
         let asked = remotes.clone();
+        let ended = Arc::<AtomicBool>::default();
+        let one = Arc::clone(&ended);
+        let progress: crate::remote::Progress = Arc::new(move |_, received| {
+            if received.is_none() {
+                one.store(true, Ordering::Release);
+            }
+        });
         let task = tokio::spawn(async move {
-            let progress: crate::remote::Progress = Arc::new(|_, _| {});
             let outcomes = refresher.refresh(&asked, false, &progress).await;
             (refresher, outcomes)
         });
-        self.fetching = Some(Fetching { task, remotes, answers });
+        self.fetching = Some(Fetching { task, remotes, ended, answers });
+    }
+
+    /// Whether a list has come that is not in force yet, while others are still being fetched: a server that
+    /// hangs holds up nobody else's.
+    pub fn came(&self, lists: &[RemoteList]) -> bool {
+        let Some(Fetching { ended, .. }) = &self.fetching else { return false };
+        ended.swap(false, Ordering::AcqRel) && self.is_newer(lists)
+    }
+
+    /// Whether there is a copy of a list that is not in force.
+    fn is_newer(&self, lists: &[RemoteList]) -> bool {
+        let store = Store::new(&self.state);
+        lists.iter().any(|list| {
+            let ListSource::Url(found) = &list.list.source else { return false };
+            let used = found.copy.as_ref().ok().and_then(Option::as_ref);
+            let kept = store.head(&found.remote).ok().flatten();
+            kept.is_some_and(|kept| used.is_none_or(|used| used.sha256 != kept.sha256))
+        })
     }
 
     /// Waits until what is being fetched has come or failed.
@@ -135,7 +164,8 @@ impl Refresh {
             let _ = answer.send(Ok(fetched.clone()));
         }
         self.follow(lists);
-        done.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Updated { .. }))
+        let updated = |outcome| matches!(outcome, &Outcome::Updated { .. });
+        done.outcomes.iter().any(updated) && self.is_newer(lists)
     }
 
     /// The lists as the API says them.

@@ -4,7 +4,7 @@ use firewall_common::name_table::Keys;
 
 use super::{
     Options,
-    engine::{Begun, Built, Engine, build, build_boot, rebuild},
+    engine::{Begun, Built, Engine, build, build_boot, rebuild_now},
     errands::Errands,
     inputs,
     worker::{Error, INVALID, system},
@@ -98,7 +98,7 @@ fn choose_to_boot(
     }
     let then = Then::End(0);
     let last = options.state.join(inputs::GENERATION);
-    let error = match rebuild(&last, keys) {
+    let error = match rebuild_now(&last, keys) {
         Ok(built) => return Ok(Choice::Put { built: built.into(), origin: Origin::Last, then }),
         Err(error) => error,
     };
@@ -130,7 +130,7 @@ fn choose(
         Err(error) => return Err(error.into()),
     };
     say(&format!("error: {error}"));
-    match rebuild(&options.state.join(inputs::GENERATION), keys) {
+    match rebuild_now(&options.state.join(inputs::GENERATION), keys) {
         Ok(built) => {
             say("the last generation stays in force: correct the policies and reload");
             let degraded = vec![error.line()];

@@ -3,14 +3,17 @@
 use std::{fs, process};
 
 use firewall_common::layout::{ABI_VERSION, Counter};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Options, engine::Engine, refresh::Refresh, sinks::Sinks, worker::Losses};
 use crate::{
     api::dto::{self, Status},
     datapath::{attach, pins},
     events::reader::{self, Counters},
-    policy::ListSource,
+    policy::{
+        ListSource, Moment,
+        source::{Disk, Files as _},
+    },
     sink::Counts,
 };
 
@@ -127,12 +130,20 @@ fn policies(engine: &Engine<'_>, sinks: &Sinks<'_>) -> Vec<dto::Policy> {
                     name: rule.name.clone(),
                     action: rule.action.word().to_owned(),
                     hits: sinks.hits.of_rule(&policy.name, &rule.name),
+                    until: rule.until.as_ref().and_then(time_of),
                 })
                 .collect(),
             default: policy.default.map(|default| default.word().to_owned()),
             hits_default: sinks.hits.of_default(&policy.name),
         })
         .collect()
+}
+
+/// When a moment of this start of the machine is.
+fn time_of(moment: &Moment) -> Option<Timestamp> {
+    let now = Disk.moment()?;
+    let left = moment.second.checked_sub(now.second)?.cast_signed();
+    Timestamp::now().checked_add(SignedDuration::from_secs(left)).ok()
 }
 
 fn hooks(options: &Options) -> Vec<dto::Hook> {

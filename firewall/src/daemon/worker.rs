@@ -29,7 +29,7 @@ use tokio::{
 use super::{
     Options,
     control::{Answer, Control, Refusal, Request},
-    engine::{self, Built, Engine, build, rebuild},
+    engine::{self, Built, Engine, build, rebuild, rebuild_now},
     errands::{self, Errands},
     inputs,
     refresh::Refresh,
@@ -220,6 +220,9 @@ impl Open {
 const SOON: Duration = Duration::from_millis(200);
 const LATER: Duration = Duration::from_secs(1);
 
+/// How long a rule that is over waits that could not be taken out.
+const RETRY: Duration = Duration::from_secs(10);
+
 /// Verdicts that wait for one who follows; beyond it the oldest are lost to them.
 const FOLLOWED: usize = 4096;
 /// Requests that wait.
@@ -274,6 +277,7 @@ async fn serve(
     let mut bytes = Progress::default();
     let watchdog = watchdog();
     let mut alive = Instant::now();
+    let mut retry = alive;
     notify(&[NotifyState::Ready]);
 
     let mut next = Instant::now() + LATER;
@@ -319,9 +323,10 @@ async fn serve(
                 Request::Explain(question, answer) => explain(&explaining, options, &engine, question, answer),
             },
             built = Building::done(&mut building) => {
-                let Some(Building { answers, again, .. }) = building.take() else { continue };
-                let change = put(&mut engine, built, Origin::Policies, &sinks, &mut told, say);
+                let Some(Building { answers, again, origin, .. }) = building.take() else { continue };
+                let change = put(&mut engine, built, origin, &sinks, &mut told, say);
                 if change.is_ok() {
+                    retry = Instant::now();
                     ahead = follow(&engine, &mut recorder, &mut refresh, say);
                 }
                 for answer in answers {
@@ -355,11 +360,20 @@ async fn serve(
                 let waits = recorder.waits();
                 sinks.look(losses.each(&sinks, &missed), &engine, say);
                 losses.note(&mut engine, &sinks)?;
+                engine.tick();
+                if building.is_none() && retry <= Instant::now() && engine.now.is_over() {
+                    say("the time of a rule is over");
+                    retry = Instant::now() + RETRY;
+                    building = Some(Building::without_what_is_over(options, &engine));
+                }
                 if watchdog.is_some_and(|every| alive.elapsed() >= every) {
                     alive = Instant::now();
                     notify(&[NotifyState::Watchdog]);
                 }
                 refresh.begin(&engine.now.lists);
+                if refresh.came(&engine.now.lists) {
+                    Building::add(&mut building, options, &engine, None);
+                }
                 next = Instant::now() + if waits { SOON } else { LATER };
             }
         }
@@ -442,6 +456,7 @@ impl Losses {
 /// A set that is being compiled, and who waits for it.
 struct Building {
     task: JoinHandle<Result<Built, engine::Error>>,
+    origin: Origin,
     answers: Vec<Answer<dto::Change>>,
     /// Somebody has asked after it had begun: what it reads may be of before.
     again: bool,
@@ -462,10 +477,20 @@ impl Building {
             None => {
                 let (options, keys) = (options.clone(), engine.keys());
                 let task = spawn_blocking(move || build(&options, keys));
-                let answers = answer.into_iter().collect();
-                *building = Some(Self { task, answers, again: false });
+                let (origin, answers) = (Origin::Policies, answer.into_iter().collect());
+                *building = Some(Self { task, origin, answers, again: false });
             }
         }
+    }
+
+    /// What is in force, without rules that are over: nothing else that changed on the disk.
+    fn without_what_is_over(options: &Options, engine: &Engine<'_>) -> Self {
+        let (options, keys) = (options.clone(), engine.keys());
+        let task = spawn_blocking(move || {
+            rebuild_now(&options.state.join(inputs::GENERATION), keys)
+                .or_else(|_| build(&options, keys))
+        });
+        Self { task, origin: Origin::Time, answers: Vec::new(), again: false }
     }
 
     async fn done(building: &mut Option<Self>) -> Result<Built, engine::Error> {

@@ -19,6 +19,7 @@ use crate::{
     policy::{
         AppFacts, Default, Mode,
         compile::Generation,
+        evidence::Data,
         explain::{self, Explainer, Finding, Geo},
     },
 };
@@ -167,44 +168,73 @@ fn findings(
         port_hidden: 0,
     };
     let to = (hook != Hook::Dns).then_some(&destination);
-    let reason = Reason::from_wire(event.reason);
-    let mut findings = Vec::new();
-    let mut denied = None;
-    if let Some(decision) = explainer.generation.decision(event.decision) {
-        // Where no rule names an app, none of it is evidence.
-        let asks = explainer.generation.header.apps.classes > 1;
-        let app = if asks { facts(app) } else { AppFacts::default() };
-        findings = explainer.findings(decision, to, names, &app)?;
-        if reason.is_none() {
-            return Ok(findings);
+    let reached = Reached {
+        verdict: Verdict::from_wire(event.verdict).unwrap_or(Verdict::Deny),
+        reason: Reason::from_wire(event.reason),
+        decision: event.decision,
+    };
+    // Where no rule names an app, none of it is evidence.
+    let asks = explainer.generation.header.apps.classes > 1;
+    let app = if asks { facts(app) } else { AppFacts::default() };
+    reached.findings(explainer, to, names, &app)
+}
+
+/// A verdict, as the kernel tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// What happens.
+    pub verdict: Verdict,
+    /// Why, where the decision does not say.
+    pub reason: Option<Reason>,
+    /// The decision it rests on; 0 if none was reached.
+    pub decision: u32,
+}
+
+impl Reached {
+    /// What stands behind it: what observing policies would have done, and last what happened.
+    pub fn findings<T: AsRef<str>>(
+        &self,
+        explainer: Explainer<'_>,
+        to: Option<&Destination>,
+        names: &[T],
+        app: &AppFacts,
+    ) -> Result<Vec<Finding>, intel::Error> {
+        let mut findings = Vec::new();
+        let mut denied = None;
+        if let Some(decision) = explainer.generation.decision(self.decision) {
+            findings = explainer.findings(decision, to, names, app)?;
+            if self.reason.is_none() {
+                return Ok(findings);
+            }
+            // The decision is not what happened: it is that of a name that is denied, if one is.
+            let rest = findings.split_off(decision.observed.len());
+            denied = rest.into_iter().find(|_| decision.verdict == Verdict::Deny);
         }
-        // The decision is not what happened: it is that of a name that is denied, if one is.
-        let rest = findings.split_off(decision.observed.len());
-        denied = rest.into_iter().find(|_| decision.verdict == Verdict::Deny);
+        let settings = &explainer.generation.settings;
+        let reason = self.reason.unwrap_or(Reason::NoPolicy);
+        // Denied, if more than observing was asked for.
+        let setting = match reason {
+            Reason::Ambiguous => settings.ambiguous,
+            _ => settings.unparsable,
+        };
+        let verdict = self.verdict;
+        let observed = settings.observe && verdict == Verdict::Audit && setting == Default::Drop;
+        let without = Finding {
+            verdict: verdict.word(),
+            mode: if observed { Mode::Observe } else { Mode::Enforce }.word(),
+            reason: reason.word(),
+            action: None,
+            policy: None,
+            rule: None,
+            evidence: Vec::new(),
+            data: Data::default(),
+        };
+        findings.push(match denied {
+            Some(denied) => Finding { verdict: verdict.word(), reason: reason.word(), ..denied },
+            None => without,
+        });
+        Ok(findings)
     }
-    let settings = &explainer.generation.settings;
-    let reason = reason.unwrap_or(Reason::NoPolicy);
-    let verdict = Verdict::from_wire(event.verdict).unwrap_or(Verdict::Deny);
-    // Denied, if more than observing was asked for.
-    let setting = match reason {
-        Reason::Ambiguous => settings.ambiguous,
-        _ => settings.unparsable,
-    };
-    let observed = settings.observe && verdict == Verdict::Audit && setting == Default::Drop;
-    let without = Finding {
-        verdict: verdict.word(),
-        mode: if observed { Mode::Observe } else { Mode::Enforce }.word(),
-        reason: reason.word(),
-        action: None,
-        policy: None,
-        rule: None,
-        evidence: Vec::new(),
-    };
-    findings.push(match denied {
-        Some(denied) => Finding { verdict: verdict.word(), reason: reason.word(), ..denied },
-        None => without,
-    });
-    Ok(findings)
 }
 
 /// What an event says by itself.
@@ -218,6 +248,7 @@ fn of_unknown_generation(event: &FlowEvent) -> Finding {
         policy: None,
         rule: None,
         evidence: Vec::new(),
+        data: Data::default(),
     }
 }
 

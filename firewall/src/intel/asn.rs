@@ -1,6 +1,12 @@
 //! The autonomous system (AS) that announces an address, and what it is called.
 
-use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, path::Path, sync::OnceLock};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    ops::RangeInclusive,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use ipnet::IpNet;
 
@@ -122,7 +128,7 @@ impl Asn {
 
     /// Where the table comes from.
     #[must_use]
-    pub fn source(&self) -> &Source {
+    pub fn source(&self) -> &Arc<Source> {
         self.table.source()
     }
 

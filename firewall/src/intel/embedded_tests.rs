@@ -105,13 +105,13 @@ fn the_tables_are_those_of_the_provenance() {
         (
             "country.table",
             COUNTRY_TABLE,
-            geo.source(),
+            geo.source().as_ref(),
             count(geo.ranges_v4().count(), geo.ranges_v6().count()),
         ),
         (
             "as.table",
             AS_TABLE,
-            asn.source(),
+            asn.source().as_ref(),
             count(asn.ranges_v4().count(), asn.ranges_v6().count()),
         ),
         ("as.names", AS_NAMES, &names_source, vec![("names", names.len())]),

@@ -3,7 +3,7 @@
 //! It is neither the place of the machine nor the seat of its owner. Look-ups take an address as it
 //! is: unwrap what carries an IPv4 address (mapped, NAT64, 6to4, Teredo) before.
 
-use std::{net::IpAddr, ops::RangeInclusive, path::Path};
+use std::{net::IpAddr, ops::RangeInclusive, path::Path, sync::Arc};
 
 use ipnet::IpNet;
 
@@ -78,7 +78,7 @@ impl Geo {
 
     /// Where the table comes from.
     #[must_use]
-    pub fn source(&self) -> &Source {
+    pub fn source(&self) -> &Arc<Source> {
         self.0.source()
     }
 

@@ -6,6 +6,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     ops::RangeInclusive,
+    sync::Arc,
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -15,7 +16,7 @@ use super::format::{Address, Damaged, Source, Transitions};
 /// A map from addresses of both families to values.
 #[derive(Debug)]
 pub(super) struct Table<V> {
-    source: Source,
+    source: Arc<Source>,
     v4: Family<Vec<u32>, V>,
     v6: Family<Halves, V>,
 }
@@ -41,13 +42,13 @@ impl<V: Copy + Default + PartialEq> Table<V> {
         // Columns grown by pushing have room for up to twice what they hold.
         starts.shrink_to_fit();
         Ok(Self {
-            source,
+            source: Arc::new(source),
             v4: Family { starts, values: values(v4.values)? },
             v6: Family { starts: Halves::new(&v6.starts)?, values: values(v6.values)? },
         })
     }
 
-    pub(super) fn source(&self) -> &Source {
+    pub(super) fn source(&self) -> &Arc<Source> {
         &self.source
     }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::{Action, Destinations, Policy, Scope, explain::by_name};
+use super::{Action, Destinations, Policy, Scope, evidence::by_name};
 
 /// Names that rules drop.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,7 +4,10 @@
 //! The decision comes from the compiled generation, as in the kernel. The evidence is found by
 //! asking the matchers of the rule one by one.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use firewall_common::{
     evaluate::Named,
@@ -17,6 +20,7 @@ use super::{
     Action, AppFacts, Destinations, Mode, Policy, Ports, Rule,
     compile::{Decision, Generation, Ground},
     domains::Scope,
+    evidence::{Data, Evidence, by_name},
     selector::selects_every,
 };
 use crate::intel::{Error, Intel, asn::Origin, geo::Located};
@@ -66,6 +70,9 @@ pub struct Finding {
     /// The matchers of the rule that hold, each with the fact it holds by.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<String>,
+    /// What data these facts stand in.
+    #[serde(skip_serializing_if = "Data::is_empty")]
+    pub data: Data,
 }
 
 /// A rule that matches but did not decide.
@@ -162,6 +169,11 @@ impl Explainer<'_> {
             Ground::Rule { policy: index, .. } => {
                 let found = self.generation.rule(ground);
                 let rule = found.map(|(_, rule)| rule);
+                let mut evidence = Evidence::default();
+                if let Some((policy, rule)) = found {
+                    evidence = self.all_evidence(rule, subject)?;
+                    evidence.facts.extend(by_app(policy, rule, subject.app));
+                }
                 Finding {
                     verdict: verdict.word(),
                     mode: self.mode(index),
@@ -169,13 +181,8 @@ impl Explainer<'_> {
                     action: rule.map(|rule| rule.action.word()),
                     policy: policy(index).map(|policy| policy.name.clone()),
                     rule: rule.map(|rule| rule.name.clone()),
-                    evidence: match found {
-                        Some((policy, rule)) => {
-                            let by_app = by_app(policy, rule, subject.app);
-                            self.all_evidence(rule, subject)?.into_iter().chain(by_app).collect()
-                        }
-                        None => Vec::new(),
-                    },
+                    evidence: evidence.facts,
+                    data: evidence.data,
                 }
             }
             Ground::PolicyDefault { policy: index } => Finding {
@@ -186,6 +193,7 @@ impl Explainer<'_> {
                 policy: policy(index).map(|policy| policy.name.clone()),
                 rule: None,
                 evidence: Vec::new(),
+                data: Data::default(),
             },
             Ground::Default => Finding {
                 verdict: verdict.word(),
@@ -196,6 +204,7 @@ impl Explainer<'_> {
                 policy: None,
                 rule: None,
                 evidence: Vec::new(),
+                data: Data::default(),
             },
             // No default says it in so many words.
             Ground::Question => Finding {
@@ -207,6 +216,7 @@ impl Explainer<'_> {
                 policy: None,
                 rule: None,
                 evidence: Vec::new(),
+                data: Data::default(),
             },
         })
     }
@@ -245,6 +255,7 @@ impl Explainer<'_> {
                         mode: policy.mode.word(),
                         evidence: self
                             .evidence(rule, subject)?
+                            .facts
                             .into_iter()
                             .chain(by_app(policy, rule, app))
                             .collect(),
@@ -344,17 +355,17 @@ impl Explainer<'_> {
 
     /// As [`Self::evidence`], of a rule that is known to match. A name that an untrusted resolver
     /// told takes nothing out of what is dropped.
-    fn all_evidence(&self, rule: &Rule, subject: &Subject<'_>) -> Result<Vec<String>, Error> {
+    fn all_evidence(&self, rule: &Rule, subject: &Subject<'_>) -> Result<Evidence, Error> {
         let evidence = self.evidence(rule, subject)?;
         let Some(to) = &rule.to else { return Ok(evidence) };
         if evidence.is_empty() { self.why(to, None, subject) } else { Ok(evidence) }
     }
 
     /// Which matchers of a rule hold, and by which fact.
-    fn evidence(&self, rule: &Rule, subject: &Subject<'_>) -> Result<Vec<String>, Error> {
+    fn evidence(&self, rule: &Rule, subject: &Subject<'_>) -> Result<Evidence, Error> {
         match &rule.to {
             Some(to) => self.why(to, to.except.as_deref(), subject),
-            None => Ok(Vec::new()),
+            None => Ok(Evidence::default()),
         }
     }
 
@@ -365,12 +376,12 @@ impl Explainer<'_> {
         to: &Destinations,
         except: Option<&Destinations>,
         subject: &Subject<'_>,
-    ) -> Result<Vec<String>, Error> {
+    ) -> Result<Evidence, Error> {
         let outer = subject.destination.map(|destination| destination.address);
         let inner = outer.and_then(Address::embedded_v4).map(Address::v4);
         let none_excepted = except
             .is_none_or(|except| subject.names.iter().all(|name| by_name(except, name).is_empty()));
-        let mut evidence = Vec::new();
+        let mut evidence = Evidence::default();
         let mut addresses = 0;
         for address in [outer, inner].into_iter().flatten() {
             if let Some(except) = except
@@ -388,17 +399,14 @@ impl Explainer<'_> {
         }
         for name in &subject.names {
             if except.is_none_or(|except| by_name(except, name).is_empty()) {
-                let found = by_name(to, name);
-                evidence.extend(
-                    found.into_iter().filter(|one| !evidence.contains(one)).collect::<Vec<_>>(),
-                );
+                evidence.extend(by_name(to, name));
             }
         }
         Ok(evidence)
     }
 
     /// Which matchers of `to` itself hold for one address as it stands.
-    fn by_address(&self, to: &Destinations, address: Address) -> Result<Vec<String>, Error> {
+    fn by_address(&self, to: &Destinations, address: Address) -> Result<Evidence, Error> {
         let Destinations {
             jurisdictions,
             organisations,
@@ -409,33 +417,39 @@ impl Explainer<'_> {
             except: _,
         } = to;
         let ip = IpAddr::from(address);
-        let mut evidence = Vec::new();
+        let mut evidence = Evidence::default();
+        let Evidence { facts, data } = &mut evidence;
         if !jurisdictions.is_empty()
-            && let Some(Located { country, network }) = self.intel.geo()?.lookup(ip)
+            && let table = self.intel.geo()?
+            && let Some(Located { country, network }) = table.lookup(ip)
             && jurisdictions.contains(&country)
         {
-            evidence.push(format!("country:{country}={network}"));
+            facts.push(format!("country:{country}={network}"));
+            data.country = Some(Arc::clone(table.source()));
         }
         if !(organisations.is_empty() && asns.is_empty())
-            && let Some(Origin { asn, network }) = self.intel.asn()?.lookup(ip)
+            && let table = self.intel.asn()?
+            && let Some(Origin { asn, network }) = table.lookup(ip)
         {
+            let before = facts.len();
             for name in organisations {
                 if self.intel.organisations()?.asns(name).is_some_and(|asns| asns.contains(&asn)) {
-                    evidence.push(format!("org:{name}=AS{asn}"));
+                    facts.push(format!("org:{name}=AS{asn}"));
                 }
             }
             if asns.contains(&asn) {
-                evidence.push(format!("as:AS{asn}={network}"));
+                facts.push(format!("as:AS{asn}={network}"));
             }
+            data.asn = (facts.len() > before).then(|| Arc::clone(table.source()));
         }
         for network in networks {
             if network.contains(&ip) {
-                evidence.push(format!("net:{network}"));
+                facts.push(format!("net:{network}"));
             }
         }
         for list in lists {
             for network in list.networks.iter().filter(|network| network.contains(&ip)) {
-                evidence.push(format!("list:{}={network}", list.name));
+                evidence.add(list, network);
             }
         }
         Ok(evidence)
@@ -472,18 +486,6 @@ fn by_app(policy: &Policy, rule: &Rule, app: &AppFacts) -> Vec<String> {
         let one = format!("app:{selector}");
         if !evidence.contains(&one) {
             evidence.push(one);
-        }
-    }
-    evidence
-}
-
-/// Which matchers of `to` itself hold for one name.
-pub(super) fn by_name(to: &Destinations, name: &str) -> Vec<String> {
-    let domains = to.domains.iter().filter(|domain| domain.matches(name));
-    let mut evidence: Vec<String> = domains.map(|domain| format!("domain:{domain}")).collect();
-    for list in &to.lists {
-        if let Some(entry) = list.find(name) {
-            evidence.push(format!("list:{}={}", list.name, entry.name));
         }
     }
     evidence

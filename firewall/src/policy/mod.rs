@@ -4,6 +4,7 @@ pub mod compile;
 mod denied;
 pub mod diagnostic;
 pub mod domains;
+pub mod evidence;
 pub mod explain;
 mod model;
 pub(crate) mod parse;

@@ -1,11 +1,13 @@
 //! What a policy is once it has been parsed: no spans, no text, nothing left to check.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::domains::{Domain, DomainSet};
 use super::selector::Apps;
@@ -85,6 +87,37 @@ pub struct Rule {
     pub ports: Vec<Ports>,
     /// Which apps of its policy's it matches.
     pub apps: Apps,
+    /// When it is over; `None` is never.
+    pub until: Option<Moment>,
+}
+
+impl Rule {
+    /// Whether it counts at a moment. Where nobody can tell the moment, what is for a time does not.
+    pub fn counts(&self, now: Option<&Moment>) -> bool {
+        self.until.as_ref().is_none_or(|until| now.is_some_and(|now| now.is_before(until)))
+    }
+}
+
+/// A second of one start of the machine, on the clock that goes on while it sleeps and that nobody sets.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Moment {
+    /// Which start: what the kernel calls `boot_id`.
+    pub boot: String,
+    /// Seconds since.
+    pub second: u64,
+}
+
+impl Moment {
+    /// Whether it is of the same start, and earlier.
+    pub fn is_before(&self, other: &Self) -> bool {
+        self.boot == other.boot && self.second < other.second
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}+{}s", self.boot, self.second)
+    }
 }
 
 /// What a rule asks for.

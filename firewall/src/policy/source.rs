@@ -10,7 +10,10 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::time::{ClockId, clock_gettime};
+
 use super::diagnostic::printable;
+use super::model::Moment;
 use super::parse::nearest;
 use super::shipped::SHIPPED;
 use crate::regular;
@@ -85,6 +88,11 @@ pub trait Files {
         Ok(None)
     }
 
+    /// The moment, for rules that hold for a time; `None` where nobody ends them when they are over.
+    fn moment(&self) -> Option<Moment> {
+        None
+    }
+
     /// What is kept of a list by URL: nothing where none is fetched.
     fn kept(&self, _: &Remote) -> Kept {
         Kept::default()
@@ -117,6 +125,13 @@ impl Files for Disk {
     fn group(&self, name: &str) -> Result<Option<u32>, String> {
         let group = nix::unistd::Group::from_name(name).map_err(|error| error.desc().to_owned())?;
         Ok(group.map(|group| group.gid.as_raw()))
+    }
+
+    fn moment(&self) -> Option<Moment> {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let time = clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?;
+        let second = u64::try_from(time.tv_sec()).ok()?;
+        Some(Moment { boot: boot.trim_end().to_owned(), second })
     }
 }
 

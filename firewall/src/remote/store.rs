@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::{Attempts, Failure, Head, Kept, KeptCopy, Reason, Remote, SCHEMA, digest};
+use crate::policy::Moment;
 use crate::policy::source::{Disk, Files, LARGEST};
 use crate::regular;
 use crate::replace::replace;
@@ -23,12 +24,19 @@ const LONGEST_HEAD: u64 = 64 << 10;
 #[derive(Clone, Debug)]
 pub struct Store {
     folder: PathBuf,
+    /// Whether rules for a time count for who reads it.
+    keeps_time: bool,
 }
 
 impl Store {
     /// Of a state folder, which need not be there to be read.
     pub fn new(state: &Path) -> Self {
-        Self { folder: state.join("lists") }
+        Self { folder: state.join("lists"), keeps_time: true }
+    }
+
+    /// For who does not end rules when their time is over: none of them counts.
+    pub fn without_time(self) -> Self {
+        Self { keeps_time: false, ..self }
     }
 
     /// Where the copies are.
@@ -168,6 +176,10 @@ impl Files for Store {
 
     fn group(&self, name: &str) -> Result<Option<u32>, String> {
         Disk.group(name)
+    }
+
+    fn moment(&self) -> Option<Moment> {
+        if self.keeps_time { Disk.moment() } else { None }
     }
 
     fn kept(&self, remote: &Remote) -> Kept {

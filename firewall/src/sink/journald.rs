@@ -149,11 +149,19 @@ fn priority(verdict: &str) -> &'static str {
     }
 }
 
+/// The copies of lists by URL, by the names of the lists.
+const LISTS: &str = "DATA_LISTS";
+
 /// Every fact of an event by the name of its field: its keys in upper case, one behind the other. `name` goes
 /// without saying, and so do `app` and `geo`, whose other keys are like no others. Of an array there is one
-/// field for each element.
+/// field for each element, and of lists by URL, whose names can be none of a field, one for each list.
 fn each_field(name: &str, value: &Value, tell: &mut impl FnMut(&str, &str)) {
     match value {
+        Value::Object(lists) if name == LISTS => {
+            for (list, copy) in lists {
+                tell(name, &format!("{list}={}", copy["fetched"].as_str().unwrap_or_default()));
+            }
+        }
         Value::Object(members) => {
             for (key, member) in members {
                 let name = match (name, key.as_str()) {
@@ -342,5 +350,23 @@ mod tests {
         let news = news.unwrap();
         assert!(failed == 0 && news.ends_with("events that are missing: 4"), "{news}");
         assert!(reads.recv(&mut [0; 4096]).unwrap() > 0);
+    }
+
+    #[test]
+    fn the_name_of_a_list_is_in_the_value() {
+        let event = serde_json::json!({"data": {
+            "asn": {"name": "x.mmdb", "date": "2026-01-01"},
+            "lists": {"my-list": {"fetched": "2026-01-02T03:04:05Z"}, "b": {"fetched": "2026-01-03T00:00:00Z"}},
+        }});
+        let mut told = Vec::new();
+        each_field("", &event, &mut |name, value| told.push(format!("{name}={value}")));
+        told.sort();
+        let wanted = [
+            "DATA_ASN=x.mmdb",
+            "DATA_ASN_DATE=2026-01-01",
+            "DATA_LISTS=b=2026-01-03T00:00:00Z",
+            "DATA_LISTS=my-list=2026-01-02T03:04:05Z",
+        ];
+        assert_eq!(told, wanted);
     }
 }

@@ -83,7 +83,10 @@ mod sample {
     use super::*;
     use crate::{
         events::{App, Endpoint, Host, SCHEMA},
-        policy::explain::{Finding, Geo},
+        policy::{
+            evidence::Data,
+            explain::{Finding, Geo},
+        },
     };
 
     /// A verdict about an app; a policy decides but where it is `allow`.
@@ -101,6 +104,7 @@ mod sample {
                 policy: decided.map(str::to_owned),
                 rule: decided.map(|_| "ads".to_owned()),
                 evidence: vec!["country:CN=110.240.0.0/12".to_owned(), "as:4837".to_owned()],
+                data: Data::default(),
             },
             hook: "connect",
             app: Arc::new(App {

@@ -70,6 +70,8 @@ struct State {
 struct Batch {
     entries: Vec<Entry>,
     bytes: usize,
+    /// Dropped ones that it tells of.
+    untold: u64,
 }
 
 impl Queue {
@@ -85,7 +87,7 @@ impl Queue {
         thread::Builder::new().name(format!("sink-{name}")).spawn(move || {
             while let Some(batch) = shared.take() {
                 let written = sink.write(&batch.entries);
-                shared.settle(batch.bytes, written);
+                shared.settle(name, &batch, written);
             }
         })?;
         Ok(queue)
@@ -103,6 +105,12 @@ impl Queue {
         let size = size(entry);
         if state.bytes + size > self.shared.limit {
             state.dropped += 1;
+            if state.untold == 0 {
+                let name = self.name;
+                state.say(format!(
+                    "the sink `{name}` has not gone on for so long that events are lost to it"
+                ));
+            }
             state.untold += match entry {
                 Entry::Event { .. } => 1,
                 Entry::Lost { lost, .. } => lost.count,
@@ -156,6 +164,15 @@ impl Queue {
     }
 }
 
+impl State {
+    /// Keeps what is to be said, as far as there is room.
+    fn say(&mut self, text: String) {
+        if self.news.len() < MOST_NEWS {
+            self.news.push(text);
+        }
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing is done under it that can panic half way.
@@ -185,18 +202,21 @@ impl Shared {
         state.taken = state.handed;
         state.in_hand = entries.len() as u64;
         let bytes = mem::take(&mut state.waiting);
-        (!entries.is_empty()).then_some(Batch { entries, bytes })
+        (!entries.is_empty()).then_some(Batch { entries, bytes, untold })
     }
 
     /// Notes what became of a batch.
-    fn settle(&self, bytes: usize, written: Written) {
+    fn settle(&self, name: &str, batch: &Batch, written: Written) {
         let mut state = self.lock();
-        state.bytes -= bytes;
+        state.bytes -= batch.bytes;
         state.settled = state.taken;
         state.in_hand = 0;
         state.failed += written.failed;
-        if state.news.len() < MOST_NEWS {
-            state.news.extend(written.news);
+        written.news.into_iter().for_each(|text| state.say(text));
+        // Of what could not be written the sink tells itself.
+        if batch.untold > 0 && written.failed == 0 {
+            let missing = batch.untold;
+            state.say(format!("the sink `{name}` goes on; events that are missing: {missing}"));
         }
         self.done.notify_all();
     }
@@ -286,6 +306,8 @@ mod tests {
             }
         }
         assert_eq!(queue.counts(), Counts { queued: 4, dropped: 7, failed: 0 });
+        let said = "the sink `slow` has not gone on for so long that events are lost to it";
+        assert_eq!(queue.news(), [said], "once");
         let mut got = 0;
         while got < 10 {
             got += others.recv_timeout(PATIENCE).unwrap().len();
@@ -300,6 +322,7 @@ mod tests {
         lets.send(Written::default()).unwrap();
         assert_eq!(queue.wait(Instant::now() + PATIENCE), 0);
         assert_eq!((queue.settled(), queue.counts().dropped), (11, 7));
+        assert_eq!(queue.news(), ["the sink `slow` goes on; events that are missing: 7"]);
         queue.push(&Entry::lost(8));
         assert_eq!(counts(&gets.recv_timeout(PATIENCE).unwrap()), [8], "there is room again");
     }

@@ -303,6 +303,7 @@ fn status(folder: &Path) -> dto::Status {
         name: name.to_owned(),
         action: action.to_owned(),
         hits,
+        until: None,
     };
     let hook = |program: &str, attached| dto::Hook { program: program.to_owned(), attached };
     dto::Status {

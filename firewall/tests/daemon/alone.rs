@@ -251,7 +251,6 @@ fn assert_nothing_pinned(host: &Host) {
     assert_eq!(host.pinned(), Vec::<PathBuf>::new());
 }
 
-/// A disk of the daemon's own, as only it and what looks through `/proc` see it.
 #[test]
 fn a_full_disk_loses_no_verdict_and_is_said() {
     if !require_kernel() {
@@ -260,13 +259,7 @@ fn a_full_disk_loses_no_verdict_and_is_said() {
     let mut host = Host::new();
     host.set("policies.d/china.toml", CHINA);
     let server = Server::of(&host);
-    fs::create_dir(host.file("state")).unwrap();
-    let mut command = host.net.client_command("unshare");
-    command.args(["--mount", "--propagation", "private", "sh", "-c"]);
-    command.arg("mount -t tmpfs -o size=8m firewall-test \"$0\" && exec \"$@\"");
-    command.arg(host.file("state")).arg(FIREWALL);
-    let command = host.command_by(command, "daemon");
-    host.start_by(command);
+    let inside = host.start_on_disk("8m");
     let rule = || {
         let status = host.status();
         status["policies"][0]["rules"][0]["name"].as_str().unwrap().to_owned()
@@ -274,9 +267,6 @@ fn a_full_disk_loses_no_verdict_and_is_said() {
     assert_eq!(rule(), "registered");
     host.set("policies.d/china.toml", &CHINA.replace("registered", "second"));
     host.done(&["reload"]);
-    let state = host.file("state");
-    let inside = PathBuf::from(format!("/proc/{}/root", host.keeper()))
-        .join(state.strip_prefix("/").unwrap());
     // The database would be looked for in this mount namespace.
     let log = || host.done(&["apps", "--json"]);
     let mut app = host.app();

@@ -57,6 +57,11 @@ pub struct Host {
 impl Host {
     /// Without policies, without a daemon; the server has [`DENIED`] and [`ALLOWED`].
     pub fn new() -> Self {
+        Self::of(Net::new(&[DENIED, ALLOWED].concat()))
+    }
+
+    /// The same with a server that has other addresses.
+    pub fn of(net: Net) -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         static STALE: Once = Once::new();
         STALE.call_once(remove_stale);
@@ -64,7 +69,7 @@ impl Host {
         let pin = Path::new(BPFFS).join(format!("{PREFIX}{}-{number}", std::process::id()));
         let directory = tempfile::tempdir().unwrap();
         let host = Self {
-            net: Net::new(&[DENIED, ALLOWED].concat()),
+            net,
             cgroup: Cgroup::new(),
             pin,
             api: directory.path().join("api.sock"),
@@ -115,6 +120,22 @@ impl Host {
             }
         }
         command
+    }
+
+    /// Starts the daemon with a disk of its own for its state, as only it and what looks through `/proc`
+    /// see it. Returns where that is.
+    #[track_caller]
+    pub fn start_on_disk(&mut self, size: &str) -> PathBuf {
+        let state = self.file("state");
+        fs::create_dir(&state).unwrap();
+        let mut command = self.net.client_command("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+        command.arg(format!("mount -t tmpfs -o size={size} firewall-test \"$0\" && exec \"$@\""));
+        command.arg(&state).arg(FIREWALL);
+        let command = self.command_by(command, "daemon");
+        self.start_by(command);
+        let root = PathBuf::from(format!("/proc/{}/root", self.keeper()));
+        root.join(state.strip_prefix("/").unwrap())
     }
 
     /// What a daemon is given, by its options.

@@ -8,6 +8,7 @@ mod support;
 
 mod alone;
 mod audit;
+mod hang;
 mod host;
 mod killed;
 mod pins;
@@ -16,3 +17,4 @@ mod rights;
 mod sinks;
 mod start;
 mod stop;
+mod timed;

@@ -151,6 +151,7 @@ fn leave_version(pin: &Path, cgroup: &Path, version: u32) {
         apps: Apps::default(),
         to: Some(Destinations { networks, ..Destinations::default() }),
         ports: Vec::new(),
+        until: None,
     };
     let policy = Policy {
         name: "of-then".to_owned(),

@@ -36,7 +36,7 @@ fn json_lines(path: &Path) -> Vec<Value> {
 
 /// What became of the events of a sink.
 #[track_caller]
-fn sink(host: &Host, name: &str) -> Value {
+pub fn sink(host: &Host, name: &str) -> Value {
     let status = host.status();
     let sinks = status["sinks"].as_array().unwrap();
     sinks.iter().find(|sink| sink["name"] == name).unwrap_or_else(|| panic!("{sinks:#?}")).clone()

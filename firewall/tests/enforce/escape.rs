@@ -1,14 +1,12 @@
 //! Ways out of the command's place: other processes, other namespaces, other sockets.
 
-use std::{
-    net::SocketAddr, os::fd::AsRawFd as _, os::unix::process::CommandExt as _, time::Duration,
-};
+use std::{net::SocketAddr, os::fd::AsRawFd as _, os::unix::process::CommandExt as _};
 
 use libc::{EBADF, ECONNREFUSED};
 
 use crate::{
     harness::{CLIENT_V6, Net, Packet, require_kernel, skip},
-    support::{ALIDNS, AMAZON, BAIDU, FREE, Run, namespace_path},
+    support::{ALIDNS, AMAZON, BAIDU, FREE, Run, mptcp, namespace_path},
 };
 
 const CN: [&str; 2] = ["--policy", "cn-jurisdiction"];
@@ -179,21 +177,10 @@ fn a_joined_subflow_of_mptcp_does_not_get_out() {
     }
     let joins = |offered: &str| {
         let net = Net::new(&[BAIDU, FREE, "212.27.48.11"]);
-        for namespace in [&net.client, &net.server] {
-            let status = namespace
-                .command("ip")
-                .args(["mptcp", "limits", "set", "subflow", "4", "add_addr_accepted", "4"])
-                .status();
-            if !status.is_ok_and(|status| status.success()) {
-                return None;
-            }
+        if !mptcp::offer(&net, offered) {
+            return None;
         }
-        let signal = net
-            .server_command("ip")
-            .args(["mptcp", "endpoint", "add", offered, "dev", "lo", "signal"])
-            .status();
-        assert!(signal.is_ok_and(|status| status.success()), "ip mptcp endpoint");
-        let _server = net.in_server(mptcp_server);
+        let _server = net.in_server(mptcp::serve);
         let capture = net.capture();
         let line = format!("mptcp-wait {FREE}:8080 800");
         let outcome = Run::new(&net, &CN).client(&line);
@@ -211,34 +198,6 @@ fn a_joined_subflow_of_mptcp_does_not_get_out() {
     assert_eq!(event["rule"], "home-jurisdiction");
     assert_eq!(event["app"]["pid"], outcome.steps[0].pid, "charged to whose connection it is");
     outcome.assert_explained();
-}
-
-/// Accepts MPTCP connections on port 8080 for ten seconds, and reads them.
-fn mptcp_server() -> std::thread::JoinHandle<()> {
-    use rustix::net::{
-        AddressFamily, Protocol, SocketFlags, SocketType, accept_with, bind, listen, socket_with,
-    };
-    let protocol = Protocol::from_raw(262.try_into().expect("not zero"));
-    let fd =
-        socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, Some(protocol))
-            .expect("MPTCP");
-    let any: SocketAddr = "0.0.0.0:8080".parse().expect("an address");
-    bind(&fd, &any).expect("binding");
-    listen(&fd, 4).expect("listening");
-    let seconds = Duration::from_secs(10);
-    rustix::net::sockopt::set_socket_timeout(
-        &fd,
-        rustix::net::sockopt::Timeout::Recv,
-        Some(seconds),
-    )
-    .expect("a time-out");
-    std::thread::spawn(move || {
-        while let Ok(stream) = accept_with(&fd, SocketFlags::CLOEXEC) {
-            let mut stream = std::net::TcpStream::from(stream);
-            let _ = stream.set_read_timeout(Some(seconds));
-            let _ = std::io::copy(&mut stream, &mut std::io::sink());
-        }
-    })
 }
 
 /// What leaves as an answer is judged where an app can choose who gets it.

@@ -409,6 +409,7 @@ fn rule(lists: Vec<Arc<List>>, selectors: Vec<Selector>) -> impl Strategy<Value 
             to,
             ports,
             apps,
+            until: None,
         })
 }
 

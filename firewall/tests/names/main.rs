@@ -16,6 +16,7 @@ mod killed;
 mod payload;
 mod question;
 mod quic;
+mod replay;
 mod resolve;
 mod shape;
 mod trust;

@@ -8,6 +8,7 @@ mod support;
 #[allow(dead_code, reason = "the names tests use all of it")]
 mod world;
 
+mod data;
 mod ending;
 mod log;
 mod nested;

@@ -73,18 +73,23 @@ impl Load {
         done.expect("the file `flood`");
     }
 
-    /// Stops it, and returns what it counted.
-    pub fn stop(mut self) -> Vec<(String, u64)> {
-        fs::write(self.folder.join("stop"), "").expect("the file `stop`");
-        let limit = PATIENCE + Duration::from_secs(10);
-        let ended = wait_until(limit, || self.child.try_wait().is_ok_and(|end| end.is_some()));
-        assert!(ended, "the load does not end");
+    /// What it has counted so far.
+    pub fn counts(&self) -> Vec<(String, u64)> {
         let text = fs::read_to_string(self.folder.join("counts")).expect("what was counted");
         let line = |line: &str| {
             let (name, count) = line.split_once('=').expect("a count");
             (name.to_owned(), count.parse().expect("a number"))
         };
         text.lines().map(line).collect()
+    }
+
+    /// Stops it, and returns what it counted.
+    pub fn stop(mut self) -> Vec<(String, u64)> {
+        fs::write(self.folder.join("stop"), "").expect("the file `stop`");
+        let limit = PATIENCE + Duration::from_secs(10);
+        let ended = wait_until(limit, || self.child.try_wait().is_ok_and(|end| end.is_some()));
+        assert!(ended, "the load does not end");
+        self.counts()
     }
 }
 
@@ -119,7 +124,8 @@ impl Counts {
         !self.stop.load(Relaxed)
     }
 
-    fn write(&self, to: &Path) {
+    /// Into a file that is always whole.
+    fn write(&self, folder: &Path) {
         let text: String = [
             ("denied attempts", &self.denied),
             ("denied packets of the flood", &self.flooded),
@@ -136,7 +142,8 @@ impl Counts {
         .iter()
         .map(|(name, count)| format!("{name}={}\n", count.load(Relaxed)))
         .collect();
-        fs::write(to, text).expect("a file");
+        fs::write(folder.join("counts.new"), text).expect("a file");
+        fs::rename(folder.join("counts.new"), folder.join("counts")).expect("our own files");
     }
 }
 
@@ -162,6 +169,7 @@ fn load_of_a_soak() {
             }
         });
         while !folder.join("stop").exists() {
+            counts.write(&folder);
             if counts.up.load(Relaxed) == 2 * (OPEN.len() + NAMED.len()) as u64 {
                 fs::write(folder.join("up"), "").expect("a file");
             }
@@ -169,7 +177,7 @@ fn load_of_a_soak() {
         }
         counts.stop.store(true, Relaxed);
     });
-    counts.write(&folder.join("counts"));
+    counts.write(&folder);
 }
 
 fn to(ip: &str, port: u16) -> SocketAddr {

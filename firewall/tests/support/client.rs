@@ -15,12 +15,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{dns, evasion, packet, payload, quic_client, roundabout, uring};
+use super::{around, dns, elsewhere, evasion, packet, payload, quic_client, roundabout, uring};
 
 /// The name of the test that is no test but the client.
 pub const TEST: &str = "support::client::client_of_a_run";
 
-const SCRIPT: &str = "FIREWALL_TEST_SCRIPT";
+pub const SCRIPT: &str = "FIREWALL_TEST_SCRIPT";
 const STEPS: &str = "FIREWALL_TEST_STEPS";
 
 /// How long a call may hang that should not.
@@ -229,6 +229,7 @@ impl Client {
                 Ok(())
             }
             ["say", name] => send_to(&self.open[*name], b"hello", 0, None),
+            ["say-by", how, name] => around::say(how, &self.open[*name]),
             // No text, and no record of TLS.
             ["say-bytes", name, count] => {
                 let count = count.parse().expect("a number");
@@ -282,6 +283,16 @@ impl Client {
                 }
             }
             [word, ..] if word.starts_with("dns") => dns::act(words),
+            [
+                "udp-with" | "udp-unspec" | "udp-cork-reconnect" | "tcp-repair" | "listener-turned"
+                | "accepted-turned" | "family" | "hdrincl-option" | "raw-connected"
+                | "uring-zero-copy" | "uring-polled",
+                ..,
+            ] => around::act(words),
+            [
+                "as" | "leave" | "given" | "taken" | "asked" | "contained" | "frame" | "tunnel",
+                ..,
+            ] => elsewhere::act(words),
             ["urgent" | "again" | "swap" | "own-answer", ..] => evasion::act(words),
             ["tls" | "http" | "http-absolute" | "opaque" | "bytes" | "two-hellos", ..] => {
                 payload::act(words)
@@ -394,7 +405,7 @@ pub fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-fn check_size(result: isize) -> io::Result<()> {
+pub fn check_size(result: isize) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -416,7 +427,7 @@ pub fn udp(to: SocketAddr) -> io::Result<OwnedFd> {
     socket(to, libc::SOCK_DGRAM, 0)
 }
 
-fn stream(to: SocketAddr, protocol: libc::c_int) -> io::Result<OwnedFd> {
+pub fn stream(to: SocketAddr, protocol: libc::c_int) -> io::Result<OwnedFd> {
     socket(to, libc::SOCK_STREAM, protocol)
 }
 
@@ -462,7 +473,7 @@ pub fn sockaddr(to: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
     (storage, length as libc::socklen_t)
 }
 
-fn connect(socket: &OwnedFd, to: SocketAddr) -> io::Result<()> {
+pub fn connect(socket: &OwnedFd, to: SocketAddr) -> io::Result<()> {
     let (address, length) = sockaddr(to);
     // SAFETY: the address is valid for its length.
     check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) })?;
@@ -470,7 +481,7 @@ fn connect(socket: &OwnedFd, to: SocketAddr) -> io::Result<()> {
 }
 
 /// `connect` to no address.
-fn disconnect(socket: &OwnedFd) -> io::Result<()> {
+pub fn disconnect(socket: &OwnedFd) -> io::Result<()> {
     // SAFETY: a plain structure of integers; zero is AF_UNSPEC.
     let address: libc::sockaddr = unsafe { std::mem::zeroed() };
     let length = size_of_val(&address) as libc::socklen_t;
@@ -496,7 +507,7 @@ fn send_to(
     raw_send_to(socket.as_raw_fd(), data, flags, to)
 }
 
-fn raw_send_to(
+pub fn raw_send_to(
     socket: RawFd,
     data: &[u8],
     flags: libc::c_int,

@@ -1,10 +1,14 @@
 //! Running the real binary in a [`Net`] and reading what it logged.
 #![allow(dead_code, unused_imports, reason = "each test includes this and uses a part")]
 
+pub mod around;
 pub mod client;
 pub mod dns;
+pub mod elsewhere;
 pub mod evasion;
 pub mod hello;
+pub mod mmdb;
+pub mod mptcp;
 mod packet;
 mod payload;
 pub mod quic;
@@ -22,6 +26,8 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+pub use packet::send_fd;
 
 use crate::harness::{Cgroup, Namespace, Net};
 
@@ -102,10 +108,18 @@ impl Run {
         self.start_client(script).end()
     }
 
-    pub fn start_client(mut self, script: &str) -> Running {
+    /// The same by another path of it.
+    pub fn client_of(self, program: &str, script: &str) -> Outcome {
+        self.start_client_of(program, script).end()
+    }
+
+    pub fn start_client(self, script: &str) -> Running {
+        self.start_client_of(&own_program(), script)
+    }
+
+    pub fn start_client_of(mut self, program: &str, script: &str) -> Running {
         client::prepare(&mut self.command, script, &self.directory.path().join("steps"));
-        let own = own_program();
-        self.start(&[&own, "--exact", client::TEST])
+        self.start(&[program, "--exact", client::TEST])
     }
 
     pub fn start(mut self, words: &[&str]) -> Running {
@@ -236,7 +250,7 @@ fn verdicts(log: &str) -> (Vec<Value>, Vec<Value>) {
     log.lines().map(|line| parse(line)).partition(|event| event["count"] != 0)
 }
 
-fn open_to_all(path: &Path) {
+pub fn open_to_all(path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("our directory");
 }
@@ -344,7 +358,9 @@ impl Outcome {
                 .collect();
             assert_eq!(found.len(), wanted.len(), "{dest}: {found:#?} {explained}");
             for (wanted, found) in wanted.iter().zip(&found) {
-                for key in ["verdict", "mode", "reason", "action", "policy", "rule", "evidence"] {
+                for key in
+                    ["verdict", "mode", "reason", "action", "policy", "rule", "evidence", "data"]
+                {
                     assert_eq!(wanted[key], found[key], "{key} of {dest}\n{found}\n{explained}");
                 }
                 assert_eq!(explained["geo"], found["geo"], "{dest}");
@@ -390,6 +406,14 @@ pub fn assert_keys(event: &Value) {
         assert!(event["policy"].is_string() && event["rule"].is_string(), "{event}");
         assert!(event["evidence"].as_array().is_some_and(|list| !list.is_empty()), "{event}");
     }
+    let facts = event["evidence"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let facts: Vec<&str> = facts.collect();
+    let rests = |on: &[&str]| facts.iter().any(|fact| on.iter().any(|kind| fact.starts_with(kind)));
+    let tables = [&event["data"]["country"], &event["data"]["asn"]].map(|table| {
+        assert!(table.is_null() || table["date"].as_str().is_some_and(|date| date.len() == 10));
+        !table.is_null()
+    });
+    assert_eq!(tables, [rests(&["country:"]), rests(&["as:", "org:"])], "{event}");
 }
 
 /// The client's end of a second wire, for a process that changes its network namespace.

@@ -68,6 +68,12 @@ pub fn form(form: &str, to: SocketAddr) -> Vec<u8> {
         }
         // No operation, end: options that say nothing.
         "options" => headers(to.ip(), UDP, &[1, 1, 1, 0], &udp),
+        "hop-by-hop" => headers(to.ip(), 0, &[], &[&[UDP, 0, 1, 4, 0, 0, 0, 0][..], &udp].concat()),
+        "destination" => {
+            headers(to.ip(), 60, &[], &[&[UDP, 0, 1, 4, 0, 0, 0, 0][..], &udp].concat())
+        }
+        // A fragment that is all there is (RFC 6946).
+        "atomic-fragment" => headers(to.ip(), 44, &[], &fragment(0, false, &udp)),
         // The header names the next hop, and the option where it goes from there.
         "source-route" => headers(to.ip(), UDP, &[131, 7, 4, 110, 242, 68, 66, 0], &udp),
         // A routing header with one segment left (RFC 8200, section 4.4).
@@ -78,6 +84,20 @@ pub fn form(form: &str, to: SocketAddr) -> Vec<u8> {
             headers(to.ip(), 43, &[], &routing)
         }
         other => panic!("no such form: {other}"),
+    }
+}
+
+/// Gives a packet of [`form`] another source, and a header without options its sum.
+pub fn from(packet: &mut [u8], source: IpAddr) {
+    match source {
+        IpAddr::V4(ip) => {
+            packet[12..16].copy_from_slice(&ip.octets());
+            let sum: u32 =
+                packet[..20].chunks(2).map(|two| u32::from(two[0]) << 8 | u32::from(two[1])).sum();
+            let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
+        IpAddr::V6(ip) => packet[8..24].copy_from_slice(&ip.octets()),
     }
 }
 

@@ -662,7 +662,7 @@ fn a_terminal_shows_downloads_and_reading_that_take_long() {
     assert!(shown.contains("ads  ") && shown.contains(" B of 230 B, "), "{shown:?}");
 
     // A list that takes some seconds to read.
-    fs::write(world.path("list"), names(400_000)).expect("writing");
+    fs::write(world.path("list"), names(1_500_000)).expect("writing");
     let text = fs::read_to_string(world.path("p.toml")).unwrap();
     let url = format!("url = \"{}\"", world.server.url("/ads"));
     fs::write(world.path("p.toml"), text.replace(&url, "file = \"list\"")).unwrap();

@@ -165,12 +165,14 @@ impl Server {
         let address = listener.local_addr().expect("a bound socket");
         let shared = Arc::<Shared>::default();
         let (config, serving) = (Arc::new(config), Arc::clone(&shared));
+        // Whoever drops it can be in another network namespace, from where it cannot be woken.
+        listener.set_nonblocking(true).expect("our own socket");
         let thread = thread::spawn(move || {
-            for stream in listener.incoming() {
-                if serving.stop.load(Ordering::Acquire) {
-                    return;
-                }
-                let Ok(stream) = stream else { continue };
+            while !serving.stop.load(Ordering::Acquire) {
+                let Ok((stream, _)) = listener.accept() else {
+                    thread::sleep(Duration::from_millis(2));
+                    continue;
+                };
                 let (config, shared) = (Arc::clone(&config), Arc::clone(&serving));
                 // Bounded by its time-outs and by how much is sent, so nobody waits for this thread.
                 thread::spawn(move || {
@@ -214,8 +216,6 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
-        // It waits for somebody to come.
-        let _ = TcpStream::connect(self.address);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -241,6 +241,7 @@ fn certify(key: &Path, certificate: &Path) {
 
 /// Answers one request, and hangs up.
 fn serve(stream: TcpStream, config: Arc<ServerConfig>, shared: &Shared) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let connection = ServerConnection::new(config).map_err(io::Error::other)?;

@@ -21,6 +21,13 @@ check() {
     fi
 }
 fails() { ! "$@"; }
+# That none of these paths is there.
+gone() {
+    local path
+    for path in "$@"; do
+        [ ! -e "$path" ] && [ ! -L "$path" ] || { echo "$path is there"; return 1; }
+    done
+}
 # Waits up to two minutes for a command to succeed: without KVM a second is soon over.
 soon() {
     local until=$((SECONDS + 120))
@@ -95,6 +102,7 @@ kill_daemon() {
 }
 
 first_start() {
+    files >"$state/before"
     check "the package installs" dpkg --install "$(package first)"
     cp "$state/output" "$state/installed"
     check "it says how to block something" grep -q "firewall policy enable" "$state/installed"
@@ -141,13 +149,22 @@ second_start() {
     check "the service was restarted" soon restarted "$pid"
     check "denied by it" denied
     check "allowed by it" allowed
+    check "the log of before is there, whole and signed" log_since "$(cat "$state/denied")"
     check "the package is removed" dpkg --remove firewall
     check "what was denied is allowed" reaches "$DENIED"
-    check "no program is left in the kernel" fails test -e /sys/fs/bpf/firewall
-    check "no process is left" fails pgrep_firewall
-    check "the configuration is left" test -e /etc/firewall/policies.d/cn-jurisdiction.toml
+    check "nothing of it runs" nothing_runs
+    local enabled=/var/lib/systemd/deb-systemd-helper-enabled
+    check "configuration, log, key and what was enabled are left, and no other file" left_are \
+        /etc/firewall /var/lib/firewall /var/lib/firewall-key /var/log/firewall \
+        {/etc/systemd/system,$enabled}/multi-user.target.wants/firewall{,-early}.service \
+        $enabled/firewall{,-early}.service.dsh-also /var/lib/dpkg/info/firewall.{list,postrm}
+    check "installed again, it denies" installed_again
+    check "with the same log" log_since "$(cat "$state/denied")"
     check "the package is purged" dpkg --purge firewall
-    check "configuration and state are gone" fails ls -d /etc/firewall /var/lib/firewall /var/lib/firewall-key
+    check "what was denied is allowed again" reaches "$DENIED"
+    check "nothing runs any more" nothing_runs
+    check "no file is left" left_are
+    check "its user is left" getent passwd firewall
 }
 
 # What the first connections of this start found: at least, or no more than, so many segments.
@@ -164,20 +181,61 @@ before_network() {
     echo "early unit done at $boot us, network-pre.target at $network us"
     [ "$boot" -gt 0 ] && [ "$boot" -lt "$network" ]
 }
-# An entry of the journal has each fact of an event that is always there, and those of this one.
 in_log() {
-    firewall log --json --policy cn-jurisdiction --verdict deny | grep -q .
+    firewall log --json --policy cn-jurisdiction --verdict deny | grep --max-count=1 . >"$state/denied"
+}
+# The log is whole, and has this line of before.
+log_since() {
+    firewall log verify && firewall log --json | grep --quiet --line-regexp --fixed-strings "$1"
 }
 
+# The last denied connection has in the journal each fact that it has in the log, by a name that ends in
+# its key, and those that it must have. What is an array there is looked at by its name alone.
 in_journal() {
-    local entry field
-    entry=$(journalctl SYSLOG_IDENTIFIER=firewall FIREWALL_POLICY=cn-jurisdiction FIREWALL_HOOK=connect \
-        --output=json --lines=1)
-    for field in MESSAGE PRIORITY FIREWALL_{SCHEMA,SEQ,TIME,VERDICT,MODE,REASON,ACTION,POLICY,RULE} \
-        FIREWALL_{EVIDENCE,HOOK,APP,EXE,PID,UID,USER,CGROUP,UNIT,PROTO,DST_IP,DST_PORT,COUNTRY} \
-        FIREWALL_{COUNT,BYTES_OUT,BYTES_IN}; do
-        grep -q "\"$field\" *: *[\"[]" <<<"$entry" || { echo "no $field: $entry"; return 1; }
+    local event time entry fields field pair key value
+    event=$(firewall log --json --policy cn-jurisdiction --verdict deny | grep '"hook":"connect"' | tail --lines=1)
+    time=$(sed 's/.*"time":"\([^"]*\)".*/\1/' <<<"$event")
+    entry=$(journalctl SYSLOG_IDENTIFIER=firewall FIREWALL_TIME="$time" --output=json --lines=1)
+    fields=$'\n'$(grep --only-matching '"[A-Z_]*":"[^"]*"' <<<"$entry" | sed 's/"\([A-Z_]*\)":"\(.*\)"/\1=\2\n/')$'\n'
+    for field in MESSAGE PRIORITY SYSLOG_IDENTIFIER FIREWALL_{SCHEMA,SEQ,TIME,VERDICT,MODE,REASON,ACTION,POLICY,RULE} \
+        FIREWALL_{EVIDENCE,HOOK,APP,EXE,PACKAGE,PACKAGE_VERSION,PID,PARENTS,UID,USER,GID,CGROUP,UNIT,PROTO} \
+        FIREWALL_{DST_IP,DST_PORT,COUNTRY,ASN,AS_NAME,COUNT,BYTES_OUT,BYTES_IN}; do
+        grep -q "\"$field\":[\"[]" <<<"$entry" || { echo "no $field: $entry"; return 1; }
     done
+    while read -r pair; do
+        key=${pair%%:*}
+        key=${key//\"/}
+        value=${pair#*:}
+        value=${value#\"}
+        value=${value%\"}
+        # What is called `name` in the log goes by what it is the name of.
+        [ "$key" = name ] && key='[A-Z_]+'
+        [[ $fields =~ $'\n'FIREWALL_([A-Z]+_)*${key^^}"=$value"$'\n' ]] ||
+            { echo "$pair of the log is not in: $entry"; return 1; }
+    done < <(grep --only-matching '"[a-z_]*":\("[^"]*"\|[0-9]\+\)' <<<"$event")
+}
+
+installed_again() { dpkg --install "$(package second)" && soon active && denied && allowed; }
+nothing_runs() {
+    gone /sys/fs/bpf/firewall /run/firewall || return 1
+    ! pgrep_firewall || { echo "a process is left"; return 1; }
+    # What was enabled is known by name still: `not-found`.
+    ! systemctl list-units --all --plain --no-legend 'firewall*' | grep -v ' not-found '
+}
+# All files of this machine but those that it changes by itself, and this test's.
+files() {
+    find / -xdev \( -path "$state" -o -path /tmp -o -path /var/tmp -o -path /var/cache -o -path /var/log/journal \
+        -o -path '/var/lib/systemd/[^d]*' -o -path /var/backups -o -path /srv \) -prune -o -print | sort
+}
+# These folders, what is in them, and nothing else was not there before the package was.
+left_are() {
+    local folder new
+    new=$(comm -13 "$state/before" <(files))
+    for folder in "$@"; do
+        grep -qx "$folder" <<<"$new" || { echo "no $folder"; return 1; }
+        new=$(grep -v "^$folder\(/\|$\)" <<<"$new")
+    done
+    [ -z "$new" ] || { echo "left:" $new; return 1; }
 }
 pgrep_firewall() { grep -qx firewall /proc/[0-9]*/comm; }
 

@@ -9,7 +9,7 @@ use crate::{
         record::{self, Line, Record, Verdict},
     },
     explanation::{Asked, Explanation, Question, destination},
-    policy::{AppFacts, Domain, escaped, explain::Finding},
+    policy::{AppFacts, Domain, Moment, escaped, explain::Finding},
 };
 
 /// A flow that was stopped, or would have been.
@@ -115,7 +115,7 @@ impl Flow {
     }
 
     /// The rule, in TOML.
-    pub fn rule(&self, name: &str) -> String {
+    pub fn rule(&self, name: &str, until: Option<&Moment>) -> String {
         let mut text = format!("[[rule]]\nname   = {}\naction = \"allow\"\n", quoted(name));
         let mut line = |key: &str, value: &str| text += &format!("{key:<6} = {value}\n");
         line("apps", &format!("[{}]", quoted(&self.selector())));
@@ -128,6 +128,9 @@ impl Flow {
         );
         if !self.is_question() {
             line("ports", &format!("[{}]", quoted(&self.port())));
+        }
+        if let Some(until) = until {
+            line("until", &quoted(&until.to_string()));
         }
         text
     }
@@ -248,7 +251,7 @@ mod tests {
     }
 
     fn line(change: &Value, key: &str) -> Option<String> {
-        let rule = Flow::of(&event(change)).unwrap().rule("event-42");
+        let rule = Flow::of(&event(change)).unwrap().rule("event-42", None);
         let line = rule.lines().find(|line| line.starts_with(key))?;
         Some(line.split_once("= ").unwrap().1.to_owned())
     }

@@ -432,7 +432,7 @@ mod tests {
             networks: vec!["192.0.2.0/24".parse().unwrap()],
             ..Destinations::default()
         });
-        Rule { name: "r".to_owned(), action, to, ports: Vec::new(), apps }
+        Rule { name: "r".to_owned(), action, to, ports: Vec::new(), apps, until: None }
     }
 
     fn generation(rules: Vec<Rule>) -> Result<Generation, Error> {

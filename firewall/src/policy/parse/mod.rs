@@ -20,7 +20,7 @@ use std::sync::Arc;
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Diagnostics, Place, Severity, quoted};
-use super::model::{Mode, Policy};
+use super::model::{Mode, Moment, Policy, Rule};
 use super::source::{Content, Files, Source};
 use crate::intel::organisations::Organisations;
 use walk::{Field, Fields, Walker};
@@ -56,7 +56,27 @@ pub(super) fn load(
     if diagnostics.has_errors() {
         policies.clear();
     }
+    leave_out_what_is_over(&mut policies, files.moment().as_ref(), &mut diagnostics);
     (policies, diagnostics)
+}
+
+fn leave_out_what_is_over(
+    policies: &mut [Policy],
+    now: Option<&Moment>,
+    diagnostics: &mut Diagnostics,
+) {
+    let (why, hint) = match now {
+        Some(_) => ("is over and lets nothing pass any more", "remove it"),
+        None => (
+            "is left out: it is for a time, which only the daemon keeps",
+            "`firewall daemon` ends it; here a rule without `until` counts",
+        ),
+    };
+    for Policy { name: policy, rules, .. } in policies {
+        for Rule { name, .. } in rules.extract_if(.., |rule| !rule.counts(now)) {
+            diagnostics.warn_rule(policy, &name, format!("rule `{name}` {why}"), hint.to_owned());
+        }
+    }
 }
 
 /// The policy of one file and the place of its name.

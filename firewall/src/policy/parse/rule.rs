@@ -6,12 +6,12 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 use super::super::diagnostic::Severity;
-use super::super::model::{Policy, Rule};
+use super::super::model::{Action, Moment, Policy, Rule};
 use super::list::Lists;
 use super::values;
 use super::walk::{Field, Walker, type_name};
 
-const KEYS: &[&str] = &["name", "action", "to", "ports", "apps", "except-apps"];
+const KEYS: &[&str] = &["name", "action", "to", "ports", "apps", "except-apps", "until"];
 
 impl Walker<'_> {
     /// All `[[rule]]` of a file.
@@ -104,6 +104,7 @@ impl Walker<'_> {
         let to = fields.field("to").map(|field| self.destinations(field, lists));
         let ports = fields.field("ports").map(|field| self.ports(field));
         let apps = self.apps(&fields, action);
+        let until = fields.field("until").map(|field| self.until(field, action));
         if let Some(policy) = policy {
             self.empty_apps(&fields, &policy.apps, &apps);
         }
@@ -123,7 +124,19 @@ impl Walker<'_> {
             to: to.flatten(),
             ports: ports.unwrap_or_default(),
             apps,
+            // What is wrong with it is an error: no rule is for ever by mistake.
+            until: until.flatten(),
         })
+    }
+
+    fn until(&mut self, field: &Field<'_>, action: Option<Action>) -> Option<Moment> {
+        if action == Some(Action::Drop) {
+            // Where nobody keeps time it is left out, which must never let more pass.
+            let hint = "only `allow` and `log` are for a time; leave `until` out";
+            self.error(field.span.clone(), "a rule that drops is not for a time", hint);
+        }
+        let text = self.string(field, "BOOT+SECONDSs")?;
+        self.checked(field.value.span(), values::moment(text))
     }
 
     fn unique(

@@ -178,6 +178,7 @@ fn a_sound_policy_becomes_its_model() {
                     ports(47, 0..=65535),
                 ],
                 apps: every(),
+                until: None,
             },
             Rule {
                 name: "b".into(),
@@ -185,6 +186,7 @@ fn a_sound_policy_becomes_its_model() {
                 to: None,
                 ports: vec![ports(58, 0..=65535), ports(136, 1..=1), ports(132, 2..=2)],
                 apps: Apps::default(),
+                until: None,
             },
         ],
     };

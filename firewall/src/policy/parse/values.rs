@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::super::diagnostic::quoted;
 use super::super::domains::{Domain, DomainError};
-use super::super::model::{Action, Default, Mode, Ports};
+use super::super::model::{Action, Default, Mode, Moment, Ports};
 use super::nearest;
 use crate::intel::country::Country;
 use crate::intel::organisations::Organisations;
@@ -61,6 +61,27 @@ pub(super) fn mode(text: &str) -> Result<Mode, Complaint> {
         _ => nearest(text, ["enforce", "observe"]),
     };
     complaint(format!("there is no mode {}", quoted(text)), one_of(meant, "`enforce` or `observe`"))
+}
+
+/// The end of a rule: the start of the machine by the kernel's number of it, and seconds since.
+pub(super) fn moment(text: &str) -> Result<Moment, Complaint> {
+    let found = text.split_once('+').and_then(|(boot, second)| {
+        let parts: Vec<&str> = boot.split('-').collect();
+        let is_boot = parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12])
+            && boot.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-'));
+        let second = second.strip_suffix('s').filter(|n| decimal(n))?.parse().ok()?;
+        is_boot.then(|| Moment { boot: boot.to_owned(), second })
+    });
+    found.map_or_else(
+        || {
+            complaint(
+                format!("{} is not a moment of a start of this machine", quoted(text)),
+                "`firewall allow SEQ --for 1h` writes one: /proc/sys/kernel/random/boot_id, `+`, \
+                 and the second since that start, as `…+5400s`",
+            )
+        },
+        Ok,
+    )
 }
 
 /// `allow`, `log` or `drop`.

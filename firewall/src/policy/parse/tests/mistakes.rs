@@ -485,3 +485,28 @@ fn a_script_lets_nothing_pass() {
     let text = with_rule("except-apps = ['script:/s.py']").replace("\"drop\"", "\"allow\"");
     assert_eq!(check(&text).1.render(false), "");
 }
+
+#[test]
+fn rules_for_a_time() {
+    let boot = "7c9e6679-7425-40de-944b-e07fc1f90ae7";
+    let rule = |action: &str, until: &str| {
+        let text = with_rule(&format!("ports = [\"tcp\"]\nuntil = {until}"));
+        text.replace("\"drop\"", &format!("\"{action}\""))
+    };
+    let sound = format!("\"{boot}+5400s\"");
+    for until in ["", "1h", &format!("{boot}+s"), &format!("{boot}+1"), &format!("{boot}x+1s")] {
+        let message = format!("`{until}` is not a moment of a start of this machine");
+        let until = format!("\"{until}\"");
+        assert_first(&rule("allow", &until), &until, &message, "--for 1h");
+    }
+    assert_first(
+        &rule("drop", &sound),
+        "until",
+        "a rule that drops is not for a time",
+        "leave `until` out",
+    );
+    let (_, diagnostics) = check(&rule("allow", &sound));
+    let said = diagnostics.render(false);
+    // Nobody keeps time here.
+    assert!(!diagnostics.has_errors() && said.contains("rule `r` is left out"), "{said}");
+}

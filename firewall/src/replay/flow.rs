@@ -1,0 +1,608 @@
+//! One flow: what it says, and what it gets by that.
+
+use std::{mem, time::Duration};
+
+use firewall_common::{
+    flow::{Address, Destination, TCP, UDP},
+    layout::flags as settings,
+    name::Text,
+    parse::{
+        payload::{Payload, answer, flags},
+        quic::{self, Start},
+    },
+    verdict::{Confidence, Hook, Via},
+};
+
+use super::{
+    answer::{Asks, Malformed, Read},
+    dns::{Framer, MAX_QUESTION},
+    found::{Found, Source},
+    judge::{Judge, Judgement, Known, Question, Shown},
+    names::{self, Asked},
+    packet::{Bytes, Segment},
+    stream::Stream,
+    tally::{Note, Tally},
+};
+use crate::{
+    events::enrich::Reached,
+    quic::{Hello, Inspector, Taken},
+};
+
+/// Questions of one flow that are told.
+const MAX_QUESTIONS: usize = 1024;
+/// The port that HTTP/3 is usually on, where every long header is one of QUIC.
+const HTTPS: u16 = 443;
+
+/// What flows have in common, at the packet that is looked at.
+pub struct Context<'c, 'a> {
+    pub judge: &'c mut Judge<'a>,
+    pub quic: &'c mut Inspector<u64>,
+    pub notes: &'c mut Tally<Note>,
+    pub found: &'c mut Found,
+    /// Of the packet.
+    pub number: u64,
+    /// Of the packet.
+    pub time: u64,
+}
+
+impl Context<'_, '_> {
+    fn note(&mut self, note: Note) {
+        self.notes.add(note, self.number);
+    }
+
+    fn find(
+        &mut self,
+        name: &str,
+        source: Source,
+        addresses: impl IntoIterator<Item = Address>,
+        encrypted_hello: bool,
+    ) {
+        if !self.found.add(name, source, self.time, addresses, encrypted_hello) {
+            self.note(Note::Names);
+        }
+    }
+}
+
+/// A flow.
+pub struct Flow {
+    /// Its own number.
+    pub id: u64,
+    /// The number of its first packet.
+    pub number: u64,
+    /// When that was.
+    pub time: u64,
+    /// Who began it.
+    pub client: (Address, u16),
+    /// Where it goes.
+    pub to: Destination,
+    /// Its beginning is not in the capture.
+    middle: bool,
+    /// Payload that its beginner sent.
+    pub bytes_out: u64,
+    /// Payload that it received.
+    pub bytes_in: u64,
+    judgement: Judgement,
+    /// Names of the address get different verdicts, and the payload has shown none.
+    differ: bool,
+    /// What the payload shows, where it has no say.
+    shown: Option<Known>,
+    questions: Vec<Told>,
+    carries: Carries,
+}
+
+/// A verdict on a flow or on a question of it.
+pub struct Told {
+    /// The verdict.
+    pub judgement: Judgement,
+    /// What the payload shows besides.
+    pub shown: Option<Known>,
+    /// It is on a question.
+    pub asks: bool,
+    /// When first.
+    pub time: u64,
+    /// How often.
+    pub count: u32,
+}
+
+/// What there is to be read.
+enum Carries {
+    Nothing,
+    Tcp(Box<Tcp>),
+    Quic(Quic),
+    Dns(Dns),
+}
+
+#[derive(Default)]
+struct Tcp {
+    out: Stream,
+    into: Stream,
+    reads: Reads,
+}
+
+/// What of a TCP connection is read.
+#[derive(Default)]
+enum Reads {
+    #[default]
+    Nothing,
+    Payload(Box<Payload>),
+    Dns {
+        asked: Framer,
+        answered: Framer,
+        dns: Dns,
+    },
+}
+
+#[derive(Default)]
+struct Quic {
+    /// An Initial was seen.
+    begun: bool,
+    /// And a whole hello.
+    shown: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Dns {
+    multicast: bool,
+    trusted: bool,
+    /// What holds for the server itself was told.
+    by_server: bool,
+}
+
+impl Flow {
+    /// The flow that a packet begins.
+    pub fn new(
+        id: u64,
+        client: (Address, u16),
+        to: Destination,
+        middle: bool,
+        context: &mut Context<'_, '_>,
+    ) -> Self {
+        let judge = &*context.judge;
+        let (mut judgement, mut differ) = judge.judge(client.0, &to, context.time);
+        let dns = is_dns(judge, &to).map(|multicast| {
+            let trusted = !multicast && judge.trusts(to.address, to.port);
+            Dns { multicast, trusted, by_server: false }
+        });
+        if dns.is_some_and(|dns| dns.trusted) {
+            (judgement, differ) = (judge.resolver(), false);
+        }
+        let carries = match (to.protocol, dns) {
+            (TCP, Some(dns)) => {
+                let (asked, answered) = Default::default();
+                let reads = Reads::Dns { asked, answered, dns };
+                Carries::Tcp(Box::new(Tcp { reads, ..Tcp::default() }))
+            }
+            (TCP, None) => {
+                let reads = Reads::Payload(Box::new(Payload::START));
+                Carries::Tcp(Box::new(Tcp { reads, ..Tcp::default() }))
+            }
+            (UDP, Some(dns)) => Carries::Dns(dns),
+            (UDP, None) => Carries::Quic(Quic::default()),
+            _ => Carries::Nothing,
+        };
+        Self {
+            id,
+            number: context.number,
+            time: context.time,
+            client,
+            to,
+            middle,
+            bytes_out: 0,
+            bytes_in: 0,
+            judgement,
+            differ,
+            shown: None,
+            questions: Vec::new(),
+            carries,
+        }
+    }
+
+    /// Whether a SYN of the client with this number is one of this connection, sent again.
+    pub fn began_with(&self, sequence: u32) -> bool {
+        match &self.carries {
+            Carries::Tcp(tcp) => tcp.out.begins_with(sequence.wrapping_add(1)),
+            _ => false,
+        }
+    }
+
+    /// Bytes that it holds beside what every flow does, about.
+    pub fn holds(&self) -> usize {
+        const QUESTION: usize = 512;
+        let questions = self.questions.len() * QUESTION;
+        let Carries::Tcp(tcp) = &self.carries else { return questions };
+        let messages = match &tcp.reads {
+            Reads::Dns { asked, answered, .. } => asked.kept() + answered.kept(),
+            Reads::Nothing | Reads::Payload(_) => 0,
+        };
+        questions + tcp.out.kept() + tcp.into.kept() + messages
+    }
+
+    /// Takes a packet that is not looked into.
+    pub fn pass(&mut self, out: bool, len: usize) {
+        self.count(out, len);
+    }
+
+    /// Takes a segment of TCP.
+    pub fn segment(&mut self, segment: &Segment<'_>, out: bool, context: &mut Context<'_, '_>) {
+        let Carries::Tcp(mut tcp) = mem::replace(&mut self.carries, Carries::Nothing) else {
+            return;
+        };
+        let Tcp { out: sent, into, reads } = &mut *tcp;
+        let stream = if out { sent } else { into };
+        // The SYN has a number of its own, in front of the data that may come with it.
+        let sequence = segment.sequence.wrapping_add(u32::from(segment.syn));
+        if segment.syn {
+            stream.start(sequence);
+        }
+        let reads_on = match reads {
+            Reads::Nothing => false,
+            Reads::Payload(_) => out,
+            Reads::Dns { .. } => true,
+        };
+        if out && reads_on && segment.urgent && segment.data.len > 0 {
+            self.urgent(context);
+        }
+        stream.done |= !reads_on;
+        let crowded = stream.crowded;
+        stream.put(sequence, &segment.data, |stream, data| match reads {
+            Reads::Nothing => stream.done = true,
+            Reads::Payload(payload) => {
+                self.payload(payload, data, context);
+                stream.done = payload.is_done();
+            }
+            Reads::Dns { asked, dns, .. } if out => {
+                asked.feed(data, MAX_QUESTION, |message| self.asked(message, dns, context));
+                if asked.malformed {
+                    self.unreadable_question(dns, context);
+                }
+                stream.done = asked.malformed;
+            }
+            Reads::Dns { answered, dns, .. } => {
+                let most = usize::from(u16::MAX);
+                answered.feed(data, most, |message| self.answered(message, dns, context));
+                if answered.malformed {
+                    context.note(Note::MalformedDns);
+                }
+                stream.done = answered.malformed;
+            }
+        });
+        if stream.crowded && !crowded {
+            context.note(Note::Reordered);
+        }
+        let bytes = stream.bytes;
+        if out {
+            self.bytes_out = bytes;
+        } else {
+            self.bytes_in = bytes;
+        }
+        self.carries = Carries::Tcp(tcp);
+    }
+
+    /// Takes a datagram of UDP.
+    pub fn datagram(&mut self, data: &Bytes<'_>, out: bool, context: &mut Context<'_, '_>) {
+        self.count(out, data.len);
+        match mem::replace(&mut self.carries, Carries::Nothing) {
+            Carries::Dns(mut dns) => {
+                // What is cut would read as malformed.
+                if data.is_whole() && out {
+                    self.asked(data.there, &mut dns, context);
+                } else if data.is_whole() {
+                    self.answered(data.there, &dns, context);
+                }
+                self.carries = Carries::Dns(dns);
+            }
+            Carries::Quic(mut quic) => {
+                if out {
+                    self.quic(data, &mut quic, context);
+                }
+                self.carries = Carries::Quic(quic);
+            }
+            other => self.carries = other,
+        }
+    }
+
+    /// What there is to tell of it.
+    pub fn finish(mut self, context: &mut Context<'_, '_>) -> (Self, Vec<Told>) {
+        let mut by_server = true;
+        match &self.carries {
+            Carries::Tcp(tcp) => match &tcp.reads {
+                Reads::Payload(payload) => {
+                    if !payload.is_done() && !self.is_denied() && tcp.out.has_hole() {
+                        context.notes.add(Note::Hole, self.number);
+                    }
+                }
+                Reads::Dns { dns, .. } => by_server = dns.by_server,
+                Reads::Nothing => {}
+            },
+            Carries::Quic(quic) => {
+                if quic.begun && !quic.shown && !self.is_denied() {
+                    context.notes.add(Note::QuicIncomplete, self.number);
+                }
+            }
+            Carries::Dns(dns) => by_server = dns.by_server,
+            Carries::Nothing => {}
+        }
+        if self.differ {
+            let sent = self.to.protocol != TCP || self.bytes_out > 0;
+            self.judgement = context.judge.no_name(self.judgement.clone(), sent);
+        }
+        let mut told = mem::take(&mut self.questions);
+        if by_server || told.is_empty() {
+            told.insert(
+                0,
+                Told {
+                    judgement: self.judgement.clone(),
+                    shown: self.shown.take(),
+                    asks: false,
+                    time: self.time,
+                    count: 1,
+                },
+            );
+        }
+        (self, told)
+    }
+
+    fn count(&mut self, out: bool, len: usize) {
+        let to = if out { &mut self.bytes_out } else { &mut self.bytes_in };
+        *to += len as u64;
+    }
+
+    fn is_denied(&self) -> bool {
+        !self.differ && !self.judgement.reached.verdict.passes()
+    }
+
+    /// Reads on in what a TCP client sends first.
+    fn payload(&mut self, payload: &mut Payload, data: &[u8], context: &mut Context<'_, '_>) {
+        let answer = payload.read(data, 0, data.len() as u32);
+        if answer == answer::MORE {
+            return;
+        }
+        let bits = payload.flags;
+        if answer == answer::NAME {
+            self.names(&Shown { name: &payload.name, flags: bits }, true, context);
+        } else if bits & flags::MALFORMED != 0 && context.judge.minds_names() && !self.middle {
+            self.unreadable(Shown::hook(bits).1, context);
+        } else {
+            self.silent(context);
+        }
+        if self.is_denied() {
+            payload.end();
+        }
+    }
+
+    /// Takes a name that the payload shows.
+    fn names(&mut self, shown: &Shown<'_>, judged: bool, context: &mut Context<'_, '_>) {
+        let source = match Shown::hook(shown.flags).0 {
+            Via::Tls => Source::Tls,
+            Via::Quic => Source::Quic,
+            _ => Source::Http,
+        };
+        let hidden = shown.flags & flags::ECH != 0;
+        context.find(&names::text(shown.name), source, [self.to.address], hidden);
+        if self.is_denied() || !judged {
+            self.shown = Some(context.judge.known(shown));
+            return;
+        }
+        self.judgement = context.judge.judge_shown(self.client.0, &self.to, context.time, shown);
+        self.differ = false;
+    }
+
+    /// The payload shows no name.
+    fn silent(&mut self, context: &mut Context<'_, '_>) {
+        if mem::take(&mut self.differ) {
+            self.judgement = context.judge.no_name(self.judgement.clone(), true);
+        }
+    }
+
+    /// The payload cannot be read.
+    fn unreadable(&mut self, hook: Hook, context: &mut Context<'_, '_>) {
+        if !self.is_denied() {
+            self.judgement = context.judge.unparsable(hook);
+            self.differ = false;
+        }
+    }
+
+    fn urgent(&mut self, context: &mut Context<'_, '_>) {
+        if context.judge.minds_names() {
+            self.unreadable(Hook::Packet, context);
+        } else {
+            self.silent(context);
+        }
+    }
+
+    /// Looks at a datagram that can be one of QUIC.
+    fn quic(&mut self, data: &Bytes<'_>, quic: &mut Quic, context: &mut Context<'_, '_>) {
+        let judge = &*context.judge;
+        let inspects = judge.is_set(settings::QUIC_INSPECT) && judge.minds_names();
+        let judged = judge.is_set(settings::QUIC_INSPECT | settings::QUIC_WATCH);
+        match quic::start(data.there, 0) {
+            Start::Opaque => return self.silent(context),
+            Start::OtherVersion if self.to.port != HTTPS => return self.silent(context),
+            _ if judge.is_set(settings::QUIC_BLOCK) => {
+                if !self.is_denied() {
+                    self.judgement = judge.blocked_quic();
+                    self.differ = false;
+                }
+                // The name is told all the same.
+            }
+            Start::OtherVersion | Start::Malformed if inspects => {
+                return self.unreadable(Hook::Quic, context);
+            }
+            Start::OtherVersion | Start::Malformed => return self.silent(context),
+            Start::Long(_) => {}
+        }
+        if !data.is_whole() {
+            quic.begun = true;
+            return;
+        }
+        let now = Duration::from_nanos(context.time);
+        let Taken { found, .. } = context.quic.take(self.id, data.there, now);
+        match found {
+            crate::quic::Found::Hello(hello) | crate::quic::Found::Same(hello) => {
+                (quic.begun, quic.shown) = (true, true);
+                self.hello(&hello, judged, inspects, context);
+            }
+            crate::quic::Found::Malformed if inspects => self.unreadable(Hook::Quic, context),
+            crate::quic::Found::Malformed => self.silent(context),
+            crate::quic::Found::More => quic.begun = true,
+            crate::quic::Found::NoHello => {}
+        }
+    }
+
+    fn hello(
+        &mut self,
+        hello: &Hello,
+        judged: bool,
+        inspects: bool,
+        context: &mut Context<'_, '_>,
+    ) {
+        let bits = hello.flags | flags::QUIC;
+        if hello.answer == answer::NAME {
+            self.names(&Shown { name: &hello.name, flags: bits }, judged, context);
+        } else if bits & flags::MALFORMED != 0 && inspects {
+            self.unreadable(Hook::Quic, context);
+        } else {
+            self.silent(context);
+        }
+    }
+
+    /// Takes a message that a client sends.
+    fn asked(&mut self, message: &[u8], dns: &mut Dns, context: &mut Context<'_, '_>) {
+        let read = Read::new(message);
+        let asks = match read.questions() {
+            Ok(Some(asks)) => asks,
+            Ok(None) if dns.multicast => return,
+            Ok(None) if read.is_cookie() => {
+                let reached = context.judge.unnamed_question();
+                return self.question(None, reached, dns, context);
+            }
+            Ok(None) | Err(Malformed) => return self.unreadable_question(dns, context),
+        };
+        let Asks { id, names, malformed } = asks;
+        for name in &names {
+            context.find(&names::text(name), Source::DnsQuestion, [], false);
+        }
+        let question = context.judge.questions(&names, malformed, dns.multicast);
+        let denied = match &question {
+            Question::Asks(_, reached) => !reached.verdict.passes(),
+            _ => false,
+        };
+        if !dns.multicast {
+            self.wait(id, &names, dns.trusted, denied, context);
+        }
+        match question {
+            Question::Nothing => {}
+            Question::Malformed => self.unreadable_question(dns, context),
+            Question::Asks(name, reached) => self.question(Some(name), reached, dns, context),
+        }
+    }
+
+    fn wait(
+        &self,
+        id: u16,
+        names: &[Text],
+        trusted: bool,
+        denied: bool,
+        context: &mut Context<'_, '_>,
+    ) {
+        for name in names {
+            let asked = self.asking(id);
+            if !context.judge.names.ask(asked, name, context.time, trusted, denied) {
+                context.note(Note::Names);
+            }
+        }
+    }
+
+    fn asking(&self, id: u16) -> Asked {
+        let server = (self.to.address, self.to.port);
+        Asked { client: self.client, server, protocol: self.to.protocol, id }
+    }
+
+    fn unreadable_question(&mut self, dns: &mut Dns, context: &mut Context<'_, '_>) {
+        context.note(Note::MalformedDns);
+        // In the middle of a connection nobody knows where a message begins.
+        let middle = self.middle && self.to.protocol == TCP;
+        if dns.multicast || middle || !context.judge.minds_names() {
+            return;
+        }
+        let reached = context.judge.unparsable(Hook::Dns).reached;
+        self.question(None, reached, dns, context);
+    }
+
+    /// Takes what came of a question: of that and of what its server gets, the one whose rule comes
+    /// first.
+    fn question(
+        &mut self,
+        name: Option<String>,
+        reached: Reached,
+        dns: &mut Dns,
+        context: &mut Context<'_, '_>,
+    ) {
+        if self.is_denied() {
+            dns.by_server = true;
+            return;
+        }
+        if reached.verdict.passes() && !dns.trusted {
+            let server = &self.judgement.reached;
+            if self.differ || server.decision < reached.decision {
+                dns.by_server = true;
+                return;
+            }
+        }
+        let known = name.map(|name| Known {
+            names: [name].into(),
+            via: Via::Dns,
+            confidence: Confidence::Confirmed,
+            encrypted_hello: false,
+        });
+        let same =
+            |told: &&mut Told| told.judgement.reached == reached && told.judgement.known == known;
+        if let Some(told) = self.questions.iter_mut().find(same) {
+            told.count = told.count.saturating_add(1);
+            return;
+        }
+        if self.questions.len() >= MAX_QUESTIONS {
+            return context.note(Note::Questions);
+        }
+        let judgement = Judgement { reached, hook: Hook::Dns.word(), known };
+        let (time, count) = (context.time, 1);
+        self.questions.push(Told { judgement, shown: None, asks: true, time, count });
+    }
+
+    /// Takes a message that a server sends.
+    fn answered(&mut self, message: &[u8], dns: &Dns, context: &mut Context<'_, '_>) {
+        if dns.multicast {
+            return;
+        }
+        let told = match Read::new(message).told() {
+            Ok(Some(told)) => told,
+            Ok(None) => return,
+            Err(Malformed) => return context.note(Note::MalformedDns),
+        };
+        if told.malformed {
+            context.note(Note::MalformedDns);
+        }
+        let asked = self.asking(told.id);
+        let generation = context.judge.generation();
+        match context.judge.names.answer(generation, asked, &told, context.time) {
+            None => return context.note(Note::Unasked),
+            Some(lost) => context.notes.add_many(Note::Names, lost, context.number),
+        }
+        let addresses = || told.addresses.iter().map(|(address, _)| *address);
+        context.find(&names::text(&told.name), Source::DnsAnswer, addresses(), false);
+        for (alias, _) in &told.aliases {
+            context.find(&names::text(alias), Source::DnsAlias, addresses(), false);
+        }
+    }
+}
+
+/// Whether a destination is one for questions, and then whether it is a multicast one.
+fn is_dns(judge: &Judge<'_>, to: &Destination) -> Option<bool> {
+    let further = judge.generation().header.dns_ports;
+    match to.port {
+        53 => Some(false),
+        port if port != 0 && further.contains(&port) => Some(false),
+        5353 | 5355 if to.protocol == UDP => Some(true),
+        _ => None,
+    }
+}
