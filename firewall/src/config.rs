@@ -598,7 +598,7 @@ pub fn system_resolvers() -> Vec<(IpAddr, u16)> {
 }
 
 /// The name servers of a resolv.conf(5), as many as fit; this host's own where it names none.
-fn resolvers_in(text: &str) -> Vec<(IpAddr, u16)> {
+pub fn resolvers_in(text: &str) -> Vec<(IpAddr, u16)> {
     let server = |line: &str| {
         let mut words = line.split_ascii_whitespace();
         let server = (words.next() == Some("nameserver")).then(|| words.next()).flatten()?;

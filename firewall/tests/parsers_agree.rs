@@ -176,7 +176,7 @@ fn names() {
             *found.borrow_mut().entry(class).or_default() += 1;
         }
     };
-    files(&["fuzz/regressions/dns"]).iter().for_each(|bytes| everywhere(bytes));
+    files(&["../firewall/fuzz/regressions/dns"]).iter().for_each(|bytes| everywhere(bytes));
     everywhere(b"");
     let named = |name: String| {
         let labels: Vec<&[u8]> = name.split('.').map(str::as_bytes).collect();
@@ -228,7 +228,11 @@ fn streams() {
         let answer = kernel.borrow_mut().read_stream(pieces, around);
         *found.borrow_mut().entry(answer).or_default() += 1;
     };
-    let mut streams = files(&["tests/payload", "fuzz/regressions/tls", "fuzz/regressions/http"]);
+    let mut streams = files(&[
+        "tests/payload",
+        "../firewall/fuzz/regressions/tls",
+        "../firewall/fuzz/regressions/http",
+    ]);
     streams.push(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec());
     streams.push([b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'x'; 17_000]].concat());
     streams.push(b"GET http://a.com/ HTTP/1.1\r\nX: y\r\nHost: A.com.:80\r\n\r\n".to_vec());

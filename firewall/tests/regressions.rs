@@ -1,46 +1,67 @@
-//! Replays what fuzzing found: each file of `fuzz/regressions/TARGET/`.
+//! Replays what fuzzing found and what it started from: each file of `fuzz/regressions/TARGET/`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests panic")]
 
-use std::fs;
-use std::path::Path;
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use firewall::lists::Format;
 
-#[path = "../fuzz/checks/lists.rs"]
-mod lists;
-#[path = "../fuzz/checks/quic.rs"]
-mod quic;
+#[path = "../fuzz/checks/mod.rs"]
+mod checks;
 
-/// The inputs of one target, with a sample of each to have something to replay.
-fn inputs(target: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/regressions").join(target);
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    entries.flatten().map(|entry| fs::read(entry.path()).expect("reading")).collect()
+use checks::{TARGETS, Target, lists, quic};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/regressions")
+}
+
+/// The inputs of one target, each said before it is given away.
+fn inputs(target: &str) -> impl Iterator<Item = Vec<u8>> {
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(folder().join(target)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "the inputs of {target} are gone");
+    paths.into_iter().map(|path| {
+        println!("{}", path.display());
+        fs::read(path).unwrap()
+    })
 }
 
 #[test]
-fn lists() {
-    let mut replayed = 0;
-    for format in Format::ALL {
-        for input in inputs(&format!("list_{}", format.word())) {
-            // What broke one format may break another.
-            Format::ALL.into_iter().for_each(|format| lists::check(format, &input));
-            lists::check_import(&input);
-            replayed += 1;
+fn every_input_passes() {
+    for Target { name, longest, check } in TARGETS {
+        for input in inputs(name) {
+            assert!(input.len() <= *longest, "the fuzzer would cut this off");
+            check(&input);
         }
     }
-    for input in inputs("list_import") {
-        lists::check_import(&input);
-        replayed += 1;
-    }
-    assert!(replayed >= Format::ALL.len(), "the regressions are gone");
 }
 
 #[test]
-fn quic() {
-    inputs("quic_packet").iter().for_each(|input| quic::packets(input));
+fn every_folder_is_of_a_target() {
+    let folders = fs::read_dir(folder()).unwrap();
+    let folders: BTreeSet<String> =
+        folders.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(folders, TARGETS.iter().map(|target| target.name.to_owned()).collect());
+}
+
+#[test]
+fn what_broke_one_format_may_break_another() {
+    for format in Format::ALL {
+        for input in inputs(&format!("list_{}", format.word())) {
+            Format::ALL.into_iter().for_each(|format| lists::check(format, &input));
+            lists::check_import(&input);
+        }
+    }
+}
+
+#[test]
+fn programs_of_frames_lead_to_every_answer() {
     let said: Vec<quic::Said> =
-        inputs("quic_frames").iter().flat_map(|input| quic::frames(input)).collect();
+        inputs("quic_frames").flat_map(|input| quic::frames(&input)).collect();
     use quic::Said::{Malformed, More, Name, NoHello, Same};
     let kinds: [fn(&quic::Said) -> bool; 5] = [
         |said| matches!(said, Name(_)),

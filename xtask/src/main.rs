@@ -11,6 +11,7 @@ mod data;
 mod demo;
 mod dist;
 mod faults;
+mod fuzz;
 mod kernels;
 mod lint;
 mod measure;
@@ -52,6 +53,8 @@ enum Task {
     Bypass(bypass::Arguments),
     /// Have everything go wrong around the verdicts, one fault after the other, and check them meanwhile
     Faults(faults::Arguments),
+    /// Give every parser and the policy compiler random input, and keep what breaks them
+    Fuzz(fuzz::Arguments),
     /// Make the tarball and the Debian package
     Dist(dist::Arguments),
     /// Load every kernel program and cn-jurisdiction; check instructions and time
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Task::Soak(arguments) => soak::run(&arguments).map(done),
         Task::Bypass(arguments) => bypass::run(&arguments).map(done),
         Task::Faults(arguments) => faults::run(&arguments).map(done),
+        Task::Fuzz(arguments) => fuzz::run(&arguments).map(done),
         Task::Dist(arguments) => dist::run(&arguments).map(done),
         Task::Verify(arguments) => measure::verify(&arguments).map(done),
         Task::Bench(arguments) => bench::run(&arguments).map(done),

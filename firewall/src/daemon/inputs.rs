@@ -272,6 +272,16 @@ impl Inputs {
     ///
     /// When they cannot be written: then what is there stays.
     pub fn stage(&self, path: &Path) -> io::Result<()> {
+        // They have what only some may read, such as lists of those who run this.
+        replace(&staged(path), 0o600, &[&self.to_bytes()?])
+    }
+
+    /// The file.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be written as text.
+    pub fn to_bytes(&self) -> io::Result<Vec<u8>> {
         let inputs = serde_json::to_vec(self)?;
         let (bytes, sha256) = (inputs.len() as u64, digest(&inputs));
         let head = FileHead { format: FORMAT, bytes, sha256 };
@@ -279,9 +289,7 @@ impl Inputs {
         serde_json::to_writer(&mut file, &head)?;
         file.write_all(b"\n")?;
         file.write_all(&inputs)?;
-        let file = file.finish()?;
-        // They have what only some may read, such as lists of those who run this.
-        replace(&staged(path), 0o600, &[&file])
+        file.finish()
     }
 
     /// Reads them back.
@@ -291,9 +299,18 @@ impl Inputs {
     /// When there are none, or they are not to be used.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let unread = |source| Error::Read { path: path.to_owned(), source };
+        Self::of(path, regular::open(path).map_err(unread)?)
+    }
+
+    /// Reads them from the content of the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// When they are not to be used.
+    pub fn of(path: &Path, file: impl io::Read) -> Result<Self, Error> {
+        let unread = |source| Error::Read { path: path.to_owned(), source };
         let damaged = |why: String| Error::Damaged { path: path.to_owned(), why };
         let broken = |error: io::Error| damaged(format!("it is damaged: {error}"));
-        let file = regular::open(path).map_err(unread)?;
         let file = zstd::Decoder::new(file).map_err(unread)?;
         let mut file = BufReader::new(file.take(LARGEST));
         let mut line = Vec::new();

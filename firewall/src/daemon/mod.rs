@@ -23,7 +23,7 @@ mod sinks;
 mod start;
 mod status;
 mod watch;
-mod wire;
+pub mod wire;
 mod worker;
 
 use std::{

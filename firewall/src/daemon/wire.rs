@@ -158,8 +158,17 @@ impl Channel {
         if received.bytes == 0 {
             return Ok(None);
         }
-        Ok(Some((serde_json::from_slice(&bytes[..received.bytes])?, held)))
+        Ok(Some((decode(&bytes[..received.bytes])?, held)))
     }
+}
+
+/// A message as it was sent.
+///
+/// # Errors
+///
+/// When it is none of this kind.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    Ok(serde_json::from_slice(bytes)?)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests panic")]
 
+mod agree;
 mod frames;
 mod generate;
 #[path = "../support/loaded.rs"]
@@ -11,16 +12,7 @@ mod parity;
 
 use std::cell::RefCell;
 
-use firewall::policy::{
-    AppFacts,
-    compile::{Decision, Generation, Ground},
-};
-use firewall_common::{
-    app::Kind,
-    evaluate::{Fault, Named, Outcome},
-    flow::Destination,
-    verdict::Verdict,
-};
+use firewall_common::{app::Kind, verdict::Verdict};
 use oracle::{Answer, Oracle, faces};
 use proptest::{
     prelude::*,
@@ -40,108 +32,24 @@ fn check<S: Strategy>(cases: u32, strategy: &S, test: impl Fn(S::Value) -> TestC
 
 #[test]
 fn the_tables_say_what_the_rules_say() {
-    check(512, &generate::case(64), |case| {
-        let generation = case.compile();
-        for (target, app) in case.targets.iter().zip(&case.apps) {
-            let oracle = Oracle::new(&case, app);
-            let tables = answer(&generation, app, &target.destination(), &Named::default());
-            prop_assert_eq!(tables, oracle.ask(*target), "{:?} {:?}", target, app);
-        }
-        Ok(())
-    });
+    check(512, &generate::case(64), |case| agree::by_address(&case));
 }
 
 #[test]
 fn the_tables_say_what_the_rules_say_of_names() {
-    check(768, &generate::case(64), |case| {
-        let generation = case.compile();
-        for ((target, known), app) in case.targets.iter().zip(&case.known).zip(&case.apps) {
-            let oracle = Oracle::new(&case, app);
-            let named = generation.named(&known.names, known.trusted);
-            let tables = answer(&generation, app, &target.destination(), &named);
-            let target = *target;
-            // Which of several names counts that take something out is not laid down.
-            let ways = 0..oracle.taking(known).len().max(1);
-            let told = || format!("{target:?} {known:?} {named:?} {app:?}");
-            if target.hidden && !oracle.spoken_of(known).is_empty() {
-                // What address and names say for certain each for itself may deny in vain, but lets
-                // nothing pass that a port could deny.
-                let Answer::Decided { verdict, .. } = &tables else { continue };
-                let ports = [0, 1, 52, 53, 80, 81, 255, 256, 443, 444, 1024, 8000, 9000, 65535];
-                let passes = |which, port| {
-                    let shown = generate::Target { port, hidden: false, ..target };
-                    let answer = oracle.ask_known(shown, known, which);
-                    matches!(answer, Answer::Decided { verdict, .. } if verdict.passes())
-                };
-                let mut ways = ways;
-                let always = ways.any(|way| ports.iter().all(|port| passes(way, *port)));
-                prop_assert!(*verdict == Verdict::Deny || always, "{}", told());
-                continue;
-            }
-            let mut wanted = ways.map(|which| oracle.ask_known(target, known, which));
-            if oracle.spoken_of(known).len() <= 1 {
-                prop_assert_eq!(Some(tables), wanted.next(), "{}", told());
-            } else {
-                // What only observes is seen with one of the names.
-                let same = wanted
-                    .any(|one| without_observed(&case, &one) == without_observed(&case, &tables));
-                prop_assert!(same, "{:?} {}", tables, told());
-            }
-        }
-        Ok(())
-    });
+    check(768, &generate::case(64), |case| agree::by_name(&case));
 }
 
 #[test]
 fn a_question_gets_what_the_rules_say_of_names() {
-    check(96, &generate::case(64), |case| {
-        let generation = case.compile();
-        let known = case.known.iter().zip(&case.apps);
-        let asked = known.flat_map(|(known, app)| known.names.iter().map(move |name| (name, app)));
-        for (name, app) in asked.take(24) {
-            let oracle = Oracle::new(&case, app);
-            let class = generation.class_of_app(app);
-            let outcome = generation.question(class, name);
-            let outcome = outcome.map_err(|_| TestCaseError::fail("damaged"))?;
-            let tables = decided(&generation, outcome);
-            prop_assert_eq!(tables, oracle.question(name), "{} {:?}", name, app);
-        }
-        Ok(())
-    });
-}
-
-/// The verdict and where the search for it ended.
-fn without_observed(case: &generate::Case, answer: &Answer) -> Option<(bool, String)> {
-    let Answer::Decided { verdict, ground, observed } = answer else { return None };
-    let observing = |name: &str| {
-        let policy = name.split('/').next().unwrap();
-        let mut policies = case.policies.iter();
-        policies.any(|one| one.name == policy && one.mode == firewall::policy::Mode::Observe)
-    };
-    match observed.last() {
-        Some(last) if case.settings.observe && !observing(last) => Some((false, last.clone())),
-        _ => Some((verdict.passes(), ground.clone())),
-    }
+    check(96, &generate::case(64), |case| agree::asked(&case));
 }
 
 #[test]
 fn a_rule_said_to_be_unreachable_is_never_reached() {
     let told = RefCell::new(0);
     check(256, &generate::case(64), |case| {
-        let generation = case.compile();
-        let unreachable: Vec<String> = generation
-            .unreachable
-            .iter()
-            .map(|one| name(&generation, Ground::Rule { policy: one.policy, rule: one.rule }))
-            .collect();
-        *told.borrow_mut() += unreachable.len();
-        for ((target, known), app) in case.targets.iter().zip(&case.known).zip(&case.apps) {
-            let answer = Oracle::new(&case, app).ask_known(*target, known, 0);
-            let Answer::Decided { ground, observed, .. } = answer else { continue };
-            for reached in observed.iter().chain([&ground]) {
-                prop_assert!(!unreachable.contains(reached), "{} by {:?}", reached, target);
-            }
-        }
+        *told.borrow_mut() += agree::unreachable(&case)?;
         Ok(())
     });
     assert!(told.into_inner() > 0, "no case had an unreachable rule");
@@ -223,44 +131,4 @@ fn the_cases_get_everywhere() {
         verdicts[Verdict::Deny as usize],
     ];
     assert!(counts.iter().all(|count| *count >= 10), "{seen:?}");
-}
-
-/// What the tables of a generation say.
-fn answer(
-    generation: &Generation,
-    app: &AppFacts,
-    destination: &Destination,
-    named: &Named,
-) -> Answer {
-    match generation.evaluate(generation.class_of_app(app), destination, named) {
-        Ok(outcome) => decided(generation, outcome),
-        Err(Fault::PortHidden) => Answer::PortHidden,
-        Err(Fault::Damaged) => panic!("damaged tables at {destination:?}"),
-    }
-}
-
-fn decided(generation: &Generation, outcome: Outcome) -> Answer {
-    let Decision { verdict, ground, observed } =
-        generation.decision(outcome.decision).expect("a decision of that number");
-    assert_eq!(outcome.verdict, *verdict, "the leaf and the decision differ");
-    Answer::Decided {
-        verdict: *verdict,
-        ground: name(generation, *ground),
-        observed: observed.iter().map(|ground| name(generation, *ground)).collect(),
-    }
-}
-
-fn name(generation: &Generation, ground: Ground) -> String {
-    match ground {
-        Ground::Rule { policy, .. } => {
-            let (of, rule) = generation.rule(ground).expect("a rule that is there");
-            assert_eq!(of.name, generation.policies[policy].name);
-            format!("{}/{}", of.name, rule.name)
-        }
-        Ground::PolicyDefault { policy } => {
-            format!("{}/default", generation.policies[policy].name)
-        }
-        Ground::Default => "default".to_owned(),
-        Ground::Question => "question".to_owned(),
-    }
 }

@@ -11,7 +11,7 @@ use firewall::policy::{
 use firewall_common::{app::Kind, verdict::Verdict};
 use ipnet::IpNet;
 
-use crate::generate::{Boundaries, Case, Known, Target, organisation};
+use super::generate::{Boundaries, Case, Known, Target, organisation};
 
 /// What decides or would have decided. Ordered as such things are tried: rules before defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
