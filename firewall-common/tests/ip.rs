@@ -1,5 +1,4 @@
 //! The header parser against a slow one, on packets that are built, bent and made up.
-#![expect(clippy::unwrap_used, reason = "tests panic")]
 
 mod packet;
 

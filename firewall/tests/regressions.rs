@@ -1,5 +1,10 @@
 //! Replays what fuzzing found and what it started from: each file of `fuzz/regressions/TARGET/`.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test panics, and says of which file"
+)]
 
 use std::{
     collections::BTreeSet,

@@ -11,7 +11,7 @@ use firewall::{
     policy::source::Files,
 };
 use firewall_common::{
-    event::{FlowEvent, HeldDatagram, Malformed, OpenSocket},
+    event::{FlowEvent, HeldDatagram, OpenSocket},
     layout::Held,
 };
 use jiff::{Timestamp, Zoned};
@@ -21,13 +21,11 @@ pub fn decoded(bytes: &[u8]) {
     let (event, socket) = (size_of::<FlowEvent>(), size_of::<OpenSocket>());
     for len in [bytes.len(), event, socket] {
         let Some(bytes) = bytes.get(..len) else { continue };
-        match FlowEvent::try_from(bytes) {
-            Ok(event) => same(&event, bytes),
-            Err(Malformed) => {}
+        if let Ok(event) = FlowEvent::try_from(bytes) {
+            same(&event, bytes);
         }
-        match OpenSocket::try_from(bytes) {
-            Ok(socket) => same(&socket, bytes),
-            Err(Malformed) => {}
+        if let Ok(socket) = OpenSocket::try_from(bytes) {
+            same(&socket, bytes);
         }
     }
     let mut held = bytes.to_vec();
