@@ -229,6 +229,27 @@ pub struct Named {
 impl Named {
     /// [`Named::trusted`] with a bit for each candidate.
     pub const TRUSTED: u32 = (1 << CANDIDATES) - 1;
+
+    /// Adds the class of a name that the name asked for is an alias of, told by somebody trusted (1) or not
+    /// (0): whether there is room for it.
+    #[inline(always)]
+    pub fn add_alias(&mut self, class: u32, trusted: u32) -> bool {
+        if class == 0 {
+            return true;
+        }
+        for place in 1..CANDIDATES {
+            let there = self.classes[place];
+            if there == 0 {
+                self.classes[place] = class;
+                self.trusted |= trusted << place;
+                return true;
+            }
+            if there == class && self.trusted >> place & 1 == trusted {
+                return true;
+            }
+        }
+        false
+    }
 }
 
 /// Words of the record of a name class.

@@ -272,7 +272,7 @@ pub extern "C" fn alias(index: u32, at: u32, told: u32) -> u32 {
         return end;
     }
     let trusted = scratch.named.trusted & told;
-    if !names::add_alias(&mut scratch.named, class, trusted) {
+    if !scratch.named.add_alias(class, trusted) {
         scratch.more = 1;
     }
     scratch.last = scratch.suffixes.whole;

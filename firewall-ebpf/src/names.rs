@@ -7,7 +7,6 @@ use core::arch::asm;
 
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns};
 use firewall_common::{
-    evaluate::{CANDIDATES, Named},
     event::Identity,
     flow::{Address, Destination, fingerprint_words},
     layout::{
@@ -264,27 +263,6 @@ pub fn answered(header: &Header, scratch: &Scratch, id: u16) -> Option<Question>
     // SAFETY: as in `ask`.
     unsafe { (*kept).check = 0 };
     Some(question)
-}
-
-/// Adds what rules know of a name that the name asked for is an alias of, told by somebody trusted or
-/// not: whether there is room for it.
-#[inline(always)]
-pub fn add_alias(named: &mut Named, class: u32, trusted: u32) -> bool {
-    if class == 0 {
-        return true;
-    }
-    for place in 1..CANDIDATES {
-        let there = named.classes[place];
-        if there == 0 {
-            named.classes[place] = class;
-            named.trusted |= trusted << place;
-            return true;
-        }
-        if there == class && named.trusted >> place & 1 == trusted {
-            return true;
-        }
-    }
-    false
 }
 
 /// Whether a port of a server is one for questions: [`NO_DNS`], [`DNS`] or [`MULTICAST`].

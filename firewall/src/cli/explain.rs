@@ -87,13 +87,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let set = match args.set.load() {
         Ok(set) => set,
-        Err(failure) => {
-            eprintln!("{failure}");
-            return Ok(ExitCode::from(match failure {
-                set::Failure::Usage(_) => super::USAGE,
-                set::Failure::Invalid(_) | set::Failure::Other(_) => 1,
-            }));
-        }
+        Err(failure) => return Ok(failure.tell()),
     };
     let explainer = Explainer { generation: &set.generation, intel: &set.intel };
     if let Asked::Question(question) = &asked

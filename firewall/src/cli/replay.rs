@@ -11,13 +11,7 @@ use std::{
 use anyhow::Context as _;
 use jiff::tz::TimeZone;
 
-use super::{
-    colour,
-    pager::Pager,
-    set::{self, PolicySet},
-    table::Table,
-    verdict,
-};
+use super::{colour, pager::Pager, set::PolicySet, table::Table, verdict};
 use crate::{
     events::{App, Endpoint},
     explanation,
@@ -65,13 +59,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let set = match args.set.load() {
         Ok(set) => set,
-        Err(failure) => {
-            eprintln!("{failure}");
-            return Ok(ExitCode::from(match failure {
-                set::Failure::Usage(_) => super::USAGE,
-                set::Failure::Invalid(_) | set::Failure::Other(_) => 1,
-            }));
-        }
+        Err(failure) => return Ok(failure.tell()),
     };
     let shown = printable(&args.file.display().to_string());
     let file = File::open(&args.file).with_context(|| format!("{shown} cannot be read"))?;

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
+    process::ExitCode,
 };
 
 use crate::{
@@ -98,6 +99,17 @@ impl fmt::Display for Failure {
             ),
             Self::Other(error) => write!(f, "error: {error:#}"),
         }
+    }
+}
+
+impl Failure {
+    /// Says it, and returns the exit status.
+    pub fn tell(&self) -> ExitCode {
+        eprintln!("{self}");
+        ExitCode::from(match self {
+            Self::Usage(_) => super::USAGE,
+            Self::Invalid(_) | Self::Other(_) => 1,
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 //! to at once.
 
 use std::{
+    cell::LazyCell,
     collections::{BTreeMap, HashSet},
     fs,
     io::ErrorKind,
@@ -198,7 +199,8 @@ impl InForce {
     /// Whether the time of a rule is over.
     pub fn is_over(&self) -> bool {
         let mut rules = self.generation.policies.iter().flat_map(|policy| &policy.rules);
-        rules.any(|rule| rule.until.is_some() && !rule.counts(Disk.moment().as_ref()))
+        let now = LazyCell::new(|| Disk.moment());
+        rules.any(|rule| rule.until.is_some() && !rule.counts(now.as_ref()))
     }
 }
 

@@ -8,7 +8,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use firewall_common::{
-    evaluate::{CANDIDATES, NAMES, Named},
+    evaluate::{NAMES, Named},
     flow::Address,
     layout::{CHAIN, MAX_WAIT, MIN_LIFETIME},
     name::Text,
@@ -154,7 +154,8 @@ impl Names {
         };
         let mut more = false;
         for (alias, resolved) in &told.aliases {
-            more |= !add_alias(&mut named, class(generation, alias), trusted && *resolved);
+            let trusted = u32::from(trusted && *resolved);
+            more |= !named.add_alias(class(generation, alias), trusted);
         }
         let all = std::iter::once(&told.name).chain(told.aliases.iter().map(|(alias, _)| alias));
         let names: Arc<[String]> = all.take(1 + CHAIN).map(text).collect();
@@ -264,24 +265,4 @@ impl Meant<'_> {
     pub fn is_several(&self, place: usize) -> bool {
         self.answers.several >> place & 1 != 0
     }
-}
-
-/// Adds what rules know of an alias: whether there is room for it.
-fn add_alias(named: &mut Named, class: u32, trusted: bool) -> bool {
-    let trusted = u32::from(trusted);
-    if class == 0 {
-        return true;
-    }
-    for place in 1..CANDIDATES {
-        let there = named.classes[place];
-        if there == 0 {
-            named.classes[place] = class;
-            named.trusted |= trusted << place;
-            return true;
-        }
-        if there == class && named.trusted >> place & 1 == trusted {
-            return true;
-        }
-    }
-    false
 }
