@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use firewall_common::{
     event::{Identity, app},
-    flow::{Address, ICMPV6, TCP, UDP},
+    flow::{ICMPV6, TCP, UDP},
     forget::forget,
     layout::{Counter, SocketState, Unowned, numbered},
     parse::{Bytes, ip},
@@ -32,7 +32,8 @@ const DROP: i32 = 2;
 
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
-const SOCK_RAW: u32 = 3;
+/// Of a socket that writes headers itself.
+const IPPROTO_RAW: u32 = 255;
 
 /// Protocols: IPv4 and IPv6 in IP, groups of IPv4, GRE.
 const IPIP: u8 = 4;
@@ -150,8 +151,8 @@ fn is_outer(framed: &Framed, sk: *mut bpf_sock) -> bool {
         return false;
     }
     // SAFETY: `full` is a full socket.
-    let (kind, own) = unsafe { ((*full).type_, (*full).protocol) };
-    kind != SOCK_RAW && own != u32::from(protocol)
+    let own = unsafe { (*full).protocol };
+    own != u32::from(protocol) && own != IPPROTO_RAW
 }
 
 /// Judges a packet that was not judged before, of a socket that is none of IP, or of none. Returns whether
