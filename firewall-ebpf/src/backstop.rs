@@ -2,14 +2,16 @@
 //! forwarded packets, and the outer packets of tunnels. Decided by the same tables, packet by packet, and
 //! by address alone: payloads are not looked at.
 
+use core::ptr;
+
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},
-    helpers::generated::bpf_sk_fullsock,
+    helpers::generated::{bpf_get_current_task, bpf_sk_fullsock},
     programs::TcContext,
 };
 use firewall_common::{
     event::{Identity, app},
-    flow::{ICMPV6, TCP, UDP},
+    flow::{ICMPV6, UDP},
     forget::forget,
     layout::{Counter, SocketState, Unowned, numbered},
     parse::{Bytes, ip},
@@ -128,7 +130,26 @@ pub fn judge(ctx: &TcContext, find: impl FnOnce(Skb) -> Inner) -> i32 {
     if judged && !is_outer(&framed, sk) {
         return NEXT;
     }
-    if unjudged(skb, framed, if judged { core::ptr::null_mut() } else { sk }) { NEXT } else { DROP }
+    // SAFETY: `sk` is not null.
+    let full =
+        if judged || sk.is_null() { ptr::null_mut() } else { unsafe { bpf_sk_fullsock(sk) } };
+    let mut sender = if full.is_null() { None } else { socket::state(full.cast()) };
+    if let Some(state) = &mut sender {
+        charge_sender(state);
+    }
+    if judge_packet(skb, at, sender) { NEXT } else { DROP }
+}
+
+/// Charges a packet socket to who is current: it sends in the call of who has it.
+// Not inlined: the stack of what comes after is small.
+#[inline(never)]
+fn charge_sender(state: &mut SocketState) {
+    // SAFETY: the helper has no preconditions.
+    let charged = process::charge(state, unsafe { bpf_get_current_task() });
+    if charged.is_none() && state.identity.kind == 0 {
+        state.identity.uid = Identity::NO_USER;
+        state.identity.gid = Identity::NO_GROUP;
+    }
 }
 
 /// Whether a packet is the outer one of a tunnel, whose inner one the socket has sent: of another protocol
@@ -157,50 +178,40 @@ fn is_outer(framed: &Framed, sk: *mut bpf_sock) -> bool {
 
 /// Judges a packet that was not judged before, of a socket that is none of IP, or of none. Returns whether
 /// it may go.
-#[inline(always)]
-fn unjudged(skb: *mut __sk_buff, framed: Framed, sk: *mut bpf_sock) -> bool {
-    let (packet, error) = ip::parse(&framed);
+// Not inlined: see above.
+#[inline(never)]
+fn judge_packet(skb: *mut __sk_buff, at: u32, sender: Option<&'static mut SocketState>) -> bool {
+    let (packet, error) = ip::parse(&Framed { skb: Skb(skb), at });
     let unreadable = forget(u32::from(error.is_some())) != 0;
     // SAFETY: reading a context member.
     let forwarded = unsafe { (*skb).ingress_ifindex } != 0;
-    if sk.is_null() && !forwarded && is_membership(&packet) {
+    if sender.is_none() && !forwarded && is_membership(&packet) {
         count(Counter::Kernel);
         return true;
     }
-    let full = if sk.is_null() { sk } else { unsafe { bpf_sk_fullsock(sk) } };
-    let state = if full.is_null() {
-        unowned(&packet, if forwarded { 0 } else { app::KERNEL })
-    } else {
-        let state = socket::state(full.cast());
-        state.map(|state| {
-            process::charge_current(state);
-            state
-        })
-    };
-    let Some(state) = state else {
-        count(Counter::NoState);
-        return false;
-    };
-    let active = policy::deciding(policy::active(), state.app, packet.destination.address);
+    let nobody = if forwarded { &FORWARDED } else { &OF_KERNEL };
+    let active = policy::deciding(policy::active(), 0, packet.destination.address);
     let header = policy::header(active);
     let judgement = match header {
         None => policy::no_policy(),
         Some(header) if unreadable => policy::unparsable(header),
-        Some(header)
-            if packet.destination.port_hidden != 0
-                && header.name_lines != 0
-                && matches!(packet.destination.protocol, TCP | UDP) =>
-        {
-            policy::unparsable(header)
-        }
         Some(header) => {
-            // Not kept where the state can be made another flow's at any moment.
-            let class = numbered(active.generation(), apps::of(active, &state.identity));
-            let who = Who { app: &state.app, class: &class };
+            let identity = sender.as_ref().map_or(&nobody.identity, |state| &state.identity);
+            let class = numbered(active.generation(), apps::of(active, identity));
+            let who = Who { app: &NO_APP, class: &class };
             policy::judge_silent(active, header, who, &packet.destination)
         }
     }
     .forget();
+    let state = match sender {
+        Some(state) => Some(state),
+        None => unowned(&packet, nobody),
+    };
+    let Some(state) = state else {
+        count(Counter::NoState);
+        socket::count_verdict(judgement.verdict);
+        return judgement.passes();
+    };
     let origin = Origin {
         hook: Hook::Packet as u8,
         src: packet.src,
@@ -221,6 +232,9 @@ fn unjudged(skb: *mut __sk_buff, framed: Framed, sk: *mut bpf_sock) -> bool {
     judgement.passes()
 }
 
+/// What an app is called that names are kept of, where there is none.
+static NO_APP: u64 = 0;
+
 /// Who listens to which group: IGMP, and MLD (RFC 3810), which the kernel sends from no socket.
 #[inline(always)]
 fn is_membership(packet: &ip::Packet) -> bool {
@@ -228,18 +242,23 @@ fn is_membership(packet: &ip::Packet) -> bool {
     to.protocol == IGMP || (to.protocol == ICMPV6 && to.address.high >> 48 == 0xff02)
 }
 
-/// What is kept first.
-static NOBODY: SocketState = {
+/// What is told first of a packet that came in by another interface.
+static FORWARDED: SocketState = unknown(0);
+/// What is told first of a packet that the kernel made.
+static OF_KERNEL: SocketState = unknown(app::KERNEL);
+
+const fn unknown(kind: u32) -> SocketState {
     // SAFETY: made of integers alone.
     let mut state: SocketState = unsafe { core::mem::zeroed() };
+    state.identity.kind = kind;
     state.identity.uid = Identity::NO_USER;
     state.identity.gid = Identity::NO_GROUP;
     state
-};
+}
 
-/// What is kept of a flow without a socket, made if there is nothing yet.
+/// What is told of a flow without a socket, made if there is nothing yet.
 #[inline(always)]
-fn unowned(packet: &ip::Packet, kind: u32) -> Option<&'static mut SocketState> {
+fn unowned(packet: &ip::Packet, first: &SocketState) -> Option<&'static mut SocketState> {
     let to = &packet.destination;
     let key = Unowned {
         src: packet.src,
@@ -247,16 +266,13 @@ fn unowned(packet: &ip::Packet, kind: u32) -> Option<&'static mut SocketState> {
         src_port: packet.src_port,
         dst_port: to.port,
         protocol: u32::from(to.protocol),
-        kind,
+        kind: first.identity.kind,
         _pad: 0,
     };
     if UNOWNED.get_ptr(&key).is_none() {
-        UNOWNED.insert(&key, &NOBODY, 0).ok()?;
+        UNOWNED.insert(&key, first, 0).ok()?;
     }
-    let state = UNOWNED.get_ptr_mut(&key)?;
     // SAFETY: the entry is not freed while the program runs. What others write to it meanwhile are plain
-    // integers, of which no verdict depends.
-    let state = unsafe { &mut *state };
-    state.identity.kind = kind;
-    Some(state)
+    // integers, and no verdict rests on them.
+    UNOWNED.get_ptr_mut(&key).map(|state| unsafe { &mut *state })
 }
