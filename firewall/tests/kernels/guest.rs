@@ -206,6 +206,7 @@ fn frames_are_judged_where_the_kernel_has_programs_at_interfaces() {
     let host = Host::with_china();
     host.set("firewall.toml", "backstop = \"on\"\n");
     host.done(&["reload"]);
+    let _listening = Server::of(&host);
     let capture = host.net.capture();
     let mut app = host.app();
     let [denied, allowed] = [BAIDU, FREE].map(|ip| app.step(&format!("frame {ip}:443")));
