@@ -226,6 +226,8 @@ impl FlowEvent {
 impl Identity {
     /// In place of a group that is not known: no process has it, and 0 is root's.
     pub const NO_GROUP: u32 = u32::MAX;
+    /// The same for a user.
+    pub const NO_USER: u32 = u32::MAX;
 
     /// The process.
     #[inline(always)]

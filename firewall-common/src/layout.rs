@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Version of everything that is pinned or crosses the ring buffer.
-pub const ABI_VERSION: u32 = 8;
+pub const ABI_VERSION: u32 = 9;
 
 /// Generations that can be in the kernel at once: the running one and the one being built.
 pub const SLOTS: u32 = 2;
@@ -149,6 +149,8 @@ pub mod flags {
     pub const QUIC_WATCH: u32 = 64;
     /// What would be held back passes when nobody is there to read it.
     pub const UNATTENDED_ALLOW: u32 = 128;
+    /// What is sent past every cgroup is judged at the interfaces: no socket may pass them by too.
+    pub const BACKSTOP: u32 = 256;
 }
 
 /// What is kept with a socket.
@@ -783,6 +785,29 @@ pub struct Listener {
 /// Listeners that are known at a time.
 pub const MAX_LISTENERS: u32 = 1 << 12;
 
+/// A flow that no socket of IP has: what is known of it is the key.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Unowned {
+    /// Source address.
+    pub src: Address,
+    /// Where it goes.
+    pub dst: Address,
+    /// Port of the source.
+    pub src_port: u16,
+    /// Port of the destination.
+    pub dst_port: u16,
+    /// IANA protocol number.
+    pub protocol: u32,
+    /// Of [`crate::event::app`].
+    pub kind: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+/// Flows without a socket whose records are put together, the least recently used out first.
+pub const MAX_UNOWNED: u32 = 1 << 11;
+
 /// Deepest level of a cgroup that is followed; systemd's user sessions go down to about ten.
 pub const MAX_LEVELS: u32 = 32;
 
@@ -850,6 +875,8 @@ counters! {
     LostInitials = "lost-initials";
     /// Listeners that could not be kept: connections to them count as the app's own.
     NoListener = "no-listener";
+    /// Frames at an interface, of no socket of IP, that carry neither IP nor ARP: they pass.
+    UnreadFrames = "unread-frames";
 }
 
 const _: () = {
@@ -863,6 +890,7 @@ const _: () = {
     assert!(size_of::<Process>() == 16 + size_of::<Identity>());
     assert!(size_of::<FileId>() == 32);
     assert!(size_of::<Listener>() == 32);
+    assert!(size_of::<Unowned>() == 48);
     assert!(size_of::<Answer>() == 32);
     assert!(size_of::<Answers>() == 32 * NAMES + 16);
     assert!(size_of::<AnswerKey>() == 24);

@@ -6,6 +6,8 @@
 //! packet (egress) ──┘                  ▲
 //!   └─ inspect: questions, hellos ─────┤
 //! packet (ingress): answers ─ names ───┘
+//!
+//! frame (interface, where it was at no cgroup): backstop ─ policy::judge ─ emit
 //! ```
 //!
 //! A verdict is computed before anything is written about it, so a full ring buffer loses events
@@ -19,6 +21,7 @@
 
 pub mod answers;
 pub mod app;
+pub mod backstop;
 pub mod bytes;
 pub mod connect;
 pub mod dns;

@@ -4,16 +4,19 @@
 #![expect(missing_docs, reason = "the macros drop the comments of what they wrap")]
 
 use aya_ebpf::{
-    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, raw_tracepoint, sock_ops},
+    macros::{
+        cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, classifier, raw_tracepoint,
+        sock_ops,
+    },
     programs::{
         RawTracePointContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext,
-        SockoptContext,
+        SockoptContext, TcContext,
     },
 };
 use firewall_common::verdict::Hook;
 use firewall_ebpf::{
-    answers, bytes, connect, egress as packet, exec, inspect, open, quic as datagram, script,
-    socket, sockopt, tell as told,
+    answers, backstop as interface, bytes, connect, egress as packet, exec, inspect, open,
+    quic as datagram, script, socket, sockopt, tell as told,
 };
 
 firewall_ebpf::object!();
@@ -72,6 +75,18 @@ pub fn tell(ctx: SkBuffContext) -> i32 {
 #[cgroup_skb(ingress)]
 pub fn ingress(ctx: SkBuffContext) -> i32 {
     answers::arrived(&ctx)
+}
+
+/// Every frame that leaves by an Ethernet interface.
+#[classifier]
+pub fn backstop(ctx: TcContext) -> i32 {
+    interface::judge(&ctx, interface::ethernet)
+}
+
+/// Every packet that leaves by an interface without a header of its own, as a tunnel's.
+#[classifier]
+pub fn backstop_bare(ctx: TcContext) -> i32 {
+    interface::judge(&ctx, interface::bare)
 }
 
 /// `socket()`.

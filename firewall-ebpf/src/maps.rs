@@ -13,8 +13,9 @@ use firewall_common::{
         Active, AnswerKey, Answers, CHAIN, Connection, ConnectionKey, Counter, FileId, HELD_BYTES,
         Header, INNER_MAP, Listener, MAX_ADDRESSES, MAX_ANSWERS, MAX_CGROUPS, MAX_CONNECTIONS,
         MAX_EXECUTABLES, MAX_FORMER, MAX_LISTENERS, MAX_NAMES, MAX_PENDING, MAX_PROCESSES,
-        MAX_SCRIPTS, NameText, Offsets, PathText, PayloadState, Process, ProcessKey, Question,
-        RING_BYTES, SCRATCHES, SLOTS, SocketState, Stream, TEMPLATE_BLOCKS, Told,
+        MAX_SCRIPTS, MAX_UNOWNED, NameText, Offsets, PathText, PayloadState, Process, ProcessKey,
+        Question, RING_BYTES, SCRATCHES, SLOTS, SocketState, Stream, TEMPLATE_BLOCKS, Told,
+        Unowned,
     },
     name_table::Suffixes,
     parse::{
@@ -290,6 +291,10 @@ pub static PROCESSES: LruHashMap<ProcessKey, Process> =
 /// Where somebody listened before the programs were attached: a set.
 #[map]
 pub static LISTENERS: HashMap<Listener, u8> = HashMap::with_max_entries(MAX_LISTENERS, 0);
+
+/// What is told of flows without a socket. No verdict rests on it.
+#[map]
+pub static UNOWNED: LruHashMap<Unowned, SocketState> = LruHashMap::with_max_entries(MAX_UNOWNED, 0);
 
 /// Where the machine's own root directory is in the kernel's memory, as a number.
 #[map]

@@ -59,7 +59,7 @@ const STUBS: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54))];
 
 /// The keys of `firewall.toml`. A key that is not here is an error.
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 20] = [
     "default",
     "on_deny",
     "inbound",
@@ -71,6 +71,7 @@ const KEYS: [&str; 19] = [
     "dns_ports",
     "upstreams",
     "ahead",
+    "backstop",
     "organisations",
     "geo",
     "asn",
@@ -113,6 +114,8 @@ pub struct Config {
     pub upstreams: Option<Vec<Asked>>,
     /// Whether names that are denied are looked up before any app asks for them.
     pub ahead: Option<bool>,
+    /// Whether the daemon judges at the interfaces what is sent past every cgroup.
+    pub backstop: Option<bool>,
     /// A file of organisations beside those in the binary.
     pub organisations: Option<PathBuf>,
     /// A database of countries in place of the one in the binary.
@@ -320,6 +323,7 @@ impl Config {
             observe: standard.observe,
             resolvers: self.resolvers.clone().unwrap_or(resolvers),
             dns_ports: self.dns_ports.clone(),
+            backstop: self.backstop.unwrap_or(standard.backstop),
             name_keys,
         }
     }
@@ -372,6 +376,7 @@ impl Walker<'_> {
                 .field("upstreams")
                 .map(|field| self.few(field, MOST_UPSTREAMS, "[\"system\"]", upstream)),
             ahead: fields.field("ahead").and_then(|field| self.word(field, &switch)),
+            backstop: fields.field("backstop").and_then(|field| self.word(field, &switch)),
             organisations: path(self, "organisations", "/etc/firewall/organisations.tsv"),
             geo: path(self, "geo", "/var/lib/countries.mmdb"),
             asn: path(self, "asn", "/var/lib/asn.mmdb"),

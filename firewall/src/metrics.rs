@@ -44,7 +44,7 @@ pub const OTHER: &str = "other";
 const COUNTED: Duration = Duration::from_secs(60);
 
 /// Hash maps, which fill up. What is an array has all its entries from the start.
-const HASH_MAPS: [&str; 9] = [
+const HASH_MAPS: [&str; 10] = [
     "ANSWERS",
     "CGROUPS",
     "CONNECTIONS",
@@ -54,6 +54,7 @@ const HASH_MAPS: [&str; 9] = [
     "NAMES",
     "PROCESSES",
     "SCRIPTS",
+    "UNOWNED",
 ];
 
 /// Upper bounds of the delays that are counted together, in seconds. Repeats are held back for one.

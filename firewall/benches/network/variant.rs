@@ -40,6 +40,8 @@ pub enum Variant {
     None,
     /// This one, as a daemon with every shipped policy that goes by countries and names.
     Firewall,
+    /// The same, and at the interfaces.
+    Backstop,
     /// Sets with the networks of a country, asked for each packet.
     Nftables,
     /// With one rule, that allows all, and no window.
@@ -66,12 +68,14 @@ enum Guard {
 }
 
 impl Variant {
-    pub const ALL: [Self; 4] = [Self::None, Self::Firewall, Self::Nftables, Self::OpenSnitch];
+    pub const ALL: [Self; 5] =
+        [Self::None, Self::Firewall, Self::Backstop, Self::Nftables, Self::OpenSnitch];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::None => "no firewall",
             Self::Firewall => "firewall",
+            Self::Backstop => "firewall, backstop",
             Self::Nftables => "nftables",
             Self::OpenSnitch => "OpenSnitch",
         }
@@ -80,7 +84,7 @@ impl Variant {
     /// What has to be installed, if it is not.
     pub fn missing(self) -> Option<String> {
         let needed: &[(&str, &str)] = match self {
-            Self::None | Self::Firewall => &[],
+            Self::None | Self::Firewall | Self::Backstop => &[],
             Self::Nftables => &[("nft", "nftables")],
             // The package does not depend on what it puts its rules in place with.
             Self::OpenSnitch => &[("opensnitchd", "opensnitch"), ("iptables", "iptables")],
@@ -97,7 +101,8 @@ impl Variant {
     fn put_in_place(self, net: &Net, cgroup: &Cgroup) -> Result<Guard> {
         match self {
             Self::None => Ok(Guard::Nothing),
-            Self::Firewall => firewall(net, cgroup).map(Guard::Daemon),
+            Self::Firewall => firewall(net, cgroup, "").map(Guard::Daemon),
+            Self::Backstop => firewall(net, cgroup, "backstop = \"on\"\n").map(Guard::Daemon),
             Self::Nftables => nftables(net).map(|()| Guard::Nothing),
             Self::OpenSnitch => opensnitch(net).map(Guard::Program),
         }
@@ -144,7 +149,7 @@ impl Host {
         let (allowed, denied) = (errno(ALLOWED)?, errno(DENIED)?);
         let expected = match self.variant {
             Variant::None | Variant::OpenSnitch => 0,
-            Variant::Firewall => libc::ECONNREFUSED,
+            Variant::Firewall | Variant::Backstop => libc::ECONNREFUSED,
             Variant::Nftables => libc::EPERM,
         };
         let name = self.variant.name();
@@ -196,9 +201,9 @@ impl Guard {
     }
 }
 
-fn firewall(net: &Net, cgroup: &Cgroup) -> Result<Daemon> {
+fn firewall(net: &Net, cgroup: &Cgroup, settings: &str) -> Result<Daemon> {
     let resolver = format!("resolvers = [\"{SERVER_V4}\"]\nupstreams = [\"{SERVER_V4}\"]\n");
-    let mut daemon = Daemon::new(&resolver)?;
+    let mut daemon = Daemon::new(&(resolver + settings))?;
     daemon.enable_shipped()?;
     daemon.start(&net.client, cgroup)?;
     daemon.wait()?;

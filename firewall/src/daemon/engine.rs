@@ -342,6 +342,7 @@ impl<'e> Engine<'e> {
             adopt(errands, &loaded.maps)?;
         }
         let taken = errands.attach()?;
+        said.extend(errands.backstop(set.generation.settings.backstop)?);
         if !runs || taken.attached > 0 {
             end_denied(errands, &loaded.maps, &set.generation, options.cgroup.as_deref())?;
         }
@@ -388,6 +389,7 @@ impl<'e> Engine<'e> {
         adopt(self.errands, &self.loaded.maps)?;
         let Switched { number, before_is_kept } =
             switch(self.errands, &self.loaded, &inputs, &set.generation, &path, &mut said)?;
+        said.extend(self.errands.backstop(set.generation.settings.backstop)?);
         end_denied(self.errands, &self.loaded.maps, &set.generation, self.cgroup.as_deref())?;
         let (now, intel) = in_force(set, number, origin);
         self.known.add(number, Arc::clone(&now.generation), Instant::now());

@@ -115,6 +115,14 @@ impl Errands {
         }
     }
 
+    /// Puts programs at the interfaces, or takes them away. Returns why some have none.
+    pub fn backstop(&self, wanted: bool) -> Result<Vec<String>, Error> {
+        match self.ask(&Ask::Backstop(wanted))?.0 {
+            Told::Backstop(failed) => Ok(failed),
+            _ => Err(unexpected()),
+        }
+    }
+
     /// Opens a way through all open files.
     pub fn sockets(&self) -> Result<File, Error> {
         match self.one(&Ask::Sockets)? {

@@ -30,7 +30,9 @@ use crate::{
     datapath::{
         self,
         apply::{self, new_blocks},
-        attach, bytes,
+        attach,
+        backstop::{self, Backstop},
+        bytes,
         destroy::Destroyer,
         iterate,
         load::{self, Loaded},
@@ -63,6 +65,7 @@ pub struct Keeper {
     loaded: Option<Loaded>,
     messages: Option<Messages>,
     destroyer: Destroyer,
+    backstop: Option<Backstop>,
 }
 
 impl Keeper {
@@ -84,6 +87,7 @@ impl Keeper {
             loaded: None,
             messages: None,
             destroyer: Destroyer::default(),
+            backstop: None,
         }
     }
 
@@ -92,7 +96,7 @@ impl Keeper {
         let signals =
             SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         loop {
-            let [asked, seals, signalled] = self.wait(&signals)?;
+            let [asked, seals, signalled, interfaces] = self.wait(&signals)?;
             while signalled && let Some(signal) = signals.read_signal()? {
                 match Signal::try_from(signal.ssi_signo.cast_signed())? {
                     Signal::SIGCHLD => {
@@ -114,19 +118,24 @@ impl Keeper {
                     other => other?,
                 }
             }
+            if interfaces {
+                self.follow().iter().for_each(|error| say(error));
+            }
             for message in self.messages.iter_mut().flat_map(Messages::take) {
                 say(&message);
             }
         }
     }
 
-    /// Whether there is something from the worker, from the audit store, and a signal.
-    fn wait(&self, signals: &SignalFd) -> io::Result<[bool; 3]> {
-        let mut fds = [
+    /// Whether there is something from the worker, from the audit store, a signal, and news of interfaces.
+    fn wait(&self, signals: &SignalFd) -> io::Result<[bool; 4]> {
+        let mut fds = vec![
             PollFd::from_borrowed_fd(self.channel.fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.seals.fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
         ];
+        let news = self.backstop.iter().map(Backstop::fd);
+        fds.extend(news.map(|news| PollFd::from_borrowed_fd(news, PollFlags::IN)));
         // The kernel programs' own messages are looked for now and then.
         let second = Timespec { tv_sec: 1, tv_nsec: 0 };
         let waited = self.messages.is_some().then_some(&second);
@@ -135,7 +144,12 @@ impl Keeper {
             Err(error) => return Err(error.into()),
         }
         // At its end only its exit status is of interest.
-        Ok(fds.map(|fd| fd.revents().contains(PollFlags::IN)))
+        let came = |place: usize, flags| {
+            fds.get(place).is_some_and(|fd: &PollFd<'_>| fd.revents().intersects(flags))
+        };
+        // A socket that has too much to tell says so as an error.
+        let news = came(3, PollFlags::IN | PollFlags::ERR);
+        Ok([came(0, PollFlags::IN), came(1, PollFlags::IN), came(2, PollFlags::IN), news])
     }
 
     fn ended(&self, say: &mut dyn FnMut(&str)) -> io::Result<Option<u8>> {
@@ -156,6 +170,7 @@ impl Keeper {
             Ask::Tables => self.tables(),
             Ask::Blocks(count) => blocks(count).map(|map| (Told::Blocks, vec![map])),
             Ask::Attach => self.attach(),
+            Ask::Backstop(wanted) => self.stand_behind(wanted),
             Ask::Sockets => self.sockets(),
             Ask::Bytes => self.bytes(),
             // Nobody waits for it.
@@ -212,6 +227,25 @@ impl Keeper {
         // What the object and the kernel's types took.
         give_memory_back();
         Ok((Told::Attached(taken), Vec::new()))
+    }
+
+    fn stand_behind(&mut self, wanted: bool) -> Result<(Told, Vec<OwnedFd>), String> {
+        let links = self.pins.links();
+        if !wanted {
+            self.backstop = None;
+            backstop::remove_all(&links);
+        } else if self.backstop.is_none() {
+            self.backstop = Some(Backstop::new(links).map_err(text)?);
+        }
+        Ok((Told::Backstop(self.follow()), Vec::new()))
+    }
+
+    /// Gives interfaces that are new their program. Returns why some have none.
+    fn follow(&mut self) -> Vec<String> {
+        let (Some(backstop), Some(loaded)) = (&mut self.backstop, &mut self.loaded) else {
+            return Vec::new();
+        };
+        backstop.follow(loaded).iter().map(ToString::to_string).collect()
     }
 
     fn tables(&mut self) -> Result<(Told, Vec<OwnedFd>), String> {

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Options, engine::Engine, refresh::Refresh, sinks::Sinks, worker::Losses};
 use crate::{
     api::dto::{self, Status},
-    datapath::{attach, pins},
+    datapath::{attach, backstop, pins},
     events::reader::{self, Counters},
     policy::{
         ListSource, Moment,
@@ -37,7 +37,7 @@ pub fn of(
     losses: &Losses,
     refresh: &Refresh,
 ) -> Result<Status, reader::Error> {
-    let hooks = hooks(options);
+    let hooks = hooks(options, engine.now.config.backstop == Some(true));
     let lists = refresh.shown(&engine.now.lists);
     let mut degraded = told.degraded.clone();
     if let Some(reload) = told.last_reload.as_ref().filter(|reload| !reload.done) {
@@ -146,12 +146,20 @@ fn time_of(moment: &Moment) -> Option<Timestamp> {
     Timestamp::now().checked_add(SignedDuration::from_secs(left)).ok()
 }
 
-fn hooks(options: &Options) -> Vec<dto::Hook> {
+fn hooks(options: &Options, with_backstop: bool) -> Vec<dto::Hook> {
     let links = pins::links(&options.pin);
-    attach::attached(&links)
-        .into_iter()
-        .map(|(program, attached)| dto::Hook { program: program.to_owned(), attached })
-        .collect()
+    let hook = |program, attached| dto::Hook { program, attached };
+    let own =
+        attach::attached(&links).into_iter().map(|(program, is)| hook(program.to_owned(), is));
+    let interfaces = match with_backstop.then(|| backstop::attached(&links)) {
+        None => Vec::new(),
+        Some(Ok(interfaces)) => interfaces,
+        // Without knowing them it cannot be said of any.
+        Some(Err(_)) => vec![("every interface".to_owned(), false)],
+    };
+    let backstop =
+        interfaces.into_iter().map(|(interface, is)| hook(format!("backstop {interface}"), is));
+    own.chain(backstop).collect()
 }
 
 fn first_line(text: &str) -> &str {

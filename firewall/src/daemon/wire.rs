@@ -27,6 +27,8 @@ pub enum Ask {
     Blocks(usize),
     /// The programs are to be put in the place of those that run, or attached.
     Attach,
+    /// Programs are to be at the interfaces too, or at none.
+    Backstop(bool),
     /// A way through all open files.
     Sockets,
     /// A way through all sockets of which something is known.
@@ -57,6 +59,8 @@ pub enum Told {
     Blocks,
     /// What became of the links.
     Attached(Taken),
+    /// Why some interfaces have none.
+    Backstop(Vec<String>),
     /// The way.
     Sockets,
     /// The way.

@@ -80,7 +80,7 @@ pub enum Error {
     #[error("cannot pin `{name}` at {path}: {source}")]
     Pin {
         /// The program or map.
-        name: &'static str,
+        name: String,
         /// Where to.
         path: String,
         /// What the kernel says.
@@ -177,14 +177,14 @@ pub fn take_over(
 }
 
 /// Pins a link in the place of what may be pinned there.
-fn pin_over(name: &'static str, link: &OwnedFd, directory: &Path) -> Result<(), Error> {
+pub fn pin_over(name: &str, link: &OwnedFd, directory: &Path) -> Result<(), Error> {
     let path = directory.join(name);
     let beside = directory.join(format!("{name}-new"));
     // Left by somebody who was killed.
     let _ = fs::remove_file(&beside);
-    sys::pin(link.as_fd(), &beside)
-        .and_then(|()| fs::rename(&beside, &path))
-        .map_err(|source| Error::Pin { name, path: path.display().to_string(), source })
+    sys::pin(link.as_fd(), &beside).and_then(|()| fs::rename(&beside, &path)).map_err(|source| {
+        Error::Pin { name: name.to_owned(), path: path.display().to_string(), source }
+    })
 }
 
 /// Whether each program is attached by what is pinned in `directory`.
@@ -207,7 +207,7 @@ impl Attached {
         for (name, fd) in &self.held {
             let path = directory.join(name);
             sys::pin(fd.as_fd(), &path).map_err(|source| Error::Pin {
-                name,
+                name: (*name).to_owned(),
                 path: path.display().to_string(),
                 source,
             })?;

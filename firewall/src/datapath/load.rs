@@ -170,8 +170,8 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<Vec<Verified>, Error> {
         loop {
             let next = programs.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some((name, program)) = next else { return Ok(verified) };
-            // Loaded by who runs them, see [`super::iterate`].
-            if matches!(program, Program::Iter(_)) {
+            // Loaded by who needs them, see [`super::iterate`] and [`super::backstop`].
+            if matches!(program, Program::Iter(_) | Program::SchedClassifier(_)) {
                 continue;
             }
             let start = Instant::now();

@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod attach;
+pub mod backstop;
 pub mod bring;
 pub mod btf;
 pub mod bytes;

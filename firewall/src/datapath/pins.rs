@@ -2,12 +2,12 @@
 //! daemon goes on with.
 //!
 //! ```text
-//! PIN/v8/links/egress …   links to the cgroup and to tracepoints; they keep the programs
-//! PIN/v8/maps/SOCKETS …   all maps
-//! PIN/v8/maps/notes       the seed of the programs, and what was told of losses: user space's own
+//! PIN/v9/links/egress …   links to the cgroup and to tracepoints; they keep the programs
+//! PIN/v9/maps/SOCKETS …   all maps
+//! PIN/v9/maps/notes       the seed of the programs, and what was told of losses: user space's own
 //! ```
 //!
-//! 8 stands for [`ABI_VERSION`]: what another build would misread is never opened.
+//! 9 stands for [`ABI_VERSION`]: what another build would misread is never opened.
 
 use std::{
     fs::{self, File},

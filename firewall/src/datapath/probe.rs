@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::{OBJECT, btf, iterate, load};
+use super::{OBJECT, backstop, btf, iterate, load};
 use crate::cgroup::{Hierarchy, mounted};
 
 /// What was found of a feature.
@@ -134,6 +134,7 @@ fn cgroups() -> Feature {
 fn programs() -> Vec<Feature> {
     const NAME: &str = "the kernel programs load";
     const OPEN: &str = "sockets that are open already";
+    const BACKSTOP: &str = "backstop at interfaces (tcx)";
     if permission().is_err() {
         let untried = |name, required| Feature {
             name,
@@ -141,7 +142,7 @@ fn programs() -> Vec<Feature> {
             detail: "not tried without permission".to_owned(),
             required,
         };
-        return vec![untried(NAME, true), untried(OPEN, false)];
+        return vec![untried(NAME, true), untried(OPEN, false), untried(BACKSTOP, false)];
     }
     let mut loaded = match load::load(OBJECT, 0) {
         Ok(loaded) => loaded,
@@ -154,10 +155,13 @@ fn programs() -> Vec<Feature> {
         loaded.verified.len(),
         time.as_millis()
     );
+    let backstop = backstop::probe(&mut loaded)
+        .map(|()| "what is sent past every cgroup can be judged: `backstop = \"on\"`".to_owned());
     let open = iterate::load(&mut loaded).map(|()| "can be charged to who has them".to_owned());
     vec![
         feature(NAME, true, Ok(detail)),
         feature(OPEN, false, open.map_err(|error| error.to_string())),
+        feature(BACKSTOP, false, backstop.map_err(|error| error.to_string())),
     ]
 }
 
@@ -193,9 +197,12 @@ fn limits() -> [Feature; 3] {
     [
         limit(
             "packet sockets (AF_PACKET)",
-            "need CAP_NET_RAW, and pass below the hook: not stopped",
+            "need CAP_NET_RAW, and pass below the hook: stopped by the backstop alone",
         ),
-        limit("forwarded packets, virtual machines", "have no local socket: not stopped"),
+        limit(
+            "forwarded packets, virtual machines",
+            "have no local socket: stopped by the backstop alone, as of an app that is not known",
+        ),
         limit(
             "encrypted names (DoH, DoT, ECH)",
             "cannot be read: the policy `encrypted-dns` denies known servers of DoH and DoT",

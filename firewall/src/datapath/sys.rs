@@ -298,9 +298,13 @@ pub fn link_cgroup(
     cgroup: BorrowedFd<'_>,
     attach_type: u32,
 ) -> io::Result<OwnedFd> {
+    link(program, cgroup.as_raw_fd() as u32, attach_type)
+}
+
+fn link(program: BorrowedFd<'_>, target: u32, attach_type: u32) -> io::Result<OwnedFd> {
     let mut attr = LinkCreateAttr {
         prog_fd: program.as_raw_fd() as u32,
-        target_fd: cgroup.as_raw_fd() as u32,
+        target_fd: target,
         attach_type,
         flags: 0,
     };
@@ -371,6 +375,30 @@ pub struct LinkInfo {
 
 /// `BPF_LINK_TYPE_CGROUP`
 pub const LINK_TO_CGROUP: u32 = 3;
+/// `BPF_LINK_TYPE_TCX`
+const LINK_TO_INTERFACE: u32 = 11;
+/// `BPF_TCX_EGRESS`
+const TCX_EGRESS: u32 = 47;
+
+impl LinkInfo {
+    /// Index of the interface whose egress it is at; 0 if that is gone.
+    pub const fn interface(&self) -> Option<u32> {
+        // Of such a link there are two words in the place of the inode number: index and attach type.
+        let [index, attach_type] = words(self.cgroup);
+        if self.kind == LINK_TO_INTERFACE && attach_type == TCX_EGRESS { Some(index) } else { None }
+    }
+}
+
+/// The two words of a number, in the order of memory.
+const fn words(number: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = number.to_ne_bytes();
+    [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])]
+}
+
+/// Attaches a program to the egress of an interface, behind those that are there.
+pub fn link_interface(program: BorrowedFd<'_>, index: u32) -> io::Result<OwnedFd> {
+    link(program, index, TCX_EGRESS)
+}
 
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 

@@ -13,7 +13,10 @@ mod signals;
 
 use std::{ffi::OsString, io, os::fd::AsFd as _, path::PathBuf, time::Duration};
 
-use firewall_common::{event::FlowEvent, layout::Counter};
+use firewall_common::{
+    event::FlowEvent,
+    layout::{Counter, flags},
+};
 use nix::{
     sys::signal::kill,
     unistd::{Pid, User},
@@ -229,6 +232,8 @@ impl Place {
         let maps = loaded.maps()?;
         plan.generation.header.netns =
             sys::netns_cookie().map_err(system("cannot tell the network namespace"))?;
+        // Of the interfaces other processes have their part.
+        plan.generation.header.flags &= !flags::BACKSTOP;
         let number = apply::apply(&maps, &plan.generation)?;
         debug_assert_ne!(number, 0, "0 is no generation");
         // From here on the kernel decides, and only what decisions mean is asked here.

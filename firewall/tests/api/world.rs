@@ -326,7 +326,7 @@ fn status(folder: &Path) -> dto::Status {
             message: "error: there is no action `deny`\n  ┌─ office.toml:6:10".to_owned(),
         }),
         cgroup: "/sys/fs/cgroup".to_owned(),
-        pins: "/sys/fs/bpf/firewall/v8".to_owned(),
+        pins: "/sys/fs/bpf/firewall/v9".to_owned(),
         folder: folder.display().to_string(),
         policies: vec![
             dto::Policy {

@@ -12,7 +12,7 @@ pub fn line(trial: &Trial) -> String {
         (_, Word::Known, Some(issue)) => format!("known: {issue}"),
         _ => format!("{:<7} {}", trial.denied_at(), trial.app()),
     };
-    let line = format!("{:<10} {family:<2} {by:<6} {policy:<10} {what:<44} {came}", trial.word());
+    let line = format!("{:<10} {family:<2} {by:<8} {policy:<10} {what:<44} {came}", trial.word());
     line.trim_end().chars().take(COLUMNS).collect()
 }
 

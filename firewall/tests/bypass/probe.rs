@@ -62,6 +62,8 @@ pub enum Charged {
     Named(&'static str),
     /// `unknown`.
     Unknown,
+    /// The same, and no user: what is forwarded.
+    Forwarded,
     /// Nobody: nothing is recorded.
     Nobody,
 }
@@ -250,6 +252,7 @@ impl Trial {
             Charged::Probe => is_exe(PROBE),
             Charged::Named(name) => is_exe(name),
             Charged::Unknown => app["exe"].is_null(),
+            Charged::Forwarded => return app["name"] == "unknown" && app["user"].is_null(),
             Charged::Nobody => false,
         };
         named && app["user"] == self.user

@@ -15,9 +15,10 @@ use crate::{
 };
 
 /// Each by a thread of its own.
-pub const ALL: [fn() -> Vec<Trial>; 9] = [
+pub const ALL: [fn() -> Vec<Trial>; 10] = [
     country,
     daemon,
+    backstop,
     programs,
     moments,
     name::of_names,
@@ -63,12 +64,21 @@ fn country() -> Vec<Trial> {
 }
 
 fn daemon() -> Vec<Trial> {
+    let probes = table::by_country().into_iter().filter(|probe| probe.by_daemon).collect();
+    of_daemon("daemon", "", probes)
+}
+
+fn backstop() -> Vec<Trial> {
+    of_daemon("backstop", "backstop = \"on\"", table::behind())
+}
+
+fn of_daemon(by: &'static str, settings: &str, probes: Vec<Probe>) -> Vec<Trial> {
     let mut host = Host::new();
     host.set("policies.d/china.toml", CHINA);
+    host.set("firewall.toml", settings);
     host.start();
     let place = Place::of(&host.net);
-    let probes = table::by_country().into_iter().filter(|probe| probe.by_daemon).collect();
-    let group = Group { policy: "country", by: "daemon", user: "root", probes };
+    let group = Group { policy: "country", by, user: "root", probes };
     group.trials(&place, |script, targets| by_daemon(&host, &place, script, targets))
 }
 

@@ -207,6 +207,19 @@ fn below() -> Vec<Probe> {
     ]
 }
 
+/// Where the daemon stands at the interfaces.
+pub fn behind() -> Vec<Probe> {
+    vec![
+        probe("packet socket (AF_PACKET), as root", "frame TO"),
+        probe("packet socket: behind a VLAN tag", "framed tagged TO"),
+        probe("packet socket: past the queue of the interface", "framed past TO")
+            .open()
+            .charged(NOBODY),
+        probe("a tunnel whose packets are forwarded, root", "tunnel TO")
+            .charged(Charged::Forwarded),
+    ]
+}
+
 /// By an ordinary user, against the same policy.
 pub fn by_a_user() -> Vec<Probe> {
     vec![

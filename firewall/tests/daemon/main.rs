@@ -8,6 +8,7 @@ mod support;
 
 mod alone;
 mod audit;
+mod backstop;
 mod hang;
 mod host;
 mod killed;

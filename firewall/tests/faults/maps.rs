@@ -46,6 +46,7 @@ const MAPS: &[(&str, Full)] = &[
     ("SCRATCH", Full::By("no_memory_to_read_in")),
     ("SCRIPTS", Full::By("maps_of_apps_full")),
     ("SOCKETS", Full::By("no_memory_for_sockets")),
+    ("UNOWNED", Full::Never),
 ];
 
 enum Full {

@@ -199,3 +199,27 @@ fn the_daemon_is_killed_and_the_next_one_goes_on() {
     kept.assert_alive(&mut app, &server);
     server.assert_untouched();
 }
+
+#[test]
+#[ignore = "runs in the guest of another kernel"]
+fn frames_are_judged_where_the_kernel_has_programs_at_interfaces() {
+    let host = Host::with_china();
+    host.set("firewall.toml", "backstop = \"on\"\n");
+    host.done(&["reload"]);
+    let _listening = Server::of(&host);
+    let capture = host.net.capture();
+    let mut app = host.app();
+    let [denied, allowed] = [BAIDU, FREE].map(|ip| app.step(&format!("frame {ip}:443")));
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel");
+    assert_eq!(allowed, 0);
+    if release.starts_with("6.1.") {
+        assert_eq!(host.status()["state"], "degraded");
+        assert!(host.said().contains("6.6"), "{}", host.said());
+        app.assert_enforced();
+        return;
+    }
+    assert_eq!(denied, libc::ENOBUFS, "{}", host.said());
+    assert_eq!(host.status()["state"], "enforcing");
+    capture.assert_nothing_to(BAIDU);
+    assert!(!capture.to(FREE).is_empty());
+}

@@ -290,7 +290,8 @@ impl Client {
                 ..,
             ] => around::act(words),
             [
-                "as" | "leave" | "given" | "taken" | "asked" | "contained" | "frame" | "tunnel",
+                "as" | "leave" | "given" | "taken" | "asked" | "contained" | "frame" | "framed"
+                | "frames-by-xdp" | "tunnel",
                 ..,
             ] => elsewhere::act(words),
             ["urgent" | "again" | "swap" | "own-answer", ..] => evasion::act(words),

@@ -20,7 +20,7 @@ use std::{
 };
 
 use super::{
-    client::{SCRIPT, TEST, addr, check, check_size, raw_send_to, sockaddr},
+    client::{SCRIPT, TEST, addr, check, check_size, option, raw_send_to, sockaddr},
     packet,
 };
 
@@ -58,6 +58,9 @@ pub fn act(words: &[&str]) -> io::Result<()> {
         // From a user and a network namespace of its own, by a helper outside of these.
         ["contained", how, to] => contained(how, addr(to)),
         ["frame", to] => frame(c"wire0", addr(to)),
+        ["framed", form, to] => framed(c"wire0", form, addr(to)),
+        // The memory without which a socket below all others sends nothing.
+        ["frames-by-xdp"] => xdp(),
         // A packet that comes in by a tunnel, and that this host forwards.
         ["tunnel", to] => tunnel(addr(to)),
         other => panic!("no such step: {other:?}"),
@@ -275,32 +278,83 @@ fn ip(words: &[&str]) -> io::Result<()> {
 
 /// By a packet socket, to everyone on the wire.
 fn frame(interface: &CStr, to: SocketAddr) -> io::Result<()> {
+    send_frame(interface, libc::SOCK_DGRAM, ethertype(to), &packet::form("plain", to), |_| Ok(()))
+}
+
+/// The same with a header of its own: behind tags, in a session of PPPoE, as something else than IP, or
+/// past all that waits for its turn.
+fn framed(interface: &CStr, form: &str, to: SocketAddr) -> io::Result<()> {
+    const TAG: [u8; 4] = [0x81, 0x00, 0, 7];
+    let kind = ethertype(to).to_be_bytes();
+    let before: Vec<u8> = match form {
+        "tagged" => [&TAG[..], &kind].concat(),
+        "twice-tagged" => [&[0x88, 0xa8, 0, 7], &TAG[..], &kind].concat(),
+        "pppoe" => {
+            let protocol = if to.is_ipv4() { [0x00, 0x21] } else { [0x00, 0x57] };
+            [&[0x88, 0x64, 0x11, 0, 0, 1, 0, 64], &protocol[..]].concat()
+        }
+        "other" => vec![0x88, 0xb6],
+        "past" | "cut" => kind.to_vec(),
+        other => panic!("no such form: {other}"),
+    };
+    let mut frame = [&[0xff; 6], &[2, 0, 0, 0, 0, 1], &before[..]].concat();
+    frame.extend(packet::form("plain", to));
+    if form == "cut" {
+        frame.truncate(14 + 16);
+    }
+    send_frame(interface, libc::SOCK_RAW, libc::ETH_P_ALL as u16, &frame, |socket| match form {
+        "past" => option(socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &1),
+        _ => Ok(()),
+    })
+}
+
+const fn ethertype(to: SocketAddr) -> u16 {
+    if to.is_ipv4() { libc::ETH_P_IP as u16 } else { libc::ETH_P_IPV6 as u16 }
+}
+
+fn send_frame(
+    interface: &CStr,
+    kind: libc::c_int,
+    protocol: u16,
+    frame: &[u8],
+    prepare: impl FnOnce(&OwnedFd) -> io::Result<()>,
+) -> io::Result<()> {
     // SAFETY: takes integers alone.
-    let fd =
-        check(unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+    let fd = check(unsafe { libc::socket(libc::AF_PACKET, kind | libc::SOCK_CLOEXEC, 0) })?;
     // SAFETY: just made, and nobody else has it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    let kind = if to.is_ipv4() { libc::ETH_P_IP } else { libc::ETH_P_IPV6 };
+    prepare(&socket)?;
     // SAFETY: a plain structure of integers, for which zeros are valid.
     let mut place: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     place.sll_family = libc::AF_PACKET as u16;
-    place.sll_protocol = (kind as u16).to_be();
+    place.sll_protocol = protocol.to_be();
     // SAFETY: the name ends with a zero.
     place.sll_ifindex = unsafe { libc::if_nametoindex(interface.as_ptr()) }.cast_signed();
     place.sll_halen = 6;
     place.sll_addr[..6].fill(0xff);
-    let packet = packet::form("plain", to);
     // SAFETY: both pointers are valid for their lengths.
     check_size(unsafe {
         libc::sendto(
             socket.as_raw_fd(),
-            packet.as_ptr().cast(),
-            packet.len(),
+            frame.as_ptr().cast(),
+            frame.len(),
             0,
             (&raw const place).cast(),
             size_of_val(&place) as u32,
         )
     })
+}
+
+fn xdp() -> io::Result<()> {
+    // SAFETY: takes integers alone.
+    let fd = check(unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY: just made, and nobody else has it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // `struct xdp_umem_reg`: where, how long, by pieces of which size.
+    let mut memory = vec![0_u8; 3 << 12];
+    let place = memory.as_mut_ptr() as u64;
+    let place = place.next_multiple_of(1 << 12);
+    option(&socket, libc::SOL_XDP, libc::XDP_UMEM_REG, &[place, 2 << 12, 1 << 12, 0])
 }
 
 fn tunnel(to: SocketAddr) -> io::Result<()> {

@@ -36,6 +36,8 @@ pub struct Settings {
     pub resolvers: Vec<(IpAddr, u16)>,
     /// Ports that are asked for names beside 53, at most eight.
     pub dns_ports: Vec<u16>,
+    /// Whether what is sent past every cgroup is judged at the interfaces.
+    pub backstop: bool,
     /// Secrets of the table of names: whoever knows them can make names that fall together with
     /// others. Those of [`Settings::default`] are known to all.
     pub name_keys: Keys,
@@ -55,6 +57,7 @@ impl std::default::Default for Settings {
             observe: false,
             resolvers: Vec::new(),
             dns_ports: Vec::new(),
+            backstop: false,
             name_keys: Keys { seed: 0x243f_6a88_85a3_08d3, factor: 0x9e37_79b9_7f4a_7c15 },
         }
     }
@@ -142,6 +145,7 @@ impl Settings {
             (self.record_allow, flags::RECORD_ALLOW),
             (self.observe || self.ambiguous == Default::Allow, flags::AMBIGUOUS_ALLOW),
             (self.quic_unattended == Default::Allow, flags::UNATTENDED_ALLOW),
+            (self.backstop && !self.observe, flags::BACKSTOP),
         ] {
             if is {
                 bits |= bit;
