@@ -12,6 +12,8 @@ use crate::{
 /// The only one that is allowed, at [`FREE`].
 const GOOD: &str = "good.example";
 const FORGER: &str = "198.51.100.53";
+/// A resolver that nobody trusts, in reach: whatever it is asked for is at [`BAIDU_HK`].
+const LIAR: &str = "198.51.100.54";
 /// The server's own address, which a rule denies before the name is allowed.
 const PRIVATE: &str = "10.200.0.1";
 
@@ -52,10 +54,7 @@ fn probes() -> Vec<Probe> {
         only(
             "answer of a resolver nobody trusts",
             BAIDU_HK,
-            vec![
-                format!("dns-hex 9.9.9.9:53 {}", hex(&dns::question(1, GOOD, "A"))),
-                tcp(BAIDU_HK),
-            ],
+            vec![format!("dns {LIAR}:53 {GOOD} A"), tcp(BAIDU_HK)],
         ),
         only(
             "answer from a namespace of its own",
@@ -119,6 +118,11 @@ pub fn trials() -> Vec<Trial> {
     let program = program_in(folder.path(), PROBE);
     let program = program.to_str().expect("UTF-8");
     let forger = Forger::start(&world);
+    world.net.server.ip(&[format!("address add {LIAR}/32 dev lo")]);
+    let _liar = world.net.answer_udp(&[&format!("{LIAR}:53")], |question, _| {
+        let id = u16::from_be_bytes([question[0], question[1]]);
+        Some(dns::forged(id, GOOD, BAIDU_HK.parse().expect("an address")))
+    });
     let run = |policy: Policy, steps: &[String], ip: &str| {
         world.capture.clear();
         let options = options(&world, policy);
@@ -165,7 +169,7 @@ fn options(world: &World, policy: Policy) -> Vec<String> {
             "--allow",
             "domain:good.example",
             "--allow",
-            "net:9.9.9.9",
+            &format!("net:{LIAR}"),
             "--allow",
             "net:127.0.0.0/8",
             "--allow",

@@ -71,6 +71,26 @@ fn a_new_policy_holds_for_what_is_open() {
     server.assert_untouched();
 }
 
+/// Who sends nothing has no packet that could be denied.
+#[test]
+fn a_new_policy_ends_what_is_open_and_silent() {
+    if !require_kernel() {
+        return;
+    }
+    let host = Host::with_china();
+    let server = Server::of(&host);
+    let mut app = host.app();
+    let mut kept = Kept::open(&mut app);
+    kept.assert_alive(&mut app, &server);
+    host.set("policies.d/more.toml", &deny("\"212.27.48.0/24\", \"2600:9000::/32\""));
+    host.done(&["reload"]);
+    for name in ["kept4", "kept6"] {
+        let errno = app.step(&format!("listen-until-ended {name}"));
+        assert_eq!(errno, libc::ECONNABORTED, "{name}");
+    }
+    server.assert_untouched();
+}
+
 /// A world of names: what is allowed by name alone, and what is denied so.
 fn names_outlive(how: impl Fn(&mut Host)) {
     if !require_names() {

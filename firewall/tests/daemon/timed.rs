@@ -93,6 +93,28 @@ fn it_is_over_when_the_daemon_starts_after_its_time() {
     assert!(said.contains("2 policies, 1 rule"), "{said}");
 }
 
+/// What was recorded is put in force without it where nothing is yet.
+#[test]
+fn it_is_over_when_what_ran_last_comes_back() {
+    if !require_kernel() {
+        return;
+    }
+    let mut host = Host::with_china();
+    let _listening = Server::of(&host);
+    let connect = format!("tcp {BAIDU}:{ALLOWED}");
+    host.set("policies.d/local.toml", &timed(10));
+    host.done(&["reload"]);
+    assert_eq!(host.app().step(&connect), 0);
+    host.kill(false);
+    host.off();
+    sleep(Duration::from_secs(11));
+    let (status, said) = host.ends(host.command("boot"));
+    assert_eq!(status, Some(0), "{said}");
+    assert_eq!(host.app().step(&connect), libc::ECONNREFUSED, "{said}");
+    // The rest of it did.
+    host.app().assert_enforced();
+}
+
 #[test]
 fn another_start_of_the_machine_ends_it() {
     if !require_kernel() {

@@ -323,3 +323,30 @@ fn nothing_passes_before_the_first_generation() {
     apply(&kernel.loaded.maps().unwrap(), &everything_passes(Default::Drop)).unwrap();
     assert!(kernel.send("egress", &frame(target("198.51.100.1"), &Dress::Plain).0, 1).0);
 }
+
+/// Where the tables hold nothing, whichever part of them, nothing passes, also where each setting
+/// lets pass what it can.
+#[test]
+fn tables_without_an_answer_let_nothing_pass() {
+    let Some(mut kernel) = Kernel::load(OBJECT) else { return };
+    let sound = everything_passes(Default::Allow);
+    let blocks = 0..sound.blocks.len();
+    let rows = sound.header.rows as usize;
+    for empty in [blocks, rows..rows + 1] {
+        let mut generation = everything_passes(Default::Allow);
+        generation.blocks[empty.clone()].iter_mut().for_each(|block| block.fill(0));
+        let number = apply(&kernel.loaded.maps().unwrap(), &generation).unwrap();
+        for target in [target("198.51.100.1"), target("2001:db8::2")] {
+            for target in [target, Target { protocol: UDP, ..target }] {
+                let outcome = generation.evaluate(0, &target.destination(), &Named::default());
+                assert_eq!(outcome, Err(Fault::Damaged), "{target:?} {empty:?}");
+                let (passed, events) = kernel.send("egress", &frame(target, &Dress::Plain).0, 2);
+                assert!(!passed, "{target:?} {empty:?}");
+                let [event] = events[..] else { panic!("{events:?}") };
+                assert_eq!(event.verdict, Verdict::Deny as u8);
+                assert_eq!(event.reason, Reason::NoPolicy as u8);
+                assert_eq!((event.decision, event.generation), (0, number));
+            }
+        }
+    }
+}

@@ -41,6 +41,27 @@ fn an_answer_from_a_namespace_of_its_own_allows_nothing() {
     world.capture.assert_nothing_to(BAIDU_HK);
 }
 
+/// Nor does it there, where the same address is another server.
+#[test]
+fn an_answer_from_a_namespace_of_its_own_allows_nothing_there() {
+    if !require_names() {
+        return;
+    }
+    let world = World::new();
+    let send = format!("own-answer-send {DNS} good.example {BAIDU_HK}");
+    let address = |of: &str| format!("net:{of}");
+    let server = address(DNS.trim_end_matches(":53"));
+    let allow_server = [&ONLY_GOOD[..], &["--allow", &server]].concat();
+    let outcome = world.script(&allow_server, &[&send]);
+    assert_fails(&outcome, &send, &DENIED);
+    assert_eq!(outcome.denied(BAIDU_HK, 2001, "udp")["reason"], "default");
+
+    // By its address it is reached there.
+    let address = address(BAIDU_HK);
+    let outcome = world.script(&[&allow_server[..], &["--allow", &address]].concat(), &[&send]);
+    assert_passes(&outcome, &send);
+}
+
 /// Who has a zone can name anybody as the target of an HTTPS record, and hint at any address.
 #[test]
 fn a_hint_beside_the_name_of_another_allows_nothing() {

@@ -6,8 +6,8 @@ use crate::{
 };
 
 use super::world::{
-    CLOSED, DENIED, DROPPED, ELSEWHERE, OTHER_DNS, UNRESOLVED, World, assert_fails, assert_learned,
-    assert_passes, curl, denied, zone,
+    CLOSED, DENIED, DNS, DROPPED, ELSEWHERE, OTHER_DNS, TORN, UNRESOLVED, World, assert_fails,
+    assert_learned, assert_passes, curl, denied, zone,
 };
 
 const ONLY_GOOD: [&str; 4] = ["--default", "drop", "--allow", "domain:good.example"];
@@ -128,6 +128,35 @@ fn a_payload_allows_nothing() {
         assert_fails(&outcome, line, &[&CLOSED[..], &[7]].concat());
     }
     assert!(!world.heard("good.example"));
+}
+
+/// Nor at an address that is allowed by another name.
+#[test]
+fn a_payload_allows_nothing_at_the_address_of_another_name() {
+    if !require_names() {
+        return;
+    }
+    let world = World::new();
+    let both = [&ONLY_GOOD[..], &["--allow", "domain:far.example"]].concat();
+    let lines = [
+        format!("dns {DNS} good.example A"),
+        format!("http {FREE}:80 good.example whole"),
+        format!("tls {FREE}:443 plain good.example whole"),
+        // Allowed, and elsewhere.
+        format!("http {FREE}:80 far.example whole"),
+        format!("tls {FREE}:443 plain far.example whole"),
+    ];
+    let outcome = world.script(&both, &lines.each_ref().map(String::as_str));
+    for line in &lines[..3] {
+        assert_passes(&outcome, line);
+    }
+    for line in &lines[3..] {
+        assert_fails(&outcome, line, &TORN);
+    }
+    for hook in ["http", "tls"] {
+        assert_default(&outcome, hook, "far.example");
+    }
+    assert!(world.heard("good.example") && !world.heard("far.example"));
 }
 
 /// A denied name is denied whoever answered for it.

@@ -236,6 +236,7 @@ impl Client {
                 send_to(&self.open[*name], &vec![0; count], 0, None)
             }
             ["say-until-ended", name] => say_until_ended(&self.open[*name]),
+            ["listen-until-ended", name] => listen_until_ended(&self.open[*name]),
             ["wait-for", path] => {
                 let there = crate::harness::wait_until(super::LIMIT, || Path::new(path).exists());
                 assert!(there, "{path} does not come");
@@ -294,7 +295,9 @@ impl Client {
                 | "frames-by-xdp" | "tunnel",
                 ..,
             ] => elsewhere::act(words),
-            ["urgent" | "again" | "swap" | "own-answer", ..] => evasion::act(words),
+            ["urgent" | "again" | "swap" | "own-answer" | "own-answer-send", ..] => {
+                evasion::act(words)
+            }
             ["tls" | "http" | "http-absolute" | "opaque" | "bytes" | "two-hellos", ..] => {
                 payload::act(words)
             }
@@ -624,6 +627,22 @@ fn say_until_ended(socket: &OwnedFd) -> io::Result<()> {
     while Instant::now() < end {
         match send_to(socket, b"hello", 0, None) {
             Err(error) if error.raw_os_error() != Some(libc::EPERM) => return Err(error),
+            _ => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+    Ok(())
+}
+
+/// Sends nothing.
+fn listen_until_ended(socket: &OwnedFd) -> io::Result<()> {
+    let end = Instant::now() + Duration::from_secs(10);
+    let mut byte = 0_u8;
+    while Instant::now() < end {
+        let into = (&raw mut byte).cast();
+        // SAFETY: the pointer is valid for one byte.
+        let heard = unsafe { libc::recv(socket.as_raw_fd(), into, 1, libc::MSG_DONTWAIT) };
+        match check(i32::try_from(heard).expect("one")) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
             _ => std::thread::sleep(Duration::from_millis(10)),
         }
     }

@@ -57,7 +57,15 @@ pub fn act(words: &[&str]) -> io::Result<()> {
         // arrives. Nothing is waited for.
         ["swap", to, hex, other] => swap(to, &unhex(hex), &unhex(other)),
         // Asks a server of its own in a namespace of its own, where it has the resolver's address.
-        ["own-answer", resolver, name, ip] => own_answer(resolver, name, ip.parse().expect("v4")),
+        ["own-answer", resolver, name, ip] => {
+            own_answer(resolver, name, ip.parse().expect("v4"), |_| Ok(()))
+        }
+        // The same, and then sends there to the address.
+        ["own-answer-send", resolver, name, ip] => {
+            own_answer(resolver, name, ip.parse().expect("v4"), |ip| {
+                UdpSocket::bind("0.0.0.0:0")?.send_to(b"x", (ip, 2001)).map(|_| ())
+            })
+        }
         other => panic!("no such step: {other:?}"),
     }
 }
@@ -86,20 +94,35 @@ fn connect(to: &str) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn own_answer(resolver: &str, name: &str, ip: Ipv4Addr) -> io::Result<()> {
+/// In place of an error number: what comes before what is tried did not work.
+const NO_NAMESPACE: i32 = 255;
+
+fn own_answer(
+    resolver: &str,
+    name: &str,
+    ip: Ipv4Addr,
+    then: fn(Ipv4Addr) -> io::Result<()>,
+) -> io::Result<()> {
     // SAFETY: the child has one thread, works in a namespace of its own and ends at once.
     match check(unsafe { libc::fork() })? {
         0 => {
-            let done = in_own_namespace(resolver, name, ip);
+            let status = match in_own_namespace(resolver, name, ip) {
+                Ok(()) => then(ip).err().and_then(|error| error.raw_os_error()).unwrap_or(0),
+                Err(_) => NO_NAMESPACE,
+            };
             // SAFETY: ends the child at once.
-            unsafe { libc::_exit(i32::from(done.is_err())) }
+            unsafe { libc::_exit(status) }
         }
         child => {
             let mut status = 0;
             // SAFETY: the pointer is to an integer of our own.
             check(unsafe { libc::waitpid(child, &raw mut status, 0) })?;
-            assert_eq!(status, 0, "the namespace");
-            Ok(())
+            assert!(libc::WIFEXITED(status), "{status}");
+            match libc::WEXITSTATUS(status) {
+                0 => Ok(()),
+                NO_NAMESPACE => panic!("the namespace"),
+                errno => Err(io::Error::from_raw_os_error(errno)),
+            }
         }
     }
 }
@@ -110,7 +133,11 @@ fn in_own_namespace(resolver: &str, name: &str, ip: Ipv4Addr) -> io::Result<()> 
     std::fs::write("/proc/self/setgroups", "deny")?;
     std::fs::write("/proc/self/uid_map", "0 0 1")?;
     let host = addr(resolver).ip();
-    for arguments in ["link set lo up".to_owned(), format!("address add {host}/32 dev lo")] {
+    for arguments in [
+        "link set lo up".to_owned(),
+        format!("address add {host}/32 dev lo"),
+        format!("address add {ip}/32 dev lo"),
+    ] {
         std::process::Command::new("ip").args(arguments.split(' ')).status()?;
     }
     let listener = TcpListener::bind(addr(resolver))?;
