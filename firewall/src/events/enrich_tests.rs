@@ -140,6 +140,19 @@ fn lines(world: &World, enricher: &mut Enricher<'_>, event: &FlowEvent) -> Strin
 }
 
 #[test]
+fn what_a_name_is_written_as_has_the_class_of_the_name() {
+    let world = World::new();
+    let asked = |name: &[u8]| world.generation.question(0, &name.escape_ascii().to_string());
+    let plain = asked(b"x.hm.baidu.com");
+    assert_ne!(plain, asked(b"x.example"));
+    // Of 252 bytes, and of more where it is written.
+    for before in [7, b'\\', b'"', 0xff] {
+        let name = [&[before; 60][..], b".", &[b'a'; 177], b".hm.baidu.com"].concat();
+        assert_eq!(asked(&name), plain, "{}", name.escape_ascii());
+    }
+}
+
+#[test]
 fn a_question_has_a_name_and_no_place() {
     let world = World::new();
     let asked = world.generation.question(0, "hm.baidu.com").unwrap();

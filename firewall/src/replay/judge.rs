@@ -192,7 +192,7 @@ impl<'a> Judge<'a> {
         time: u64,
         shown: &Shown<'_>,
     ) -> Judgement {
-        let class = names::class(self.generation(), shown.name);
+        let class = self.generation().class_of_text(shown.name);
         let name = names::text(shown.name);
         let hook = Shown::hook(shown.flags).1.word();
         match self.names.of(client, to.address, time, Some((&name, class))) {
@@ -254,7 +254,7 @@ impl<'a> Judge<'a> {
     pub fn questions(&self, names: &[Text], malformed: bool, multicast: bool) -> Question {
         let mut stands: Option<(String, Reached)> = None;
         for name in names {
-            let class = names::class(self.generation(), name);
+            let class = self.generation().class_of_text(name);
             if multicast && class == 0 {
                 continue;
             }

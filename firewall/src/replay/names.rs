@@ -12,7 +12,6 @@ use firewall_common::{
     flow::Address,
     layout::{CHAIN, MAX_WAIT, MIN_LIFETIME},
     name::Text,
-    name_table::Suffixes,
 };
 
 use super::answer::Told;
@@ -95,19 +94,6 @@ pub fn seconds(time: u64) -> u64 {
     time / 1_000_000_000 + 1
 }
 
-/// The class of a name as it is in a packet.
-pub fn class(generation: &Generation, name: &Text) -> u32 {
-    let keys = generation.header.name_keys;
-    let mut suffixes = Suffixes::EMPTY;
-    suffixes.start(keys);
-    for _ in 0..Suffixes::STEPS {
-        if !suffixes.step(keys, name) {
-            break;
-        }
-    }
-    suffixes.class(generation, &generation.header)
-}
-
 /// A name for people and rules; the root is `.`.
 pub fn text(name: &Text) -> String {
     if name.as_bytes().is_empty() { ".".to_owned() } else { name.to_string() }
@@ -149,13 +135,13 @@ impl Names {
             return None;
         }
         let mut named = Named {
-            classes: [class(generation, &told.name), 0, 0, 0],
+            classes: [generation.class_of_text(&told.name), 0, 0, 0],
             trusted: u32::from(trusted),
         };
         let mut more = false;
         for (alias, resolved) in &told.aliases {
             let trusted = u32::from(trusted && *resolved);
-            more |= !named.add_alias(class(generation, alias), trusted);
+            more |= !named.add_alias(generation.class_of_text(alias), trusted);
         }
         let all = std::iter::once(&told.name).chain(told.aliases.iter().map(|(alias, _)| alias));
         let names: Arc<[String]> = all.take(1 + CHAIN).map(text).collect();
