@@ -8,7 +8,7 @@
 //! has no room is counted.
 
 mod answer;
-mod dns;
+pub mod dns;
 mod file;
 mod flow;
 mod found;
@@ -16,8 +16,8 @@ mod fragments;
 mod judge;
 mod link;
 mod names;
-mod packet;
-mod stream;
+pub mod packet;
+pub mod stream;
 mod tally;
 
 use std::{
