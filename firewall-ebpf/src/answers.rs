@@ -3,12 +3,13 @@
 
 use aya_ebpf::{bindings::bpf_sock, helpers::generated::bpf_sk_fullsock, programs::SkBuffContext};
 use firewall_common::{
+    answers::{DNS, lifetime},
     evaluate::NAMES as KEPT,
     flow::{Address, TCP, UDP},
     forget::forget,
-    layout::{Answer, AnswerKey, CHAIN, Counter, MAX_ADDRESSES, MIN_LIFETIME, flags::QUIC_BLOCK},
+    layout::{Answer, AnswerKey, CHAIN, Counter, MAX_ADDRESSES, flags::QUIC_BLOCK},
     parse::{
-        dns::{HEADER, Message, parameter, record},
+        dns::{HEADER, MAX_HINTS, MAX_PARAMETERS, MAX_RECORDS, Message, parameter, record},
         ip,
     },
 };
@@ -17,7 +18,7 @@ use crate::{
     bytes,
     dns::{self, MALFORMED, NOTHING},
     maps::{ANSWERS, FORMER, HEADERS, Led, NAMES, Scratch, count},
-    names::{self, DNS, which},
+    names::{self, which},
     packet::{self, Skb},
     policy,
     quic::{self, QUIC_READ},
@@ -29,15 +30,6 @@ use crate::{
 const PASS: i32 = 1;
 /// Drops the packet, which is sent again.
 const DROP: i32 = 0;
-
-/// Records of one answer that are read.
-const MAX_RECORDS: u32 = 40;
-
-/// Service parameters of one record that are read.
-const MAX_PARAMETERS: u32 = 8;
-
-/// Address hints of one parameter that are read.
-const MAX_HINTS: u32 = 8;
 
 /// A packet on its way in. Never refuses one, but a segment of DNS over TCP that comes before the
 /// one it follows.
@@ -52,7 +44,7 @@ pub fn arrived(ctx: &SkBuffContext) -> i32 {
     }
     let active = policy::active();
     let Some(header) = policy::header(active) else { return PASS };
-    if names::service(header, packet.src_port) != DNS {
+    if header.service(packet.src_port) != DNS {
         let is_read = protocol == UDP && header.flags & (QUIC_BLOCK | QUIC_READ) != 0;
         if is_read && quic::can_begin(skb, packet.transport) {
             quic::arrived(active, skb, &packet);
@@ -371,11 +363,7 @@ pub extern "C" fn keep(index: u32, address: u32) -> u32 {
         return 0;
     }
     let led = &scratch.led[forget(address) as usize % MAX_ADDRESSES];
-    // RFC 2181 section 8: a time to live with its highest bit set is none.
-    let lifetime = led.lifetime as u32;
-    let lifetime = if lifetime > i32::MAX as u32 { 0 } else { lifetime };
-    let lifetime = if lifetime < MIN_LIFETIME { MIN_LIFETIME } else { lifetime };
-    let until = scratch.now.wrapping_add(lifetime);
+    let until = scratch.now.wrapping_add(lifetime(led.lifetime as u32));
     let key = AnswerKey { app: scratch.app, address: led.to.destination() };
     let named = scratch.named;
     let answer = Answer { name: scratch.name, named, until };

@@ -14,6 +14,21 @@ pub const MESSAGE: usize = 4096;
 /// Bytes of the header.
 pub const HEADER: u32 = 12;
 
+/// Bytes of a message with questions in a stream; a longer one is malformed.
+pub const MAX_QUESTION: u32 = 2048;
+
+/// Questions of one message that are judged; more are malformed.
+pub const MAX_QUESTIONS: u32 = 8;
+
+/// Records of one answer that are read.
+pub const MAX_RECORDS: u32 = 40;
+
+/// Service parameters of one record that are read.
+pub const MAX_PARAMETERS: u32 = 8;
+
+/// Address hints of one parameter that are read.
+pub const MAX_HINTS: u32 = 8;
+
 /// Record types that are read.
 pub mod record {
     /// RFC 1035 section 3.4.1

@@ -10,17 +10,12 @@ use firewall::{
         explain::Explainer,
         source::{Content, Disk, Origin, Source},
     },
-    replay::{
-        Counted, Replay, Trust,
-        dns::{Framer, MAX_QUESTION},
-        packet::Bytes,
-        stream::Stream,
-    },
+    replay::{Counted, Replay, Trust, dns::Framer, packet::Bytes, stream::Stream},
     set::{Parts, Set, organisations},
 };
 use firewall_common::{
     name_table::Keys,
-    parse::dns::{HEADER, MESSAGE},
+    parse::dns::{HEADER, MAX_QUESTION, MESSAGE},
 };
 
 const POLICY: &str = "[policy]\nname = \"p\"\n[[rule]]\nname = \"r\"\naction = \"drop\"\n\
@@ -84,7 +79,7 @@ pub fn dns_stream(bytes: &[u8]) {
         cuts.iter().map(|cut| usize::from(*cut) * 4 % (stream.len() + 1)).collect();
     places.extend([0, stream.len()]);
     places.sort_unstable();
-    for most in [MAX_QUESTION, usize::from(u16::MAX)] {
+    for most in [MAX_QUESTION as usize, usize::from(u16::MAX)] {
         let want = slow_messages(stream, most);
         assert_eq!(messages([stream], most), want, "{stream:02x?}");
         assert_eq!(messages(stream.chunks(1), most), want, "bytes of {stream:02x?}");

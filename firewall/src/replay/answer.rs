@@ -4,17 +4,11 @@ use firewall_common::{
     flow::Address,
     layout::{CHAIN, MAX_ADDRESSES},
     name::Text,
-    parse::dns::{HEADER, MESSAGE, Message, parameter, record},
+    parse::dns::{
+        HEADER, MAX_HINTS, MAX_PARAMETERS, MAX_QUESTIONS, MAX_RECORDS, MESSAGE, Message, parameter,
+        record,
+    },
 };
-
-/// Questions of one message that are judged; more are malformed.
-const MAX_QUESTIONS: u16 = 8;
-/// Records of one answer that are read.
-const MAX_RECORDS: u16 = 40;
-/// Service parameters of one record that are read.
-const MAX_PARAMETERS: usize = 8;
-/// Address hints of one parameter that are read.
-const MAX_HINTS: u32 = 8;
 
 /// A message in memory.
 pub struct Read {
@@ -72,7 +66,7 @@ impl Read {
         }
         let mut asks = Asks { id: header.id, names: Vec::new(), malformed: false };
         let mut at = HEADER;
-        for _ in 0..header.questions.min(MAX_QUESTIONS + 1) {
+        for _ in 0..u32::from(header.questions).min(MAX_QUESTIONS + 1) {
             let mut name = Text::EMPTY;
             let end = message.name(at, &mut name);
             at = end.wrapping_add(4);
@@ -82,7 +76,7 @@ impl Read {
             }
             asks.names.push(name);
         }
-        if header.questions > MAX_QUESTIONS {
+        if u32::from(header.questions) > MAX_QUESTIONS {
             return Err(Malformed);
         }
         Ok(Some(asks))
@@ -109,7 +103,7 @@ impl Read {
         let (aliases, addresses) = (Vec::new(), Vec::new());
         let mut told = Told { id: header.id, name, aliases, addresses, malformed: false };
         let mut at = end.wrapping_add(4);
-        for _ in 0..header.answers.min(MAX_RECORDS) {
+        for _ in 0..u32::from(header.answers).min(MAX_RECORDS) {
             match told.record(&message, at) {
                 Some(next) => at = next,
                 None => {

@@ -3,10 +3,12 @@
 use std::{mem, time::Duration};
 
 use firewall_common::{
+    answers::{DNS, MULTICAST},
     flow::{Address, Destination, TCP, UDP},
     layout::flags as settings,
     name::Text,
     parse::{
+        dns::MAX_QUESTION,
         payload::{Payload, answer, flags},
         quic::{self, Start},
     },
@@ -15,7 +17,7 @@ use firewall_common::{
 
 use super::{
     answer::{Asks, Malformed, Read},
-    dns::{Framer, MAX_QUESTION},
+    dns::Framer,
     found::{Found, Source},
     judge::{Judge, Judgement, Known, Question, Shown},
     names::{self, Asked},
@@ -160,7 +162,7 @@ impl Flow {
         let judge = &*context.judge;
         let (mut judgement, mut differ) = judge.judge(client.0, &to, context.time);
         let dns = is_dns(judge, &to).map(|multicast| {
-            let trusted = !multicast && judge.trusts(to.address, to.port);
+            let trusted = !multicast && judge.trusts(&to);
             Dns { multicast, trusted, by_server: false }
         });
         if dns.is_some_and(|dns| dns.trusted) {
@@ -251,7 +253,8 @@ impl Flow {
                 stream.done = payload.is_done();
             }
             Reads::Dns { asked, dns, .. } if out => {
-                asked.feed(data, MAX_QUESTION, |message| self.asked(message, dns, context));
+                asked
+                    .feed(data, MAX_QUESTION as usize, |message| self.asked(message, dns, context));
                 if asked.malformed {
                     self.unreadable_question(dns, context);
                 }
@@ -598,11 +601,9 @@ impl Flow {
 
 /// Whether a destination is one for questions, and then whether it is a multicast one.
 fn is_dns(judge: &Judge<'_>, to: &Destination) -> Option<bool> {
-    let further = judge.generation().header.dns_ports;
-    match to.port {
-        53 => Some(false),
-        port if port != 0 && further.contains(&port) => Some(false),
-        5353 | 5355 if to.protocol == UDP => Some(true),
+    match judge.generation().header.service(to.port) {
+        DNS => Some(false),
+        MULTICAST if to.protocol == UDP => Some(true),
         _ => None,
     }
 }

@@ -1,7 +1,7 @@
 //! What the policies say of a flow, by the same matcher as the kernel, step by step as its programs ask
 //! it: by address and the names it is known by, by the name that the payload shows, by a question.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use firewall_common::{
     evaluate::{self, Fault, Named, Outcome, Service, weigh},
@@ -25,24 +25,12 @@ use crate::{
 };
 
 /// Who can support an allow by name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
     /// Whoever a client of the capture asks.
     Everyone,
-    /// These.
-    Resolvers(Vec<(IpAddr, u16)>),
-}
-
-impl Trust {
-    /// Whether the answers of a server can.
-    pub fn holds(&self, address: Address, port: u16) -> bool {
-        match self {
-            Self::Everyone => true,
-            Self::Resolvers(all) => all
-                .iter()
-                .any(|(ip, of)| *of == port && Address::from(*ip).destination() == address),
-        }
-    }
+    /// The resolvers of the settings.
+    Resolvers,
 }
 
 /// Judges flows of a capture.
@@ -159,8 +147,8 @@ impl<'a> Judge<'a> {
     }
 
     /// Whether the answers of a server can support an allow.
-    pub fn trusts(&self, server: Address, port: u16) -> bool {
-        self.trust.holds(server, port)
+    pub fn trusts(&self, server: &Destination) -> bool {
+        self.trust == Trust::Everyone || self.generation().header.is_trusted(server)
     }
 
     /// By address and the names it is known by, and whether these get different verdicts.

@@ -8,9 +8,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use firewall_common::{
+    answers,
     evaluate::{NAMES, Named},
     flow::Address,
-    layout::{CHAIN, MAX_WAIT, MIN_LIFETIME},
+    layout::{CHAIN, MAX_WAIT},
     name::Text,
 };
 
@@ -151,9 +152,7 @@ impl Names {
         };
         let mut lost = 0;
         for (address, lifetime) in &told.addresses {
-            // RFC 2181 section 8: a time to live with its highest bit set is none.
-            let lifetime = if *lifetime > i32::MAX as u32 { 0 } else { *lifetime };
-            let until = now + u64::from(lifetime.max(MIN_LIFETIME));
+            let until = now + u64::from(answers::lifetime(*lifetime));
             let answer = Answer { names: Arc::clone(&names), named, until };
             for who in [client, anybody] {
                 lost += u64::from(!self.keep((who, *address), &answer, more, now));
