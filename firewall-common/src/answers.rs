@@ -2,8 +2,10 @@
 //! long. The kernel programs and the replay of a capture go by it.
 
 use crate::{
+    evaluate::NAMES,
     flow::Destination,
-    layout::{Header, MIN_LIFETIME, Resolver},
+    forget::forget,
+    layout::{Answer, Answers, Header, MIN_LIFETIME, Resolver},
 };
 
 /// What a port of a server is for: another service.
@@ -54,4 +56,74 @@ pub const fn lifetime(time_to_live: u32) -> u32 {
     // RFC 2181 section 8: a time to live with its highest bit set is none.
     let lifetime = if time_to_live > i32::MAX as u32 { 0 } else { time_to_live };
     if lifetime < MIN_LIFETIME { MIN_LIFETIME } else { lifetime }
+}
+
+impl Answers {
+    /// Takes in a name that is known from `now` on: in its own place, or a free one, or that of the one that ends
+    /// first. `more`: rules speak of more of its aliases than there is room for. Returns the place.
+    #[inline(always)]
+    pub fn keep(&mut self, answer: &Answer, more: bool, now: u32) -> usize {
+        let mut place = 0;
+        let mut rank = u32::MAX;
+        for (index, one) in self.names.iter().enumerate() {
+            let this = if one.until != 0 && one.named == answer.named {
+                0
+            } else if one.until <= now {
+                1
+            } else {
+                one.until
+            };
+            if this < rank {
+                rank = this;
+                place = index;
+            }
+        }
+        // Until what is pushed out would have run out.
+        let more_until = if more { answer.until } else { 0 };
+        let more_until = if rank > 1 && rank > more_until { rank } else { more_until };
+        if more_until > self.more_until {
+            self.more_until = more_until;
+        }
+        let to = &mut self.names[forget(place as u32) as usize % NAMES];
+        let until = if rank == 0 && to.until > answer.until { to.until } else { answer.until };
+        if rank == 0 && to.name != answer.name {
+            self.several |= 1 << place;
+        } else if rank != 0 {
+            self.several &= !(1 << place);
+        }
+        to.name = answer.name;
+        to.named = answer.named;
+        to.until = until;
+        place
+    }
+
+    /// Bits of the names that hold and can be meant, where the payload shows a name of this hash and class or
+    /// none.
+    ///
+    /// Names that rules cannot tell apart are as good as one, but their aliases are not: where it is not
+    /// kept which of them the payload shows, it can be any of its class.
+    #[inline(always)]
+    pub fn meant(&self, now: u32, shown: Option<(u64, u32)>) -> u32 {
+        let (mut hold, mut exact, mut alike) = (0, 0, 0);
+        for (index, answer) in self.names.iter().enumerate() {
+            // Without branches, which the verifier would follow for each.
+            hold |= (now.wrapping_sub(answer.until) >> 31) << index;
+            if let Some((name, class)) = shown {
+                exact |= is_zero(answer.name ^ name) << index;
+                alike |= is_zero(u64::from(answer.named.classes[0] ^ class)) << index;
+            }
+        }
+        if shown.is_none() {
+            hold
+        } else if hold & exact != 0 {
+            hold & exact
+        } else {
+            hold & alike & self.several
+        }
+    }
+}
+
+#[inline(always)]
+const fn is_zero(number: u64) -> u32 {
+    (!(number | number.wrapping_neg()) >> 63) as u32
 }

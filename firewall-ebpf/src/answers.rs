@@ -365,48 +365,12 @@ pub extern "C" fn keep(index: u32, address: u32) -> u32 {
     let led = &scratch.led[forget(address) as usize % MAX_ADDRESSES];
     let until = scratch.now.wrapping_add(lifetime(led.lifetime as u32));
     let key = AnswerKey { app: scratch.app, address: led.to.destination() };
-    let named = scratch.named;
-    let answer = Answer { name: scratch.name, named, until };
-    let now = scratch.now;
+    let answer = Answer { name: scratch.name, named: scratch.named, until };
     if let Some(there) = ANSWERS.get_ptr_mut(&key) {
         // SAFETY: the entry is not freed while the program runs.
         let there = unsafe { &mut *there };
         if there.generation == scratch.generation {
-            // Its own place, or a free one, or that of the one that ends first.
-            let mut place = 0;
-            let mut rank = u32::MAX;
-            for index in 0..KEPT {
-                let one = &there.names[index];
-                let this = if one.until != 0 && one.named == named {
-                    0
-                } else if one.until <= now {
-                    1
-                } else {
-                    one.until
-                };
-                if this < rank {
-                    rank = this;
-                    place = index;
-                }
-            }
-            // Until what is pushed out would have run out.
-            let more_until = if scratch.more != 0 { until } else { 0 };
-            let more_until = if rank > 1 && rank > more_until { rank } else { more_until };
-            if more_until > there.more_until {
-                there.more_until = more_until;
-            }
-            {
-                let to = &mut there.names[forget(place as u32) as usize % KEPT];
-                let longer = if rank == 0 && to.until > until { to.until } else { until };
-                if rank == 0 && to.name != answer.name {
-                    there.several |= 1 << place;
-                } else if rank != 0 {
-                    there.several &= !(1 << place);
-                }
-                to.name = answer.name;
-                to.named = named;
-                to.until = longer;
-            }
+            there.keep(&answer, scratch.more != 0, scratch.now);
             return 1;
         }
         if FORMER.insert(&key, &*there, 0).is_err() {

@@ -370,12 +370,13 @@ impl Generation {
 
     /// The class of a name as events have it; 0 if no rule speaks of it, or it is none.
     pub fn class_of(&self, name: &str) -> u32 {
-        Text::read(name).map_or(0, |name| self.class_of_text(&name))
+        Text::read(name).map_or(0, |name| self.hash_and_class(&name).1)
     }
 
-    /// The class of a name as a packet has it.
-    pub fn class_of_text(&self, name: &Text) -> u32 {
-        Suffixes::of(self.header.name_keys, name).class(self, &self.header)
+    /// The hash of a name as a packet has it, and its class.
+    pub fn hash_and_class(&self, name: &Text) -> (u64, u32) {
+        let suffixes = Suffixes::of(self.header.name_keys, name);
+        (suffixes.whole, suffixes.class(self, &self.header))
     }
 
     /// What rules know of a name and the names that it is an alias of: of these the first of which any

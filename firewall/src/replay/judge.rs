@@ -180,13 +180,13 @@ impl<'a> Judge<'a> {
         time: u64,
         shown: &Shown<'_>,
     ) -> Judgement {
-        let class = self.generation().class_of_text(shown.name);
-        let name = names::text(shown.name);
+        let (hash, class) = self.generation().hash_and_class(shown.name);
         let hook = Shown::hook(shown.flags).1.word();
-        match self.names.of(client, to.address, time, Some((&name, class))) {
+        match self.names.of(client, to.address, time, Some((hash, class))) {
             Some(meant) => {
                 let weighed = self.weigh(to, &meant);
                 let told = meant.names(weighed.which as usize);
+                let name = names::text(shown.name);
                 let same = told.first().is_some_and(|first| *first == name);
                 Judgement {
                     reached: self.reached(weighed.outcome()),
@@ -242,7 +242,7 @@ impl<'a> Judge<'a> {
     pub fn questions(&self, names: &[Text], malformed: bool, multicast: bool) -> Question {
         let mut stands: Option<(String, Reached)> = None;
         for name in names {
-            let class = self.generation().class_of_text(name);
+            let class = self.generation().hash_and_class(name).1;
             if multicast && class == 0 {
                 continue;
             }
