@@ -9,7 +9,7 @@ use firewall_common::{
     forget::forget,
     layout::{Answer, AnswerKey, CHAIN, Counter, MAX_ADDRESSES, flags::QUIC_BLOCK},
     parse::{
-        dns::{HEADER, MAX_HINTS, MAX_PARAMETERS, MAX_RECORDS, Message, parameter, record},
+        dns::{HEADER, MAX_HINTS, MAX_PARAMETERS, MAX_RECORDS, Message, Record, parameter, record},
         ip,
     },
 };
@@ -188,34 +188,23 @@ pub extern "C" fn read_record(index: u32, at: u32, number: u32) -> u32 {
     if number >= u32::from(message.u16(6)) {
         return NOTHING;
     }
-    let len = scratch.len;
-    let fixed = names::dns_skip(index, at);
-    let data = fixed.wrapping_add(10);
-    if fixed == 0 || data > len {
-        return MALFORMED;
-    }
-    let kind = message.u16(fixed);
-    let lifetime = message.u32(fixed.wrapping_add(4));
-    let size = u32::from(message.u16(fixed.wrapping_add(8)));
-    let next = data.wrapping_add(size);
-    if next > len {
-        return MALFORMED;
-    }
-    if !matches!(kind, record::A | record::AAAA | record::CNAME | record::SVCB | record::HTTPS) {
-        return next;
+    let Some(record) = message.record(names::dns_skip(index, at)) else { return MALFORMED };
+    let Record { kind, lifetime, data, end } = record;
+    if !record.is_read() {
+        return end;
     }
     if is_asked(index, at) == 0 {
         count(Counter::UnaskedAnswers);
-        return next;
+        return end;
     }
     match kind {
-        record::A if size == 4 => lead_v4(index, data, lifetime),
-        record::AAAA if size == 16 => lead_v6(index, data, lifetime),
+        record::A if record.size() == 4 => lead_v4(index, data, lifetime),
+        record::AAAA if record.size() == 16 => lead_v6(index, data, lifetime),
         record::CNAME => alias(index, data, TOLD),
-        record::SVCB | record::HTTPS => service(index, data, next, lifetime),
+        record::SVCB | record::HTTPS => service(index, data, end, lifetime),
         _ => 0,
     };
-    next
+    end
 }
 
 /// Whether the record at `at` is of the name asked for or of one that it is an alias of.
@@ -291,30 +280,17 @@ pub extern "C" fn service(index: u32, at: u32, end: u32, lifetime: u32) -> u32 {
         return 0;
     }
     for _ in 0..MAX_PARAMETERS {
-        let value = at.wrapping_add(4);
-        if value > end {
-            break;
-        }
         let Some(scratch) = scratch::get(index) else { return 0 };
         let message = Message { bytes: &scratch.message, len: scratch.len };
-        let key = message.u16(at);
-        let size = u32::from(message.u16(at.wrapping_add(2)));
-        at = value.wrapping_add(size);
+        let Some(parameter) = message.parameter(at, end) else { break };
+        at = parameter.end;
         if at > end {
             count(Counter::MalformedDns);
             break;
         }
-        let step = match key {
-            parameter::IPV4_HINT => 4,
-            parameter::IPV6_HINT => 16,
-            _ => continue,
-        };
         for hint in 0..MAX_HINTS {
-            let from = value.wrapping_add(hint.wrapping_mul(step));
-            if from.wrapping_add(step) > at {
-                break;
-            }
-            if step == 4 {
+            let Some(from) = parameter.hint(hint) else { break };
+            if parameter.key == parameter::IPV4_HINT {
                 lead_v4(index, from, lifetime)
             } else {
                 lead_v6(index, from, lifetime)
@@ -329,7 +305,7 @@ pub extern "C" fn service(index: u32, at: u32, end: u32, lifetime: u32) -> u32 {
 extern "C" fn lead_v4(index: u32, at: u32, lifetime: u32) -> u32 {
     let Some(scratch) = scratch::get(index) else { return 0 };
     let message = Message { bytes: &scratch.message, len: scratch.len };
-    lead(scratch, Address::v4(message.u32(at)), lifetime)
+    lead(scratch, message.v4(at), lifetime)
 }
 
 #[unsafe(no_mangle)]
@@ -337,8 +313,7 @@ extern "C" fn lead_v4(index: u32, at: u32, lifetime: u32) -> u32 {
 extern "C" fn lead_v6(index: u32, at: u32, lifetime: u32) -> u32 {
     let Some(scratch) = scratch::get(index) else { return 0 };
     let message = Message { bytes: &scratch.message, len: scratch.len };
-    let word = |offset: u32| message.u32(at.wrapping_add(offset)).to_be();
-    lead(scratch, Address::v6([word(0), word(4), word(8), word(12)]), lifetime)
+    lead(scratch, message.v6(at), lifetime)
 }
 
 /// Takes an address that the answer leads to.
