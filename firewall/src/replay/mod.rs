@@ -102,28 +102,15 @@ pub struct Flow {
 impl Flow {
     /// What tables and lines for people look at.
     pub fn view<'a>(&'a self, app: &'a crate::events::App) -> View<'a> {
-        let Self { time, finding, hook, proto, dst, host, geo, .. } = self;
+        let Self { finding, dst, host, geo, .. } = self;
         View {
-            time: time.parse().ok(),
-            verdict: finding.verdict,
-            reason: finding.reason,
-            policy: finding.policy.as_deref(),
-            rule: finding.rule.as_deref(),
-            hook,
-            app,
-            proto,
-            ip: dst.ip,
-            port: dst.port,
-            host: host.as_ref().map(|host| host.name.as_str()),
-            encrypted_hello: host.as_ref().is_some_and(|host| host.encrypted_hello),
-            chain: host.as_ref().map_or(&[], |host| &host.chain),
-            country: geo.country,
-            asn: geo.asn,
-            organisation: geo.organisation.as_deref(),
-            as_name: geo.as_name.as_deref(),
+            time: self.time.parse().ok(),
+            hook: self.hook,
+            proto: &self.proto,
             count: u64::from(self.count),
             bytes_out: self.bytes_out,
             bytes_in: self.bytes_in,
+            ..View::of(finding, app, dst, host.as_ref(), geo)
         }
     }
 }
