@@ -35,21 +35,43 @@ const MAX_QUESTIONS: usize = 1024;
 /// The port that HTTP/3 is usually on, where every long header is one of QUIC.
 const HTTPS: u16 = 443;
 
+/// What flows have in common.
+pub struct Shared<'a> {
+    /// By whom they are judged.
+    pub judge: Judge<'a>,
+    /// Connections of QUIC.
+    pub quic: Inspector<u64>,
+    /// What there is to say.
+    pub notes: Tally<Note>,
+    /// Every name.
+    pub found: Found,
+}
+
+impl<'a> Shared<'a> {
+    /// With nothing in it yet.
+    pub fn new(judge: Judge<'a>) -> Self {
+        let (quic, notes, found) = Default::default();
+        Self { judge, quic, notes, found }
+    }
+
+    /// The same, at a packet.
+    pub const fn at(&mut self, number: u64, time: u64) -> Context<'_, 'a> {
+        Context { shared: self, number, time }
+    }
+}
+
 /// What flows have in common, at the packet that is looked at.
 pub struct Context<'c, 'a> {
-    pub judge: &'c mut Judge<'a>,
-    pub quic: &'c mut Inspector<u64>,
-    pub notes: &'c mut Tally<Note>,
-    pub found: &'c mut Found,
+    shared: &'c mut Shared<'a>,
     /// Of the packet.
-    pub number: u64,
+    number: u64,
     /// Of the packet.
-    pub time: u64,
+    time: u64,
 }
 
 impl Context<'_, '_> {
     fn note(&mut self, note: Note) {
-        self.notes.add(note, self.number);
+        self.shared.notes.add(note, self.number);
     }
 
     fn find(
@@ -59,7 +81,7 @@ impl Context<'_, '_> {
         addresses: impl IntoIterator<Item = Address>,
         encrypted_hello: bool,
     ) {
-        if !self.found.add(name, source, self.time, addresses, encrypted_hello) {
+        if !self.shared.found.add(name, source, self.time, addresses, encrypted_hello) {
             self.note(Note::Names);
         }
     }
@@ -159,7 +181,7 @@ impl Flow {
         middle: bool,
         context: &mut Context<'_, '_>,
     ) -> Self {
-        let judge = &*context.judge;
+        let judge = &context.shared.judge;
         let (mut judgement, mut differ) = judge.judge(client.0, &to, context.time);
         let dns = is_dns(judge, &to).map(|multicast| {
             let trusted = !multicast && judge.trusts(&to);
@@ -305,13 +327,13 @@ impl Flow {
     }
 
     /// What there is to tell of it.
-    pub fn finish(mut self, context: &mut Context<'_, '_>) -> (Self, Vec<Told>) {
+    pub fn finish(mut self, shared: &mut Shared<'_>) -> (Self, Vec<Told>) {
         let mut by_server = true;
         match &self.carries {
             Carries::Tcp(tcp) => match &tcp.reads {
                 Reads::Payload(payload) => {
                     if !payload.is_done() && !self.is_denied() && tcp.out.has_hole() {
-                        context.notes.add(Note::Hole, self.number);
+                        shared.notes.add(Note::Hole, self.number);
                     }
                 }
                 Reads::Dns { dns, .. } => by_server = dns.by_server,
@@ -319,7 +341,7 @@ impl Flow {
             },
             Carries::Quic(quic) => {
                 if quic.begun && !quic.shown && !self.is_denied() {
-                    context.notes.add(Note::QuicIncomplete, self.number);
+                    shared.notes.add(Note::QuicIncomplete, self.number);
                 }
             }
             Carries::Dns(dns) => by_server = dns.by_server,
@@ -327,7 +349,7 @@ impl Flow {
         }
         if self.differ {
             let sent = self.to.protocol != TCP || self.bytes_out > 0;
-            self.judgement = context.judge.no_name(self.judgement.clone(), sent);
+            self.judgement = shared.judge.no_name(self.judgement.clone(), sent);
         }
         let mut told = mem::take(&mut self.questions);
         if by_server || told.is_empty() {
@@ -363,7 +385,8 @@ impl Flow {
         let bits = payload.flags;
         if answer == answer::NAME {
             self.names(&Shown { name: &payload.name, flags: bits }, true, context);
-        } else if bits & flags::MALFORMED != 0 && context.judge.minds_names() && !self.middle {
+        } else if bits & flags::MALFORMED != 0 && context.shared.judge.minds_names() && !self.middle
+        {
             self.unreadable(Shown::hook(bits).1, context);
         } else {
             self.silent(context);
@@ -383,30 +406,31 @@ impl Flow {
         let hidden = shown.flags & flags::ECH != 0;
         context.find(&names::text(shown.name), source, [self.to.address], hidden);
         if self.is_denied() || !judged {
-            self.shown = Some(context.judge.known(shown));
+            self.shown = Some(context.shared.judge.known(shown));
             return;
         }
-        self.judgement = context.judge.judge_shown(self.client.0, &self.to, context.time, shown);
+        self.judgement =
+            context.shared.judge.judge_shown(self.client.0, &self.to, context.time, shown);
         self.differ = false;
     }
 
     /// The payload shows no name.
     fn silent(&mut self, context: &mut Context<'_, '_>) {
         if mem::take(&mut self.differ) {
-            self.judgement = context.judge.no_name(self.judgement.clone(), true);
+            self.judgement = context.shared.judge.no_name(self.judgement.clone(), true);
         }
     }
 
     /// The payload cannot be read.
     fn unreadable(&mut self, hook: Hook, context: &mut Context<'_, '_>) {
         if !self.is_denied() {
-            self.judgement = context.judge.unparsable(hook);
+            self.judgement = context.shared.judge.unparsable(hook);
             self.differ = false;
         }
     }
 
     fn urgent(&mut self, context: &mut Context<'_, '_>) {
-        if context.judge.minds_names() {
+        if context.shared.judge.minds_names() {
             self.unreadable(Hook::Packet, context);
         } else {
             self.silent(context);
@@ -415,7 +439,7 @@ impl Flow {
 
     /// Looks at a datagram that can be one of QUIC.
     fn quic(&mut self, data: &Bytes<'_>, quic: &mut Quic, context: &mut Context<'_, '_>) {
-        let judge = &*context.judge;
+        let judge = &context.shared.judge;
         let inspects = judge.is_set(settings::QUIC_INSPECT) && judge.minds_names();
         let judged = judge.is_set(settings::QUIC_INSPECT | settings::QUIC_WATCH);
         match quic::start(data.there, 0) {
@@ -439,7 +463,7 @@ impl Flow {
             return;
         }
         let now = Duration::from_nanos(context.time);
-        let Taken { found, .. } = context.quic.take(self.id, data.there, now);
+        let Taken { found, .. } = context.shared.quic.take(self.id, data.there, now);
         match found {
             crate::quic::Found::Hello(hello) | crate::quic::Found::Same(hello) => {
                 (quic.begun, quic.shown) = (true, true);
@@ -476,7 +500,7 @@ impl Flow {
             Ok(Some(asks)) => asks,
             Ok(None) if dns.multicast => return,
             Ok(None) if read.is_cookie() => {
-                let reached = context.judge.unnamed_question();
+                let reached = context.shared.judge.unnamed_question();
                 return self.question(None, reached, dns, context);
             }
             Ok(None) | Err(Malformed) => return self.unreadable_question(dns, context),
@@ -485,7 +509,7 @@ impl Flow {
         for name in &names {
             context.find(&names::text(name), Source::DnsQuestion, [], false);
         }
-        let question = context.judge.questions(&names, malformed, dns.multicast);
+        let question = context.shared.judge.questions(&names, malformed, dns.multicast);
         let denied = match &question {
             Question::Asks(_, reached) => !reached.verdict.passes(),
             _ => false,
@@ -510,7 +534,7 @@ impl Flow {
     ) {
         for name in names {
             let asked = self.asking(id);
-            if !context.judge.names.ask(asked, name, context.time, trusted, denied) {
+            if !context.shared.judge.names.ask(asked, name, context.time, trusted, denied) {
                 context.note(Note::Names);
             }
         }
@@ -525,10 +549,10 @@ impl Flow {
         context.note(Note::MalformedDns);
         // In the middle of a connection nobody knows where a message begins.
         let middle = self.middle && self.to.protocol == TCP;
-        if dns.multicast || middle || !context.judge.minds_names() {
+        if dns.multicast || middle || !context.shared.judge.minds_names() {
             return;
         }
-        let reached = context.judge.unparsable(Hook::Dns).reached;
+        let reached = context.shared.judge.unparsable(Hook::Dns).reached;
         self.question(None, reached, dns, context);
     }
 
@@ -586,10 +610,10 @@ impl Flow {
             context.note(Note::MalformedDns);
         }
         let asked = self.asking(told.id);
-        let generation = context.judge.generation();
-        match context.judge.names.answer(generation, asked, &told, context.time) {
+        let generation = context.shared.judge.generation();
+        match context.shared.judge.names.answer(generation, asked, &told, context.time) {
             None => return context.note(Note::Unasked),
-            Some(lost) => context.notes.add_many(Note::Names, lost, context.number),
+            Some(lost) => context.shared.notes.add_many(Note::Names, lost, context.number),
         }
         let addresses = || told.addresses.iter().map(|(address, _)| *address);
         context.find(&names::text(&told.name), Source::DnsAnswer, addresses(), false);
