@@ -1,37 +1,32 @@
 //! One flow: what it says, and what it gets by that.
 
+mod questions;
+
 use std::{mem, time::Duration};
 
 use firewall_common::{
-    answers::{DNS, MULTICAST},
     flow::{Address, Destination, TCP, UDP},
     layout::flags as settings,
-    name::Text,
     parse::{
         dns::MAX_QUESTION,
         payload::{Payload, answer, flags},
         quic::{self, Start},
     },
-    verdict::{Confidence, Hook, Via},
+    verdict::{Hook, Via},
 };
 
+use self::questions::Dns;
 use super::{
-    answer::{Asks, Malformed, Read},
     dns::Framer,
     found::{Found, Source},
-    judge::{Judge, Judgement, Known, Question, Shown},
-    names::{self, Asked},
+    judge::{Judge, Judgement, Known, Shown},
+    names,
     packet::{Bytes, Segment},
     stream::Stream,
     tally::{Note, Tally},
 };
-use crate::{
-    events::enrich::Reached,
-    quic::{Hello, Inspector, Taken},
-};
+use crate::quic::{Hello, Inspector, Taken};
 
-/// Questions of one flow that are told.
-const MAX_QUESTIONS: usize = 1024;
 /// The port that HTTP/3 is usually on, where every long header is one of QUIC.
 const HTTPS: u16 = 443;
 
@@ -164,14 +159,6 @@ struct Quic {
     shown: bool,
 }
 
-#[derive(Clone, Copy)]
-struct Dns {
-    multicast: bool,
-    trusted: bool,
-    /// What holds for the server itself was told.
-    by_server: bool,
-}
-
 impl Flow {
     /// The flow that a packet begins.
     pub fn new(
@@ -183,10 +170,7 @@ impl Flow {
     ) -> Self {
         let judge = &context.shared.judge;
         let (mut judgement, mut differ) = judge.judge(client.0, &to, context.time);
-        let dns = is_dns(judge, &to).map(|multicast| {
-            let trusted = !multicast && judge.trusts(&to);
-            Dns { multicast, trusted, by_server: false }
-        });
+        let dns = Dns::of(judge, &to);
         if dns.is_some_and(|dns| dns.trusted) {
             (judgement, differ) = (judge.resolver(), false);
         }
@@ -491,143 +475,5 @@ impl Flow {
         } else {
             self.silent(context);
         }
-    }
-
-    /// Takes a message that a client sends.
-    fn asked(&mut self, message: &[u8], dns: &mut Dns, context: &mut Context<'_, '_>) {
-        let read = Read::new(message);
-        let asks = match read.questions() {
-            Ok(Some(asks)) => asks,
-            Ok(None) if dns.multicast => return,
-            Ok(None) if read.is_cookie() => {
-                let reached = context.shared.judge.unnamed_question();
-                return self.question(None, reached, dns, context);
-            }
-            Ok(None) | Err(Malformed) => return self.unreadable_question(dns, context),
-        };
-        let Asks { id, names, malformed } = asks;
-        for name in &names {
-            context.find(&names::text(name), Source::DnsQuestion, [], false);
-        }
-        let question = context.shared.judge.questions(&names, malformed, dns.multicast);
-        let denied = match &question {
-            Question::Asks(_, reached) => !reached.verdict.passes(),
-            _ => false,
-        };
-        if !dns.multicast {
-            self.wait(id, &names, dns.trusted, denied, context);
-        }
-        match question {
-            Question::Nothing => {}
-            Question::Malformed => self.unreadable_question(dns, context),
-            Question::Asks(name, reached) => self.question(Some(name), reached, dns, context),
-        }
-    }
-
-    fn wait(
-        &self,
-        id: u16,
-        names: &[Text],
-        trusted: bool,
-        denied: bool,
-        context: &mut Context<'_, '_>,
-    ) {
-        for name in names {
-            let asked = self.asking(id);
-            if !context.shared.judge.names.ask(asked, name, context.time, trusted, denied) {
-                context.note(Note::Names);
-            }
-        }
-    }
-
-    fn asking(&self, id: u16) -> Asked {
-        let server = (self.to.address, self.to.port);
-        Asked { client: self.client, server, protocol: self.to.protocol, id }
-    }
-
-    fn unreadable_question(&mut self, dns: &mut Dns, context: &mut Context<'_, '_>) {
-        context.note(Note::MalformedDns);
-        // In the middle of a connection nobody knows where a message begins.
-        let middle = self.middle && self.to.protocol == TCP;
-        if dns.multicast || middle || !context.shared.judge.minds_names() {
-            return;
-        }
-        let reached = context.shared.judge.unparsable(Hook::Dns).reached;
-        self.question(None, reached, dns, context);
-    }
-
-    /// Takes what came of a question: of that and of what its server gets, the one whose rule comes
-    /// first.
-    fn question(
-        &mut self,
-        name: Option<String>,
-        reached: Reached,
-        dns: &mut Dns,
-        context: &mut Context<'_, '_>,
-    ) {
-        if self.is_denied() {
-            dns.by_server = true;
-            return;
-        }
-        if reached.verdict.passes() && !dns.trusted {
-            let server = &self.judgement.reached;
-            if self.differ || server.decision < reached.decision {
-                dns.by_server = true;
-                return;
-            }
-        }
-        let known = name.map(|name| Known {
-            names: [name].into(),
-            via: Via::Dns,
-            confidence: Confidence::Confirmed,
-            encrypted_hello: false,
-        });
-        let same =
-            |told: &&mut Told| told.judgement.reached == reached && told.judgement.known == known;
-        if let Some(told) = self.questions.iter_mut().find(same) {
-            told.count = told.count.saturating_add(1);
-            return;
-        }
-        if self.questions.len() >= MAX_QUESTIONS {
-            return context.note(Note::Questions);
-        }
-        let judgement = Judgement { reached, hook: Hook::Dns.word(), known };
-        let (time, count) = (context.time, 1);
-        self.questions.push(Told { judgement, shown: None, asks: true, time, count });
-    }
-
-    /// Takes a message that a server sends.
-    fn answered(&mut self, message: &[u8], dns: &Dns, context: &mut Context<'_, '_>) {
-        if dns.multicast {
-            return;
-        }
-        let told = match Read::new(message).told() {
-            Ok(Some(told)) => told,
-            Ok(None) => return,
-            Err(Malformed) => return context.note(Note::MalformedDns),
-        };
-        if told.malformed {
-            context.note(Note::MalformedDns);
-        }
-        let asked = self.asking(told.id);
-        let generation = context.shared.judge.generation();
-        match context.shared.judge.names.answer(generation, asked, &told, context.time) {
-            None => return context.note(Note::Unasked),
-            Some(lost) => context.shared.notes.add_many(Note::Names, lost, context.number),
-        }
-        let addresses = || told.addresses.iter().map(|(address, _)| *address);
-        context.find(&names::text(&told.name), Source::DnsAnswer, addresses(), false);
-        for (alias, _) in &told.aliases {
-            context.find(&names::text(alias), Source::DnsAlias, addresses(), false);
-        }
-    }
-}
-
-/// Whether a destination is one for questions, and then whether it is a multicast one.
-fn is_dns(judge: &Judge<'_>, to: &Destination) -> Option<bool> {
-    match judge.generation().header.service(to.port) {
-        DNS => Some(false),
-        MULTICAST if to.protocol == UDP => Some(true),
-        _ => None,
     }
 }
