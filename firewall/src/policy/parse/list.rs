@@ -17,6 +17,7 @@ use super::values::{self, Complaint, complaint};
 use super::walk::{Elements, Field, Fields, Walker};
 use crate::lists::{self, Format, Report};
 use crate::remote::{Head, Kept, KeptCopy, Remote, digest};
+use crate::span;
 
 const KEYS: &[&str] = &["domains", "networks", "file", "url", "format", "refresh", "sha256"];
 
@@ -334,14 +335,10 @@ fn format(text: &str) -> Result<Option<Format>, Complaint> {
 }
 
 fn refresh(text: &str) -> Result<Duration, Complaint> {
-    let units = [("m", 60), ("h", 3_600), ("d", 86_400), ("w", 604_800)];
-    let found = units.iter().find_map(|(unit, seconds)| {
-        let number = text.strip_suffix(unit).filter(|n| values::decimal(n) && n.len() <= 6)?;
-        let number: u64 = number.parse().ok().filter(|number| *number > 0)?;
-        Some(Duration::from_secs(number * seconds))
-    });
+    // Of six digits at most.
+    let found = span::seconds(text, "mhdw").filter(|seconds| *seconds > 0 && text.len() <= 7);
     match found {
-        Some(span) => Ok(span),
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
         None => complaint(
             format!("{} is not a time span", quoted(text)),
             "write a number and `m`, `h`, `d` or `w`, as `24h`",
