@@ -5,7 +5,11 @@ use crate::{
     evaluate::NAMES,
     flow::Destination,
     forget::forget,
-    layout::{Answer, Answers, Header, MIN_LIFETIME, Resolver},
+    layout::{
+        Answer, Answers, Header, MIN_LIFETIME, Resolver,
+        flags::{AMBIGUOUS_ALLOW, UNPARSABLE_ALLOW},
+    },
+    verdict::Verdict,
 };
 
 /// What a port of a server is for: another service.
@@ -39,6 +43,18 @@ impl Header {
             }
         }
         false
+    }
+
+    /// What a flow gets whose names get different verdicts, and that shows none.
+    #[inline(always)]
+    pub const fn no_name(&self) -> Verdict {
+        if self.flags & AMBIGUOUS_ALLOW != 0 { Verdict::Audit } else { Verdict::Deny }
+    }
+
+    /// What gets what cannot be read far enough to be judged: it fails closed unless configured otherwise.
+    #[inline(always)]
+    pub const fn unparsable(&self) -> Verdict {
+        if self.flags & UNPARSABLE_ALLOW != 0 { Verdict::Audit } else { Verdict::Deny }
     }
 }
 

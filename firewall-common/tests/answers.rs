@@ -4,7 +4,8 @@ use firewall_common::{
     answers::{DNS, MULTICAST, NO_DNS, lifetime},
     evaluate::{NAMES, Named},
     flow::{Address, Destination, UDP},
-    layout::{Answer, Answers, Header, Resolver},
+    layout::{Answer, Answers, Header, Resolver, flags},
+    verdict::Verdict,
 };
 
 #[test]
@@ -49,6 +50,17 @@ fn a_name_is_kept_for_five_minutes_at_least() {
     ] {
         assert_eq!(lifetime(time_to_live), seconds, "{time_to_live}");
     }
+}
+
+#[test]
+fn settings_say_what_is_let_through_unseen() {
+    let with = |flags| {
+        let header = Header { flags, ..Header::default() };
+        (header.no_name(), header.unparsable())
+    };
+    assert_eq!(with(0), (Verdict::Deny, Verdict::Deny));
+    assert_eq!(with(flags::AMBIGUOUS_ALLOW), (Verdict::Audit, Verdict::Deny));
+    assert_eq!(with(flags::UNPARSABLE_ALLOW), (Verdict::Deny, Verdict::Audit));
 }
 
 /// A name that rules know by `class`, by its hash.

@@ -7,7 +7,7 @@ use firewall_common::{
     },
     flow::{Address, Destination},
     forget::forget,
-    layout::{Active, Answers, Counter, Header, Known, SLOTS, flags},
+    layout::{Active, Answers, Counter, Header, Known, SLOTS},
     name_table::Packed,
     verdict::{Confidence, Reason, Verdict, Via},
 };
@@ -455,18 +455,14 @@ pub fn ambiguous(verdict: Verdict, denied: Judgement) -> Judgement {
 /// For such a flow that shows no name.
 #[inline(always)]
 pub fn no_name(header: &Header, denied: Judgement) -> Judgement {
-    let verdict =
-        if header.flags & flags::AMBIGUOUS_ALLOW != 0 { Verdict::Audit } else { Verdict::Deny };
-    ambiguous(verdict, denied)
+    ambiguous(header.no_name(), denied)
 }
 
-/// For what cannot be read far enough to be judged: fails closed unless configured otherwise.
+/// For what cannot be read far enough to be judged.
 #[inline(always)]
 pub fn unparsable(header: &Header) -> Judgement {
     count(Counter::ParseError);
-    let verdict =
-        if header.flags & flags::UNPARSABLE_ALLOW != 0 { Verdict::Audit } else { Verdict::Deny };
-    Judgement::without_decision(verdict, Reason::ParseError)
+    Judgement::without_decision(header.unparsable(), Reason::ParseError)
 }
 
 /// For a decision that the tables have no answer to: fails closed.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use firewall_common::{
     evaluate::{self, Fault, Named, Outcome, Service, weigh},
     flow::{Address, Destination},
-    layout::flags,
     name::Text,
     parse::payload::flags as shown,
     verdict::{Confidence, Hook, Reason, Verdict, Via},
@@ -141,7 +140,7 @@ impl<'a> Judge<'a> {
         self.generation().header.name_lines != 0
     }
 
-    /// Whether a setting of [`flags`] is on.
+    /// Whether a setting of [`firewall_common::layout::flags`] is on.
     pub fn is_set(&self, flag: u32) -> bool {
         self.generation().header.flags & flag != 0
     }
@@ -210,11 +209,7 @@ impl<'a> Judge<'a> {
     /// For what is known by names that get different verdicts, and has shown none. `denied` is the
     /// judgement of one that is denied; nothing was `sent` if it was closed before.
     pub fn no_name(&self, denied: Judgement, sent: bool) -> Judgement {
-        let verdict = match (sent, self.is_set(flags::AMBIGUOUS_ALLOW)) {
-            (false, _) => Verdict::Allow,
-            (true, true) => Verdict::Audit,
-            (true, false) => Verdict::Deny,
-        };
+        let verdict = if sent { self.generation().header.no_name() } else { Verdict::Allow };
         let reached = Reached { verdict, reason: Some(Reason::Ambiguous), ..denied.reached };
         Judgement { reached, hook: Hook::Packet.word(), ..denied }
     }
@@ -311,8 +306,7 @@ impl<'a> Judge<'a> {
     }
 
     fn not_parsed(&self) -> Reached {
-        let passes = self.is_set(flags::UNPARSABLE_ALLOW);
-        let verdict = if passes { Verdict::Audit } else { Verdict::Deny };
+        let verdict = self.generation().header.unparsable();
         Reached { verdict, reason: Some(Reason::ParseError), decision: 0 }
     }
 }
