@@ -116,7 +116,7 @@ pub fn stat(bytes: &[u8]) {
 
 /// proc_pid_stat(5), from the last field to the first. Only a name has parentheses.
 fn slow_stat(text: &str) -> Option<Stat> {
-    let close = text.char_indices().filter(|(_, c)| *c == ')').last()?.0;
+    let close = text.bytes().rposition(|byte| byte == b')')?;
     let open = text.find('(').filter(|open| *open < close)?;
     let mut fields = vec![String::new()];
     for c in text[close + 1..].chars() {

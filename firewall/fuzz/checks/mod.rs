@@ -3,6 +3,7 @@
 
 pub mod apps;
 pub mod events;
+pub mod framing;
 pub mod headers;
 pub mod kept;
 pub mod lists;
@@ -42,7 +43,7 @@ pub const TARGETS: &[Target] = &[
     target("containers", 1024, apps::containers),
     target("dns", 768, message::check),
     target("dns_answer", 1024, requests::answer),
-    target("dns_stream", 1024, replay::dns_stream),
+    target("dns_stream", 1024, framing::dns_stream),
     target("encrypted_dns", 2048, apps::encrypted_dns),
     target("events", 2048, events::decoded),
     target("filter", 512, events::filter),
