@@ -268,3 +268,20 @@ fn print_diff(path: &str, old: Option<&str>, new: &str) {
         println!("{on}{}{off}", printable(line));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_counts_for_a_second_up_to_days() {
+        for (text, seconds) in
+            [("90s", Some(90)), ("1h", Some(3_600)), ("4294967295d", Some(371_085_174_288_000))]
+        {
+            assert_eq!(span(text).ok().map(|span| span.as_secs()), seconds, "{text}");
+        }
+        for text in ["0s", "1w", "h", "+1h", "4294967296s"] {
+            assert!(span(text).unwrap_err().contains("as `1h`"), "{text}");
+        }
+    }
+}

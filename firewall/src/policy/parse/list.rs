@@ -355,3 +355,18 @@ fn sha256(text: &str) -> Result<&str, Complaint> {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_fetched_again_after_minutes_up_to_weeks() {
+        for (text, seconds) in [("1m", 60), ("24h", 86_400), ("999999w", 604_799_395_200)] {
+            assert_eq!(refresh(text).ok(), Some(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["0h", "90s", "h", "+1h", "1000000m", "0000001m"] {
+            assert!(refresh(text).is_err(), "{text}");
+        }
+    }
+}
