@@ -4,6 +4,7 @@
 //! `firewall explain` and in the tests.
 #![cfg_attr(not(test), no_std)]
 
+pub mod answers;
 pub mod app;
 pub mod evaluate;
 pub mod event;

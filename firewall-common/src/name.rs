@@ -37,12 +37,39 @@ impl Text {
         self.len = self.len.wrapping_add(1);
     }
 
+    /// Reads what a name is written as, the root as `.`; `None` if no name is written so.
+    pub fn read(written: &str) -> Option<Self> {
+        let mut name = Self::EMPTY;
+        let mut rest = if written == "." { &[] } else { written.as_bytes() };
+        while let Some((&first, behind)) = rest.split_first() {
+            let (byte, behind) = match (first, behind) {
+                (b'\\', [b'x', high, low, behind @ ..]) => {
+                    let digit = |digit: u8| char::from(digit).to_digit(16);
+                    ((digit(*high)? << 4 | digit(*low)?) as u8, behind)
+                }
+                (b'\\', [b't', behind @ ..]) => (b'\t', behind),
+                (b'\\', [b'n', behind @ ..]) => (b'\n', behind),
+                (b'\\', [b'r', behind @ ..]) => (b'\r', behind),
+                (b'\\', [byte @ (b'\\' | b'\'' | b'"'), behind @ ..]) => (*byte, behind),
+                (b'\\', _) => return None,
+                _ => (first, behind),
+            };
+            if name.len as usize == MAX_NAME {
+                return None;
+            }
+            name.push(byte);
+            rest = behind;
+        }
+        Some(name)
+    }
+
     /// The name.
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len as usize).unwrap_or(&self.bytes)
     }
 }
 
+/// With what [`core::ascii::escape_default`] writes in place of bytes that are not printed.
 impl fmt::Display for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_bytes().escape_ascii().fmt(f)

@@ -180,16 +180,12 @@ impl Suffixes {
     /// No name yet.
     pub const EMPTY: Self = Self { hashes: [0; MAX_LABELS], whole: 0, labels: 0, read: 0 };
 
-    /// The suffixes of a name, which is lower case and has no final dot.
-    pub fn of(keys: Keys, name: &str) -> Self {
-        let mut text = Text::EMPTY;
-        for byte in name.bytes().take(MAX_NAME) {
-            text.push(byte);
-        }
+    /// The suffixes of a name.
+    pub fn of(keys: Keys, name: &Text) -> Self {
         let mut suffixes = Self::EMPTY;
         suffixes.start(keys);
         for _ in 0..Self::STEPS {
-            if !suffixes.step(keys, &text) {
+            if !suffixes.step(keys, name) {
                 break;
             }
         }

@@ -1,4 +1,4 @@
-//! Names in DNS messages: built ones, bent ones and hostile ones, against a slow parser.
+//! Names in DNS messages: built ones, bent ones and bytes ones, against a slow parser.
 #![expect(clippy::unwrap_used, reason = "tests panic")]
 
 #[path = "message/built.rs"]
@@ -7,8 +7,9 @@ mod message;
 
 use built::{bent, built, labels, message, pointer};
 use firewall_common::{
+    flow::Address,
     name::Text,
-    parse::dns::{HEADER, MESSAGE, NameReader},
+    parse::dns::{HEADER, MESSAGE, NameReader, Parameter, Record, parameter, record},
 };
 use message::{Memory, check, read, slow};
 use proptest::prelude::*;
@@ -180,6 +181,44 @@ fn chains_of_pointers() {
     let bytes = message(&rest);
     let text = read(&Memory::new(&bytes, 0).message(), bytes.len() as u32 - 2).unwrap().0;
     assert_eq!(text.len(), 253);
+}
+
+#[test]
+fn records_are_all_there_or_none() {
+    // Type, class, time to live, length and data of a record whose name ends at 12.
+    let bytes = message(b"\x00\x01\0\x01\x80\0\0\x05\0\x04\xc0\0\x02\x07");
+    let memory = Memory::new(&bytes, 0xff);
+    let read = memory.message().record(12).unwrap();
+    assert_eq!(read, Record { kind: record::A, lifetime: 0x8000_0005, data: 22, end: 26 });
+    assert_eq!((read.size(), read.is_read()), (4, true));
+    assert_eq!(memory.message().v4(read.data), Address::v4(0xc000_0207));
+    assert!(!Record { kind: 16, ..read }.is_read());
+    assert_eq!(memory.message().record(0), None, "its name is malformed");
+    for len in 12..bytes.len() {
+        assert_eq!(Memory::new(&bytes[..len], 0).message().record(12), None, "{len}");
+    }
+}
+
+#[test]
+fn hints_are_whole_addresses() {
+    let bytes = message(b"\0\x04\0\x0b123456789ab\0\x06\0\x10abcdefghijklmnop\0\x01\0\x00");
+    let memory = Memory::new(&bytes, 0);
+    let (message, end) = (memory.message(), bytes.len() as u32);
+    let hints = |parameter: &Parameter| {
+        (0..9).map_while(|number| parameter.hint(number)).collect::<Vec<_>>()
+    };
+    let v4 = message.parameter(12, end).unwrap();
+    assert_eq!((v4.key, hints(&v4)), (parameter::IPV4_HINT, vec![16, 20]));
+    let v6 = message.parameter(v4.end, end).unwrap();
+    assert_eq!((v6.key, hints(&v6)), (parameter::IPV6_HINT, vec![31]));
+    let written = std::net::IpAddr::from(*b"abcdefghijklmnop");
+    assert_eq!(message.v6(31), Address::from(written));
+    let other = message.parameter(v6.end, end).unwrap();
+    assert_eq!((other.key, hints(&other), other.end), (1, vec![], end));
+    assert_eq!(message.parameter(end, end), None);
+    assert_eq!(message.parameter(end - 3, end), None);
+    // One that says it is longer than its record has an end that tells.
+    assert!(message.parameter(12, v4.end - 1).unwrap().end > v4.end - 1);
 }
 
 #[test]

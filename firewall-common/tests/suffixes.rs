@@ -2,8 +2,11 @@
 
 mod message;
 
-use firewall_common::name_table::{Keys, MAX_LABELS, Suffixes};
-use message::{KEYS, check_suffixes};
+use firewall_common::{
+    name::{MAX_NAME, Text},
+    name_table::{Keys, MAX_LABELS, Suffixes},
+};
+use message::{KEYS, check_suffixes, check_written};
 use proptest::prelude::*;
 
 #[test]
@@ -32,7 +35,7 @@ fn names_of_all_sizes() {
 fn of_too_many_labels_the_whole_name_is_kept() {
     let with = |labels: usize| {
         let name: Vec<String> = (0..labels).map(|label| format!("{label}")).collect();
-        Suffixes::of(KEYS, &name.join("."))
+        Suffixes::of(KEYS, &Text::read(&name.join(".")).unwrap())
     };
     for labels in [MAX_LABELS, MAX_LABELS + 1, MAX_LABELS + 2, 80] {
         let suffixes = with(labels);
@@ -54,6 +57,34 @@ fn names_are_told_apart() {
     assert_eq!((KEYS.hash(""), other.hash("")), (0, 0));
 }
 
+#[test]
+fn a_name_is_what_it_was_before_it_was_written() {
+    // A point alone is how the root is written.
+    for byte in (0..=u8::MAX).filter(|byte| *byte != b'.') {
+        check_written(&[byte.to_ascii_lowercase()]);
+    }
+    // As long as any, and four times as long where it is written.
+    let longest = [&[7; 241][..], b".example.com"].concat();
+    assert_eq!(longest.len(), MAX_NAME);
+    check_written(&longest);
+    let written = longest.escape_ascii().to_string();
+    let suffixes = Suffixes::of(KEYS, &Text::read(&written).unwrap());
+    assert_eq!(suffixes.hashes[..2], [KEYS.hash("com"), KEYS.hash("example.com")]);
+    assert_eq!(Text::read(".").unwrap().len, 0);
+    for none in [
+        r"\",
+        r"a\",
+        r"\x",
+        r"\x0",
+        r"\x+f",
+        r"\q",
+        &"a".repeat(254),
+        &written.replace("com", "coma"),
+    ] {
+        assert!(Text::read(none).is_none(), "{none}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -66,5 +97,11 @@ proptest! {
         let mut name = labels.join(".");
         name.truncate(253);
         check_suffixes(Keys { seed, factor: factor | 1 }, name.trim_end_matches('.'));
+    }
+
+    #[test]
+    fn any_bytes(name in prop::collection::vec(any::<u8>(), 0..=MAX_NAME)) {
+        prop_assume!(name != b".");
+        check_written(&name.to_ascii_lowercase());
     }
 }

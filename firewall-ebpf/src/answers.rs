@@ -3,12 +3,13 @@
 
 use aya_ebpf::{bindings::bpf_sock, helpers::generated::bpf_sk_fullsock, programs::SkBuffContext};
 use firewall_common::{
+    answers::{DNS, lifetime},
     evaluate::NAMES as KEPT,
     flow::{Address, TCP, UDP},
     forget::forget,
-    layout::{Answer, AnswerKey, CHAIN, Counter, MAX_ADDRESSES, MIN_LIFETIME, flags::QUIC_BLOCK},
+    layout::{Answer, AnswerKey, CHAIN, Counter, MAX_ADDRESSES, flags::QUIC_BLOCK},
     parse::{
-        dns::{HEADER, Message, parameter, record},
+        dns::{HEADER, MAX_HINTS, MAX_PARAMETERS, MAX_RECORDS, Message, Record, parameter, record},
         ip,
     },
 };
@@ -17,7 +18,7 @@ use crate::{
     bytes,
     dns::{self, MALFORMED, NOTHING},
     maps::{ANSWERS, FORMER, HEADERS, Led, NAMES, Scratch, count},
-    names::{self, DNS, which},
+    names::{self, which},
     packet::{self, Skb},
     policy,
     quic::{self, QUIC_READ},
@@ -29,15 +30,6 @@ use crate::{
 const PASS: i32 = 1;
 /// Drops the packet, which is sent again.
 const DROP: i32 = 0;
-
-/// Records of one answer that are read.
-const MAX_RECORDS: u32 = 40;
-
-/// Service parameters of one record that are read.
-const MAX_PARAMETERS: u32 = 8;
-
-/// Address hints of one parameter that are read.
-const MAX_HINTS: u32 = 8;
 
 /// A packet on its way in. Never refuses one, but a segment of DNS over TCP that comes before the
 /// one it follows.
@@ -52,7 +44,7 @@ pub fn arrived(ctx: &SkBuffContext) -> i32 {
     }
     let active = policy::active();
     let Some(header) = policy::header(active) else { return PASS };
-    if names::service(header, packet.src_port) != DNS {
+    if header.service(packet.src_port) != DNS {
         let is_read = protocol == UDP && header.flags & (QUIC_BLOCK | QUIC_READ) != 0;
         if is_read && quic::can_begin(skb, packet.transport) {
             quic::arrived(active, skb, &packet);
@@ -196,34 +188,23 @@ pub extern "C" fn read_record(index: u32, at: u32, number: u32) -> u32 {
     if number >= u32::from(message.u16(6)) {
         return NOTHING;
     }
-    let len = scratch.len;
-    let fixed = names::dns_skip(index, at);
-    let data = fixed.wrapping_add(10);
-    if fixed == 0 || data > len {
-        return MALFORMED;
-    }
-    let kind = message.u16(fixed);
-    let lifetime = message.u32(fixed.wrapping_add(4));
-    let size = u32::from(message.u16(fixed.wrapping_add(8)));
-    let next = data.wrapping_add(size);
-    if next > len {
-        return MALFORMED;
-    }
-    if !matches!(kind, record::A | record::AAAA | record::CNAME | record::SVCB | record::HTTPS) {
-        return next;
+    let Some(record) = message.record(names::dns_skip(index, at)) else { return MALFORMED };
+    let Record { kind, lifetime, data, end } = record;
+    if !record.is_read() {
+        return end;
     }
     if is_asked(index, at) == 0 {
         count(Counter::UnaskedAnswers);
-        return next;
+        return end;
     }
     match kind {
-        record::A if size == 4 => lead_v4(index, data, lifetime),
-        record::AAAA if size == 16 => lead_v6(index, data, lifetime),
+        record::A if record.size() == 4 => lead_v4(index, data, lifetime),
+        record::AAAA if record.size() == 16 => lead_v6(index, data, lifetime),
         record::CNAME => alias(index, data, TOLD),
-        record::SVCB | record::HTTPS => service(index, data, next, lifetime),
+        record::SVCB | record::HTTPS => service(index, data, end, lifetime),
         _ => 0,
     };
-    next
+    end
 }
 
 /// Whether the record at `at` is of the name asked for or of one that it is an alias of.
@@ -299,30 +280,17 @@ pub extern "C" fn service(index: u32, at: u32, end: u32, lifetime: u32) -> u32 {
         return 0;
     }
     for _ in 0..MAX_PARAMETERS {
-        let value = at.wrapping_add(4);
-        if value > end {
-            break;
-        }
         let Some(scratch) = scratch::get(index) else { return 0 };
         let message = Message { bytes: &scratch.message, len: scratch.len };
-        let key = message.u16(at);
-        let size = u32::from(message.u16(at.wrapping_add(2)));
-        at = value.wrapping_add(size);
+        let Some(parameter) = message.parameter(at, end) else { break };
+        at = parameter.end;
         if at > end {
             count(Counter::MalformedDns);
             break;
         }
-        let step = match key {
-            parameter::IPV4_HINT => 4,
-            parameter::IPV6_HINT => 16,
-            _ => continue,
-        };
         for hint in 0..MAX_HINTS {
-            let from = value.wrapping_add(hint.wrapping_mul(step));
-            if from.wrapping_add(step) > at {
-                break;
-            }
-            if step == 4 {
+            let Some(from) = parameter.hint(hint) else { break };
+            if parameter.key == parameter::IPV4_HINT {
                 lead_v4(index, from, lifetime)
             } else {
                 lead_v6(index, from, lifetime)
@@ -337,7 +305,7 @@ pub extern "C" fn service(index: u32, at: u32, end: u32, lifetime: u32) -> u32 {
 extern "C" fn lead_v4(index: u32, at: u32, lifetime: u32) -> u32 {
     let Some(scratch) = scratch::get(index) else { return 0 };
     let message = Message { bytes: &scratch.message, len: scratch.len };
-    lead(scratch, Address::v4(message.u32(at)), lifetime)
+    lead(scratch, message.v4(at), lifetime)
 }
 
 #[unsafe(no_mangle)]
@@ -345,8 +313,7 @@ extern "C" fn lead_v4(index: u32, at: u32, lifetime: u32) -> u32 {
 extern "C" fn lead_v6(index: u32, at: u32, lifetime: u32) -> u32 {
     let Some(scratch) = scratch::get(index) else { return 0 };
     let message = Message { bytes: &scratch.message, len: scratch.len };
-    let word = |offset: u32| message.u32(at.wrapping_add(offset)).to_be();
-    lead(scratch, Address::v6([word(0), word(4), word(8), word(12)]), lifetime)
+    lead(scratch, message.v6(at), lifetime)
 }
 
 /// Takes an address that the answer leads to.
@@ -371,54 +338,14 @@ pub extern "C" fn keep(index: u32, address: u32) -> u32 {
         return 0;
     }
     let led = &scratch.led[forget(address) as usize % MAX_ADDRESSES];
-    // RFC 2181 section 8: a time to live with its highest bit set is none.
-    let lifetime = led.lifetime as u32;
-    let lifetime = if lifetime > i32::MAX as u32 { 0 } else { lifetime };
-    let lifetime = if lifetime < MIN_LIFETIME { MIN_LIFETIME } else { lifetime };
-    let until = scratch.now.wrapping_add(lifetime);
+    let until = scratch.now.wrapping_add(lifetime(led.lifetime as u32));
     let key = AnswerKey { app: scratch.app, address: led.to.destination() };
-    let named = scratch.named;
-    let answer = Answer { name: scratch.name, named, until };
-    let now = scratch.now;
+    let answer = Answer { name: scratch.name, named: scratch.named, until };
     if let Some(there) = ANSWERS.get_ptr_mut(&key) {
         // SAFETY: the entry is not freed while the program runs.
         let there = unsafe { &mut *there };
         if there.generation == scratch.generation {
-            // Its own place, or a free one, or that of the one that ends first.
-            let mut place = 0;
-            let mut rank = u32::MAX;
-            for index in 0..KEPT {
-                let one = &there.names[index];
-                let this = if one.until != 0 && one.named == named {
-                    0
-                } else if one.until <= now {
-                    1
-                } else {
-                    one.until
-                };
-                if this < rank {
-                    rank = this;
-                    place = index;
-                }
-            }
-            // Until what is pushed out would have run out.
-            let more_until = if scratch.more != 0 { until } else { 0 };
-            let more_until = if rank > 1 && rank > more_until { rank } else { more_until };
-            if more_until > there.more_until {
-                there.more_until = more_until;
-            }
-            {
-                let to = &mut there.names[forget(place as u32) as usize % KEPT];
-                let longer = if rank == 0 && to.until > until { to.until } else { until };
-                if rank == 0 && to.name != answer.name {
-                    there.several |= 1 << place;
-                } else if rank != 0 {
-                    there.several &= !(1 << place);
-                }
-                to.name = answer.name;
-                to.named = named;
-                to.until = longer;
-            }
+            there.keep(&answer, scratch.more != 0, scratch.now);
             return 1;
         }
         if FORMER.insert(&key, &*there, 0).is_err() {

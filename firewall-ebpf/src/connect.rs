@@ -9,6 +9,7 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use firewall_common::{
+    answers::DNS,
     event,
     flow::{Address, Destination, TCP, UDP},
     layout::{Active, Counter, Header, SocketState, socket as socket_flags},
@@ -18,7 +19,7 @@ use firewall_common::{
 use crate::{
     app as apps,
     maps::count,
-    names::{self, DNS},
+    names,
     policy::{self, Judgement, Who},
     process,
     quic::QUIC_READ,
@@ -113,7 +114,7 @@ fn judge(ctx: &SockAddrContext, hook: Hook, address: Address) -> i32 {
 #[inline(always)]
 fn decide(active: Active, header: &Header, state: &mut SocketState, to: &Destination) -> Judgement {
     // Question by question.
-    if names::service(header, to.port) == DNS && names::is_trusted(header, state.netns, to) {
+    if header.service(to.port) == DNS && names::is_trusted(header, state.netns, to) {
         return Judgement::without_decision(Verdict::Allow, Reason::Default);
     }
     apps::find_class(active, header, state);

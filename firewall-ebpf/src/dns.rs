@@ -1,11 +1,12 @@
 //! Questions for names, in datagrams and in streams.
 
 use firewall_common::{
+    answers::MULTICAST,
     evaluate::{self, DAMAGED},
     forget::forget,
     layout::{Active, Header, SocketState},
     parse::{
-        dns::{HEADER, Message},
+        dns::{HEADER, MAX_QUESTIONS, Message},
         ip,
     },
     verdict::Verdict,
@@ -14,7 +15,7 @@ use firewall_common::{
 use crate::{
     app,
     maps::HEADERS,
-    names::{self, MULTICAST, which},
+    names::{self, which},
     packet::Skb,
     policy::Generation,
     repeat::repeat,
@@ -26,9 +27,6 @@ pub const MALFORMED: u32 = 3;
 
 /// In place of an outcome's leaf: there is nothing to judge.
 pub const NOTHING: u32 = 4;
-
-/// Questions of one message that are judged; more are malformed.
-const MAX_QUESTIONS: u32 = 8;
 
 /// Messages in one packet that are judged; more are malformed.
 const MAX_DATAGRAMS: u32 = 128;
@@ -54,7 +52,7 @@ pub fn prepare(
     scratch.own_port = u32::from(own_port);
     scratch.plain = u32::from(packet.plain);
     scratch.transport = packet.transport;
-    scratch.service = names::service(header, packet.destination.port);
+    scratch.service = header.service(packet.destination.port);
     scratch.server = packet.destination.address;
     scratch.port = u32::from(packet.destination.port);
     scratch.protocol = u32::from(packet.destination.protocol);

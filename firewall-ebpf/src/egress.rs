@@ -8,6 +8,7 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use firewall_common::{
+    answers::{DNS, MULTICAST, NO_DNS},
     event::{Identity, app},
     flow::{Destination, TCP, UDP, fingerprint},
     forget::forget,
@@ -19,8 +20,7 @@ use firewall_common::{
 use crate::{
     app as apps, bytes, emit, identity,
     maps::{self, JUMPS, Jump, count},
-    names::{self, DNS},
-    offset,
+    names, offset,
     packet::{self, Skb},
     policy::{self, Judgement, Who},
     quic,
@@ -227,7 +227,7 @@ fn decide(
     let shows = to.port_hidden == 0;
     let is_tcp = to.protocol == TCP && shows;
     let is_udp = to.protocol == UDP && shows;
-    let service = if is_tcp || is_udp { forget(names::service(header, to.port)) } else { 0 };
+    let service = if is_tcp || is_udp { forget(header.service(to.port)) } else { 0 };
     if service == DNS && names::is_trusted(header, state.netns, to) {
         // Question by question.
         return (Judgement::without_decision(Verdict::Allow, Reason::Default), LOOK);
@@ -244,16 +244,16 @@ fn decide(
     let named = header.name_lines != 0
         || socket::is_recorded(header.flags, judgement.verdict, judgement.decision);
     let look = match service {
-        names::NO_DNS if is_tcp && named => LOOK,
-        names::NO_DNS if is_udp && quic::is_read(header.flags, named) => LOOK_QUIC,
-        names::NO_DNS => 0,
-        names::MULTICAST if header.name_lines == 0 => 0,
+        NO_DNS if is_tcp && named => LOOK,
+        NO_DNS if is_udp && quic::is_read(header.flags, named) => LOOK_QUIC,
+        NO_DNS => 0,
+        MULTICAST if header.name_lines == 0 => 0,
         _ => LOOK,
     };
     if !judged.differ {
         return (judgement, if judgement.passes() { look } else { 0 });
     }
-    if service == names::NO_DNS && look != 0 {
+    if service == NO_DNS && look != 0 {
         // Passes until its payload shows which name is meant.
         return (policy::ambiguous(Verdict::Allow, judgement), look);
     }

@@ -3,6 +3,7 @@
 
 use aya_ebpf::{bindings::bpf_sock, helpers::generated::bpf_sk_fullsock, programs::SkBuffContext};
 use firewall_common::{
+    answers::{DNS, NO_DNS},
     evaluate::Cell,
     flow::TCP,
     forget::forget,
@@ -16,7 +17,7 @@ use crate::{
     dns::{self, MALFORMED, NOTHING},
     egress::{DROP, DROP_SILENTLY, PASS},
     maps::{HEADERS, OWN, count},
-    names::{self, DNS, NO_DNS, which},
+    names::{self, which},
     packet::{self, Skb},
     payload,
     policy::{self, Judgement},

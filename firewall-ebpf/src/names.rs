@@ -265,40 +265,8 @@ pub fn answered(header: &Header, scratch: &Scratch, id: u16) -> Option<Question>
     Some(question)
 }
 
-/// Whether a port of a server is one for questions: [`NO_DNS`], [`DNS`] or [`MULTICAST`].
-#[inline(always)]
-pub fn service(header: &Header, port: u16) -> u32 {
-    if port == 53 {
-        return DNS;
-    }
-    for further in header.dns_ports {
-        if further != 0 && further == port {
-            return DNS;
-        }
-    }
-    if matches!(port, 5353 | 5355) { MULTICAST } else { NO_DNS }
-}
-
-/// Another service.
-pub const NO_DNS: u32 = 0;
-/// DNS.
-pub const DNS: u32 = 1;
-/// mDNS (RFC 6762) or LLMNR (RFC 4795): seen, and judged only by rules that match the name.
-pub const MULTICAST: u32 = 2;
-
 /// Whether a server's answers can support an allow.
 #[inline(always)]
 pub fn is_trusted(header: &Header, netns: u64, server: &Destination) -> bool {
-    if netns != header.netns {
-        return false;
-    }
-    for resolver in &header.resolvers {
-        if resolver.port == u32::from(server.port)
-            && resolver.port != 0
-            && resolver.address == server.address
-        {
-            return true;
-        }
-    }
-    false
+    netns == header.netns && header.is_trusted(server)
 }

@@ -7,7 +7,7 @@ use firewall_common::{
     },
     flow::{Address, Destination},
     forget::forget,
-    layout::{Active, Answers, Counter, Header, Known, SLOTS, flags},
+    layout::{Active, Answers, Counter, Header, Known, SLOTS},
     name_table::Packed,
     verdict::{Confidence, Reason, Verdict, Via},
 };
@@ -373,34 +373,14 @@ fn shown(asked: u64) -> Option<&'static Scratch> {
     scratch::get((asked >> ask::SCRATCH) as u32 & ask::NUMBER).map(|scratch| &*scratch)
 }
 
-#[inline(always)]
-fn is_zero(number: u64) -> u32 {
-    (!(number | number.wrapping_neg()) >> 63) as u32
-}
-
 /// Bits of the names that hold and can be meant.
-///
-/// Names that rules cannot tell apart are as good as one, but their aliases are not: where it is not
-/// kept which of them the payload shows, it can be any of its class.
 #[inline(always)]
 fn meant(answers: &Answers, now: u32, asked: u64) -> u32 {
-    let (mut hold, mut exact, mut alike) = (0, 0, 0);
-    for (index, answer) in answers.names.iter().enumerate() {
-        // Without branches, which the verifier would follow for each.
-        hold |= (now.wrapping_sub(answer.until) >> 31) << index;
-        if let Some(scratch) = shown(asked) {
-            exact |= is_zero(answer.name ^ scratch.name) << index;
-            alike |= is_zero(u64::from(answer.named.classes[0] ^ scratch.class)) << index;
-        }
-    }
-    let meant = if asked & ask::SHOWN == 0 {
-        hold
-    } else if hold & exact != 0 {
-        hold & exact
-    } else {
-        hold & alike & answers.several
+    let shown = match asked & ask::SHOWN {
+        0 => None,
+        _ => Some(shown(asked).map_or((0, 0), |scratch| (scratch.name, scratch.class))),
     };
-    forget(meant)
+    forget(answers.meant(now, shown))
 }
 
 /// Decides about a destination.
@@ -475,18 +455,14 @@ pub fn ambiguous(verdict: Verdict, denied: Judgement) -> Judgement {
 /// For such a flow that shows no name.
 #[inline(always)]
 pub fn no_name(header: &Header, denied: Judgement) -> Judgement {
-    let verdict =
-        if header.flags & flags::AMBIGUOUS_ALLOW != 0 { Verdict::Audit } else { Verdict::Deny };
-    ambiguous(verdict, denied)
+    ambiguous(header.no_name(), denied)
 }
 
-/// For what cannot be read far enough to be judged: fails closed unless configured otherwise.
+/// For what cannot be read far enough to be judged.
 #[inline(always)]
 pub fn unparsable(header: &Header) -> Judgement {
     count(Counter::ParseError);
-    let verdict =
-        if header.flags & flags::UNPARSABLE_ALLOW != 0 { Verdict::Audit } else { Verdict::Deny };
-    Judgement::without_decision(verdict, Reason::ParseError)
+    Judgement::without_decision(header.unparsable(), Reason::ParseError)
 }
 
 /// For a decision that the tables have no answer to: fails closed.

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use firewall_common::{
     layout::{PayloadState, Stream},
-    parse::dns::HEADER,
+    parse::dns::{HEADER, MAX_QUESTION},
 };
 
 use crate::{
@@ -32,9 +32,6 @@ pub enum Way {
     /// Answers.
     In = 1,
 }
-
-/// Bytes of a message with questions; longer ones are malformed.
-const MAX_QUESTION_BYTES: u32 = 2048;
 
 /// What one call of the loop's body leaves to the next.
 struct Walk {
@@ -145,7 +142,7 @@ extern "C" fn step(_: u32, walk: &mut Walk) -> i64 {
         stream.length = (stream.length << 8 | u32::from(byte)) & 0xffff;
         stream.have += 1;
         stream.read = 0;
-        let long = walk.way == Way::Out as u32 && stream.length > MAX_QUESTION_BYTES;
+        let long = walk.way == Way::Out as u32 && stream.length > MAX_QUESTION;
         if stream.have == 2 && (stream.length < HEADER || long) {
             // Malformed: the loop ends before the segment does.
             return 1;

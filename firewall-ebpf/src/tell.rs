@@ -8,6 +8,7 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use firewall_common::{
+    answers::NO_DNS,
     evaluate::Named,
     event::FlowEvent,
     flow::UDP,
@@ -21,7 +22,7 @@ use crate::{
     answers, app, identity,
     inspect::{self, JUDGED},
     maps::{CONNECTIONS, EVENTS, HEADERS, Led, OWN, ROOT, Scratch, count},
-    names::{self, NO_DNS, which},
+    names::{self, which},
     offset,
     packet::Skb,
     policy,

@@ -24,6 +24,7 @@ pub mod report;
 pub mod run;
 pub mod set;
 pub mod sink;
+mod span;
 pub mod store;
 pub mod surroundings;
 mod tls;

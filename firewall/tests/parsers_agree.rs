@@ -101,9 +101,7 @@ impl Kernel {
         let kernel_text = self.name.get(&0, 0).unwrap().0;
         assert_eq!(kernel_text.as_bytes(), text.as_bytes(), "{}", told());
         let keys = self.generation.header.name_keys;
-        let mut suffixes = Suffixes::EMPTY;
-        suffixes.start(keys);
-        while suffixes.step(keys, &text) {}
+        let suffixes = Suffixes::of(keys, &text);
         assert_eq!(hash, suffixes.whole, "{text} {}", told());
         let want = suffixes.class(&self.generation, &self.generation.header);
         assert_eq!(class, u64::from(want), "{text} {}", told());

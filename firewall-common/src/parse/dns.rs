@@ -4,6 +4,7 @@
 //! Nothing here believes a length or a pointer: what does not fit is malformed.
 
 use crate::{
+    flow::Address,
     forget::forget,
     name::{MAX_NAME, Text},
 };
@@ -13,6 +14,21 @@ pub const MESSAGE: usize = 4096;
 
 /// Bytes of the header.
 pub const HEADER: u32 = 12;
+
+/// Bytes of a message with questions in a stream; a longer one is malformed.
+pub const MAX_QUESTION: u32 = 2048;
+
+/// Questions of one message that are judged; more are malformed.
+pub const MAX_QUESTIONS: u32 = 8;
+
+/// Records of one answer that are read.
+pub const MAX_RECORDS: u32 = 40;
+
+/// Service parameters of one record that are read.
+pub const MAX_PARAMETERS: u32 = 8;
+
+/// Address hints of one parameter that are read.
+pub const MAX_HINTS: u32 = 8;
 
 /// Record types that are read.
 pub mod record {
@@ -56,6 +72,65 @@ pub struct Header {
     pub questions: u16,
     /// How many records in the answer section.
     pub answers: u16,
+}
+
+/// A record behind its name (RFC 1035 section 4.1.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its type.
+    pub kind: u16,
+    /// Its time to live, in seconds.
+    pub lifetime: u32,
+    /// Where its data begins.
+    pub data: u32,
+    /// Where it ends.
+    pub end: u32,
+}
+
+impl Record {
+    /// Whether it is of a type that is read.
+    #[inline(always)]
+    pub const fn is_read(&self) -> bool {
+        use record::{A, AAAA, CNAME, HTTPS, SVCB};
+        matches!(self.kind, A | AAAA | CNAME | SVCB | HTTPS)
+    }
+
+    /// Bytes of its data.
+    #[inline(always)]
+    pub const fn size(&self) -> u32 {
+        self.end.wrapping_sub(self.data)
+    }
+}
+
+/// A service parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// Its key.
+    pub key: u16,
+    /// Where its value begins.
+    pub value: u32,
+    /// Where it says that it ends.
+    pub end: u32,
+}
+
+impl Parameter {
+    /// Bytes of each address that it hints at; 0 if it hints at none.
+    #[inline(always)]
+    pub const fn step(&self) -> u32 {
+        match self.key {
+            parameter::IPV4_HINT => 4,
+            parameter::IPV6_HINT => 16,
+            _ => 0,
+        }
+    }
+
+    /// Where the hint of this number is, if all of it is there.
+    #[inline(always)]
+    pub const fn hint(&self, number: u32) -> Option<u32> {
+        let step = self.step();
+        let from = self.value.wrapping_add(number.wrapping_mul(step));
+        if step == 0 || from.wrapping_add(step) > self.end { None } else { Some(from) }
+    }
 }
 
 impl Message<'_> {
@@ -104,6 +179,52 @@ impl Message<'_> {
             && self.byte(record) == 0
             && self.u16(record + 1) == OPTIONS
             && self.len == fixed + u32::from(self.u16(record + 9))
+    }
+
+    /// The record whose name ends at `fixed`; `None` if it is not all there.
+    #[inline(always)]
+    pub fn record(&self, fixed: u32) -> Option<Record> {
+        let data = fixed.wrapping_add(10);
+        if fixed == 0 || data > self.len {
+            return None;
+        }
+        let size = u32::from(self.u16(fixed.wrapping_add(8)));
+        let end = data.wrapping_add(size);
+        if end > self.len {
+            return None;
+        }
+        let lifetime = self.u32(fixed.wrapping_add(4));
+        Some(Record { kind: self.u16(fixed), lifetime, data, end })
+    }
+
+    /// The service parameter at `at` of a record that ends at `end` (RFC 9460 section 2.2); `None` if there is
+    /// no more.
+    #[inline(always)]
+    pub fn parameter(&self, at: u32, end: u32) -> Option<Parameter> {
+        let value = at.wrapping_add(4);
+        if value > end {
+            return None;
+        }
+        let key = self.u16(at);
+        let behind = value.wrapping_add(u32::from(self.u16(at.wrapping_add(2))));
+        Some(Parameter { key, value, end: behind })
+    }
+
+    /// The IPv4 address at `at`.
+    #[inline(always)]
+    pub const fn v4(&self, at: u32) -> Address {
+        Address::v4(self.u32(at))
+    }
+
+    /// The IPv6 address at `at`.
+    #[inline(always)]
+    pub const fn v6(&self, at: u32) -> Address {
+        Address::v6([
+            self.u32(at).to_be(),
+            self.u32(at.wrapping_add(4)).to_be(),
+            self.u32(at.wrapping_add(8)).to_be(),
+            self.u32(at.wrapping_add(12)).to_be(),
+        ])
     }
 
     /// Reads the name at `at` and returns the offset of what comes after it, or 0 if it is

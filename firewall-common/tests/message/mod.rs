@@ -114,7 +114,8 @@ fn slow_header(message: &[u8]) -> Option<Header> {
 pub fn check_suffixes(keys: Keys, name: &str) {
     let labels: Vec<&str> = name.split('.').collect();
     let suffix = |count: usize| labels[labels.len() - count..].join(".");
-    let suffixes = Suffixes::of(keys, name);
+    let text = Text::read(name).expect("a name");
+    let suffixes = Suffixes::of(keys, &text);
     assert_eq!(suffixes.whole, keys.hash(name), "{name}");
     assert_eq!(suffixes.labels as usize, labels.len().min(MAX_LABELS), "{name}");
     for place in 0..suffixes.labels as usize {
@@ -122,6 +123,14 @@ pub fn check_suffixes(keys: Keys, name: &str) {
         let want = if last { name.to_owned() } else { suffix(place + 1) };
         assert_eq!(suffixes.hashes[place], keys.hash(&want), "{want} of {name}");
     }
+}
+
+/// Whether a name is read back as it is written.
+pub fn check_written(name: &[u8]) {
+    let mut text = Text::EMPTY;
+    name.iter().for_each(|byte| text.push(*byte));
+    let back = Text::read(&text.to_string()).map(|back| back.as_bytes().to_vec());
+    assert_eq!(back.as_deref(), Some(name), "{text}");
 }
 
 /// Whether both parsers agree about a name at any place of the message, whatever lies behind it.
@@ -142,7 +151,8 @@ pub fn check(bytes: &[u8]) {
         assert!(end > at && end as usize <= bytes.len(), "{end}: {}", told());
         assert_eq!(past, end, "past {at}: {}", told());
         assert!(text.len() <= 253 && !text.iter().any(u8::is_ascii_uppercase), "{}", told());
-        if at == HEADER && text.is_ascii() {
+        check_written(&text);
+        if at == HEADER && text.iter().all(|byte| byte.is_ascii() && *byte != b'\\') {
             check_suffixes(KEYS, str::from_utf8(&text).expect("ASCII"));
         }
     }

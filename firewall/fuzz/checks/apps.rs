@@ -11,6 +11,7 @@ use firewall::{
         cgroup::{Container, labels, without_instance},
         containers::Containers,
         packages::Packages,
+        process::Stat,
     },
     encrypted_dns::{self, State},
     policy::{
@@ -95,6 +96,45 @@ pub fn cgroup(bytes: &[u8]) {
 }
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// `/proc/PID/stat`: read as a slow parser reads it, and a name that is the input hides no field of a text as
+/// the kernel writes it.
+pub fn stat(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    assert_eq!(Stat::parse(&text), slow_stat(&text), "{text:?}");
+
+    let number = |at: usize| {
+        bytes.iter().cycle().skip(at).take(4).fold(0, |sum, byte| sum << 8 | u32::from(*byte))
+    };
+    let (parent, session) = (number(0), number(1));
+    let started = u64::from(number(2)) << 32 | u64::from(number(3));
+    let behind =
+        format!("R {parent} 3 {session} 0 -1 {} {started} 23 24\n", "7 ".repeat(13).trim_end());
+    let want = Stat { name: text.clone().into_owned(), parent, session, started };
+    assert_eq!(Stat::parse(&format!("1 ({text}) {behind}")), Some(want), "{text:?}");
+}
+
+/// proc_pid_stat(5), from the last field to the first. Only a name has parentheses.
+fn slow_stat(text: &str) -> Option<Stat> {
+    let close = text.bytes().rposition(|byte| byte == b')')?;
+    let open = text.find('(').filter(|open| *open < close)?;
+    let mut fields = vec![String::new()];
+    for c in text[close + 1..].chars() {
+        match c.is_whitespace() {
+            true => fields.push(String::new()),
+            false => fields.last_mut()?.push(c),
+        }
+    }
+    fields.retain(|field| !field.is_empty());
+    // The state of the process is field 3.
+    let field = |number: usize| fields.get(number - 3)?.parse().ok();
+    Some(Stat {
+        name: text[open + 1..close].to_owned(),
+        parent: u32::try_from(field(4)?).ok()?,
+        session: u32::try_from(field(6)?).ok()?,
+        started: field(22)?,
+    })
+}
 
 /// Files of Docker and of Podman: a name comes of one of them, and what cannot be read is counted.
 pub fn containers(bytes: &[u8]) {

@@ -3,6 +3,7 @@
 
 pub mod apps;
 pub mod events;
+pub mod framing;
 pub mod headers;
 pub mod kept;
 pub mod lists;
@@ -42,6 +43,7 @@ pub const TARGETS: &[Target] = &[
     target("containers", 1024, apps::containers),
     target("dns", 768, message::check),
     target("dns_answer", 1024, requests::answer),
+    target("dns_stream", 1024, framing::dns_stream),
     target("encrypted_dns", 2048, apps::encrypted_dns),
     target("events", 2048, events::decoded),
     target("filter", 512, events::filter),
@@ -67,6 +69,7 @@ pub const TARGETS: &[Target] = &[
     target("mmdb", 4096, kept::database),
     target("packages", 2048, apps::packages),
     target("policy", 2048, settings::policies),
+    target("proc_stat", 256, apps::stat),
     target("quic_frames", 1024, |bytes| drop(quic::frames(bytes))),
     target("quic_header", 256, headers::quic),
     target("quic_packet", 4096, quic::packets),

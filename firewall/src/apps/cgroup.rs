@@ -95,15 +95,16 @@ fn container(above: &str, name: &str) -> Option<Container> {
     Some(Container { name: Some(name), ..Container::default() })
 }
 
-/// The text that systemd has escaped: `\x2d` is `-` (systemd.unit(5)).
+/// The text that systemd has escaped: `\x2d` is `-` (systemd.unit(5)). Anything but two hexadecimal digits
+/// behind `\x` makes no escape.
 fn unescaped(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, behind)) = rest.split_first() {
         let escaped = rest.strip_prefix(b"\\x").and_then(|digits| {
-            let (digits, behind) = digits.split_at_checked(2)?;
-            let byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-            Some((byte, behind))
+            let (&[high, low], behind) = digits.split_first_chunk()?;
+            let digit = |digit: u8| char::from(digit).to_digit(16);
+            Some(((digit(high)? << 4 | digit(low)?) as u8, behind))
         });
         let (byte, behind) = escaped.unwrap_or((*first, behind));
         bytes.push(byte);
@@ -208,6 +209,12 @@ mod tests {
         assert_eq!(name("/lxc/web/system.slice").as_deref(), Some("web"));
         assert_eq!(name("/lxc.payload.web").as_deref(), Some("web"));
         assert_eq!(name("/machine-x"), None);
+        for text in [r"a\x+fb", r"a\x-1b", r"a\x 1b", r"a\x0gb", r"a\x", r"a\x0", r"a\X2d", r"a\2d"]
+        {
+            let path = format!("/machine.slice/machine-{text}.scope");
+            assert_eq!(name(&path).as_deref(), Some(text), "no escape");
+        }
+        assert_eq!(name(r"/machine.slice/machine-\x2Dx.scope").as_deref(), Some("-x"));
     }
 
     #[test]

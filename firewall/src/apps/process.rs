@@ -6,13 +6,16 @@ use std::{fs, path::PathBuf, sync::LazyLock};
 const MAX_PARENTS: usize = 16;
 
 /// What is read of `/proc/PID/stat` (proc_pid_stat(5)).
-#[derive(Debug, PartialEq, Eq)]
-struct Stat {
-    name: String,
-    parent: u32,
-    session: u32,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// The name of the process.
+    pub name: String,
+    /// The number of its parent.
+    pub parent: u32,
+    /// The number of the leader of its session.
+    pub session: u32,
     /// In clock ticks of the boot-time clock.
-    started: u64,
+    pub started: u64,
 }
 
 impl Stat {
@@ -20,7 +23,8 @@ impl Stat {
         Self::parse(&String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat")).ok()?))
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads the text of the file.
+    pub fn parse(text: &str) -> Option<Self> {
         // A name can have anything in it.
         let (before, behind) = text.rsplit_once(')')?;
         let fields: Vec<&str> = behind.split_whitespace().collect();

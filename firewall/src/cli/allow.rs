@@ -35,6 +35,7 @@ use crate::{
     remote::Store,
     replace::replace,
     set::{self, Parts, Set},
+    span,
 };
 use flow::Flow;
 
@@ -181,12 +182,10 @@ fn write(path: &Path, text: &[u8]) -> io::Result<()> {
 
 /// How long a rule counts.
 fn span(text: &str) -> Result<Duration, String> {
-    let units = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
-    let found = units.iter().find_map(|(unit, seconds)| {
-        let number: u32 = text.strip_suffix(unit)?.parse().ok().filter(|number| *number > 0)?;
-        Some(Duration::from_secs(u64::from(number) * seconds))
-    });
-    found.ok_or_else(|| "write a number and `s`, `m`, `h` or `d`, as `1h`".to_owned())
+    match span::seconds(text, "smhd") {
+        Some(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
+        _ => Err("write a number and `s`, `m`, `h` or `d`, as `1h`".to_owned()),
+    }
 }
 
 /// The moment that is so long from now.
@@ -267,5 +266,22 @@ fn print_diff(path: &str, old: Option<&str>, new: &str) {
             _ => ("", ""),
         };
         println!("{on}{}{off}", printable(line));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_counts_for_a_second_up_to_days() {
+        for (text, seconds) in
+            [("90s", Some(90)), ("1h", Some(3_600)), ("4294967295d", Some(371_085_174_288_000))]
+        {
+            assert_eq!(span(text).ok().map(|span| span.as_secs()), seconds, "{text}");
+        }
+        for text in ["0s", "1w", "h", "+1h", "4294967296s"] {
+            assert!(span(text).unwrap_err().contains("as `1h`"), "{text}");
+        }
     }
 }

@@ -311,8 +311,7 @@ impl Inputs {
         let unread = |source| Error::Read { path: path.to_owned(), source };
         let damaged = |why: String| Error::Damaged { path: path.to_owned(), why };
         let broken = |error: io::Error| damaged(format!("it is damaged: {error}"));
-        let file = zstd::Decoder::new(file).map_err(unread)?;
-        let mut file = BufReader::new(file.take(LARGEST));
+        let mut file = BufReader::new(zstd::Decoder::new(file).map_err(unread)?);
         let mut line = Vec::new();
         file.by_ref().take(LONGEST_HEAD).read_until(b'\n', &mut line).map_err(broken)?;
         let head: FileHead = serde_json::from_slice(&line)
@@ -321,8 +320,15 @@ impl Inputs {
             let format = head.format;
             return Err(damaged(format!("its format is {format}, and this reads {FORMAT}")));
         }
+        if head.bytes > LARGEST {
+            return Err(damaged(format!(
+                "it is damaged: it says that it has {} bytes",
+                head.bytes
+            )));
+        }
         let mut inputs = Vec::new();
-        file.read_to_end(&mut inputs).map_err(broken)?;
+        // One more than it says is enough to know that it has more.
+        file.take(head.bytes + 1).read_to_end(&mut inputs).map_err(broken)?;
         if inputs.len() as u64 != head.bytes || digest(&inputs) != head.sha256 {
             return Err(damaged("it is damaged: its SHA-256 is another".to_owned()));
         }

@@ -1,5 +1,6 @@
 use std::os::unix::fs::PermissionsExt as _;
 
+use sha2::Digest as _;
 use tempfile::TempDir;
 
 use super::*;
@@ -204,6 +205,38 @@ fn what_is_damaged_is_not_used() {
             Ok(loaded) => assert_eq!(loaded, inputs),
             Err(error) => panic!("{error}"),
         }
+    }
+}
+
+#[test]
+fn no_more_is_unpacked_than_is_said() {
+    /// Counts what is taken of a file.
+    struct Counted<'a>(&'a [u8], usize);
+    impl io::Read for Counted<'_> {
+        fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+            let taken = self.0.read(to)?;
+            self.1 += taken;
+            Ok(taken)
+        }
+    }
+    // Nothing makes it smaller, so that what is taken is as long as what is unpacked.
+    let noise: Vec<u8> =
+        (0u32..1 << 17).flat_map(|at| sha2::Sha256::digest(at.to_ne_bytes())).collect();
+    for (bytes, says) in [
+        (0, "its SHA-256 is another"),
+        (1000, "its SHA-256 is another"),
+        (LARGEST + 1, "it says that it has 1073741825 bytes"),
+        (u64::MAX, "it says that it has 18446744073709551615 bytes"),
+    ] {
+        let head = FileHead { format: FORMAT, bytes, sha256: digest(b"") };
+        let mut file = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        serde_json::to_writer(&mut file, &head).unwrap();
+        file.write_all(&[b"\n", &noise[..]].concat()).unwrap();
+        let file = file.finish().unwrap();
+        let mut file = Counted(&file, 0);
+        let refused = Inputs::of(Path::new("/x/generation"), &mut file).unwrap_err().to_string();
+        assert!(refused.ends_with(says), "{refused}");
+        assert!(file.1 < noise.len() / 2, "{} of {}", file.1, noise.len());
     }
 }
 

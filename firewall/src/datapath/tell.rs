@@ -92,8 +92,7 @@ impl Teller {
     /// Tells where names lead. It counts for apps that know no name of the address.
     pub fn lead_to(&mut self, leads: &[Lead]) {
         for Lead { name, address, lifetime } in leads {
-            let mut text = Text::EMPTY;
-            name.bytes().take(text.bytes.len()).for_each(|byte| text.push(byte));
+            let Some(text) = Text::read(name) else { continue };
             let event = FlowEvent { dst: Address::from(*address), ..FlowEvent::default() };
             let lifetime = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX);
             self.tell(&Told { kind: told::AHEAD, lifetime, event, name: text, ..nothing() });

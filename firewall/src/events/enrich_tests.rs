@@ -9,7 +9,12 @@ use firewall_common::{
 use super::*;
 use crate::{
     cgroup::Hierarchy,
-    events::{names::tests::text, paths::Paths},
+    events::{
+        View,
+        names::tests::text,
+        paths::Paths,
+        record::{self, Line},
+    },
     intel::Intel,
     policy::{
         self,
@@ -137,6 +142,39 @@ fn lines(world: &World, enricher: &mut Enricher<'_>, event: &FlowEvent) -> Strin
         })
     });
     lines.collect()
+}
+
+#[test]
+fn what_a_name_is_written_as_has_the_class_of_the_name() {
+    let world = World::new();
+    let asked = |name: &[u8]| world.generation.question(0, &name.escape_ascii().to_string());
+    let plain = asked(b"x.hm.baidu.com");
+    assert_ne!(plain, asked(b"x.example"));
+    // Of 252 bytes, and of more where it is written.
+    for before in [7, b'\\', b'"', 0xff] {
+        let name = [&[before; 60][..], b".", &[b'a'; 177], b".hm.baidu.com"].concat();
+        assert_eq!(asked(&name), plain, "{}", name.escape_ascii());
+    }
+}
+
+#[test]
+fn an_event_is_seen_as_its_record_is() {
+    let world = World::new();
+    let outcome = world.flow(&["hm.baidu.com"]);
+    let made = FlowEvent {
+        count: 3,
+        bytes_out: 5,
+        bytes_in: 7,
+        encrypted_hello: 1,
+        ..event(Hook::Tls, SOMEWHERE, outcome)
+    };
+    let made = named(made, TONGJI, Via::Tls, Confidence::Confirmed);
+    let [event] = &world.enrich(&mut world.enricher(), &made)[..] else { panic!() };
+    let line = serde_json::to_vec(event).unwrap();
+    let Line::Verdict(record) = record::read(&line).unwrap() else { panic!() };
+    let view = View::from(event);
+    assert_eq!(format!("{view:?}"), format!("{:?}", View::from(&*record)));
+    assert!(!view.chain.is_empty() && view.asn.is_some() && view.count == 3, "{view:?}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::{App, View};
 use crate::{
     intel::country::Country,
     policy::{self, AppFacts, Domain, Selector, diagnostic::quoted, parse::nearest, source::Files},
+    span,
 };
 
 /// Apps that are remembered.
@@ -231,13 +232,8 @@ const VERDICTS: [&str; 3] = ["allow", "audit", "deny"];
 
 /// A moment: so long ago, at a local time, or as RFC 3339 has it.
 fn time(text: &str, now: &Zoned) -> Option<Timestamp> {
-    let units = [("m", 60), ("h", 3_600), ("d", 86_400)];
-    let ago = units.iter().find_map(|(unit, seconds)| {
-        let number: u32 = text.strip_suffix(unit)?.parse().ok()?;
-        Some(SignedDuration::from_secs(i64::from(number) * seconds))
-    });
-    if let Some(ago) = ago {
-        return now.timestamp().checked_sub(ago).ok();
+    if let Some(ago) = span::seconds(text, "mhd") {
+        return now.timestamp().checked_sub(SignedDuration::from_secs(ago.cast_signed())).ok();
     }
     if let Ok(time) = text.parse::<Timestamp>() {
         return Some(time);

@@ -208,30 +208,51 @@ pub struct View<'a> {
     pub bytes_in: u64,
 }
 
-impl<'a> From<&'a Event> for View<'a> {
-    fn from(event: &'a Event) -> Self {
-        let Event { time, finding, hook, app, proto, dst, host, geo, .. } = event;
+impl<'a> View<'a> {
+    /// Of what was found at a destination, at no time and of no bytes.
+    pub(crate) fn of(
+        finding: &'a Finding,
+        app: &'a App,
+        dst: &Endpoint,
+        host: Option<&'a Host>,
+        geo: &'a Geo,
+    ) -> Self {
         Self {
-            time: time.parse().ok(),
+            time: None,
             verdict: finding.verdict,
             reason: finding.reason,
             policy: finding.policy.as_deref(),
             rule: finding.rule.as_deref(),
-            hook,
+            hook: "",
             app,
-            proto,
+            proto: "",
             ip: dst.ip,
             port: dst.port,
-            host: host.as_ref().map(|host| host.name.as_str()),
-            encrypted_hello: host.as_ref().is_some_and(|host| host.encrypted_hello),
-            chain: host.as_ref().map_or(&[], |host| &host.chain),
+            host: host.map(|host| host.name.as_str()),
+            encrypted_hello: host.is_some_and(|host| host.encrypted_hello),
+            chain: host.map_or(&[], |host| &host.chain),
             country: geo.country,
             asn: geo.asn,
             organisation: geo.organisation.as_deref(),
             as_name: geo.as_name.as_deref(),
+            count: 0,
+            bytes_out: 0,
+            bytes_in: 0,
+        }
+    }
+}
+
+impl<'a> From<&'a Event> for View<'a> {
+    fn from(event: &'a Event) -> Self {
+        let Event { finding, app, dst, host, geo, .. } = event;
+        Self {
+            time: event.time.parse().ok(),
+            hook: event.hook,
+            proto: &event.proto,
             count: u64::from(event.count),
             bytes_out: event.bytes_out,
             bytes_in: event.bytes_in,
+            ..Self::of(finding, app, dst, host.as_ref(), geo)
         }
     }
 }

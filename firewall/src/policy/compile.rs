@@ -20,11 +20,10 @@ mod trie;
 use std::collections::HashMap;
 
 use firewall_common::{
-    evaluate::{
-        self, BLOCK, CANDIDATES, Cell, Fault, MAX_DECISIONS, NameRecord, Named, Outcome, Tables,
-    },
+    evaluate::{self, BLOCK, Cell, Fault, MAX_DECISIONS, NameRecord, Named, Outcome, Tables},
     flow::Destination,
     layout::Header,
+    name::Text,
     name_table::Suffixes,
     verdict::Verdict,
 };
@@ -369,9 +368,15 @@ impl Generation {
         (before.sum::<usize>() + rule) as u32
     }
 
-    /// The class of a name; 0 if no rule speaks of it.
+    /// The class of a name as events have it; 0 if no rule speaks of it, or it is none.
     pub fn class_of(&self, name: &str) -> u32 {
-        Suffixes::of(self.header.name_keys, name).class(self, &self.header)
+        Text::read(name).map_or(0, |name| self.hash_and_class(&name).1)
+    }
+
+    /// The hash of a name as a packet has it, and its class.
+    pub fn hash_and_class(&self, name: &Text) -> (u64, u32) {
+        let suffixes = Suffixes::of(self.header.name_keys, name);
+        (suffixes.whole, suffixes.class(self, &self.header))
     }
 
     /// What rules know of a name and the names that it is an alias of: of these the first of which any
@@ -382,22 +387,12 @@ impl Generation {
 
     /// As [`Self::named`], where each name says whether a trusted resolver told it.
     pub fn named_by<'n>(&self, names: impl IntoIterator<Item = (&'n str, bool)>) -> Named {
-        let mut named = Named::default();
-        let mut place = 0;
-        for (index, (name, trusted)) in names.into_iter().enumerate() {
-            let class = self.class_of(name);
-            let trusted = u32::from(trusted);
-            let known =
-                |at: usize| named.classes[at] == class && named.trusted >> at & 1 == trusted;
-            // The name asked for has the first place, whether a rule speaks of it or not.
-            if index > 0 && (class == 0 || (1..place).any(known)) {
-                continue;
-            }
-            if place < CANDIDATES {
-                named.classes[place] = class;
-                named.trusted |= trusted << place;
-                place += 1;
-            }
+        let mut known = names.into_iter().map(|(name, trusted)| (self.class_of(name), trusted));
+        // The name asked for has the first place, whether a rule speaks of it or not.
+        let Some((class, trusted)) = known.next() else { return Named::default() };
+        let mut named = Named { classes: [class, 0, 0, 0], trusted: u32::from(trusted) };
+        for (class, trusted) in known {
+            named.add_alias(class, u32::from(trusted));
         }
         named
     }

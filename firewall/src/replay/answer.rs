@@ -4,17 +4,11 @@ use firewall_common::{
     flow::Address,
     layout::{CHAIN, MAX_ADDRESSES},
     name::Text,
-    parse::dns::{HEADER, MESSAGE, Message, parameter, record},
+    parse::dns::{
+        HEADER, MAX_HINTS, MAX_PARAMETERS, MAX_QUESTIONS, MAX_RECORDS, MESSAGE, Message, Record,
+        parameter, record,
+    },
 };
-
-/// Questions of one message that are judged; more are malformed.
-const MAX_QUESTIONS: u16 = 8;
-/// Records of one answer that are read.
-const MAX_RECORDS: u16 = 40;
-/// Service parameters of one record that are read.
-const MAX_PARAMETERS: usize = 8;
-/// Address hints of one parameter that are read.
-const MAX_HINTS: u32 = 8;
 
 /// A message in memory.
 pub struct Read {
@@ -72,7 +66,7 @@ impl Read {
         }
         let mut asks = Asks { id: header.id, names: Vec::new(), malformed: false };
         let mut at = HEADER;
-        for _ in 0..header.questions.min(MAX_QUESTIONS + 1) {
+        for _ in 0..u32::from(header.questions).min(MAX_QUESTIONS + 1) {
             let mut name = Text::EMPTY;
             let end = message.name(at, &mut name);
             at = end.wrapping_add(4);
@@ -82,7 +76,7 @@ impl Read {
             }
             asks.names.push(name);
         }
-        if header.questions > MAX_QUESTIONS {
+        if u32::from(header.questions) > MAX_QUESTIONS {
             return Err(Malformed);
         }
         Ok(Some(asks))
@@ -109,7 +103,7 @@ impl Read {
         let (aliases, addresses) = (Vec::new(), Vec::new());
         let mut told = Told { id: header.id, name, aliases, addresses, malformed: false };
         let mut at = end.wrapping_add(4);
-        for _ in 0..header.answers.min(MAX_RECORDS) {
+        for _ in 0..u32::from(header.answers).min(MAX_RECORDS) {
             match told.record(&message, at) {
                 Some(next) => at = next,
                 None => {
@@ -125,33 +119,21 @@ impl Read {
 impl Told {
     /// Reads the record at `at`: where the next one begins.
     fn record(&mut self, message: &Message<'_>, at: u32) -> Option<u32> {
-        let fixed = message.skip_name(at);
-        let data = fixed.wrapping_add(10);
-        if fixed == 0 || data > message.len {
-            return None;
-        }
-        let kind = message.u16(fixed);
-        let lifetime = message.u32(fixed.wrapping_add(4));
-        let size = u32::from(message.u16(fixed.wrapping_add(8)));
-        let next = data.wrapping_add(size);
-        if next > message.len {
-            return None;
-        }
-        let is_read =
-            matches!(kind, record::A | record::AAAA | record::CNAME | record::SVCB | record::HTTPS);
-        if !is_read || !self.is_asked(message, at) {
-            return Some(next);
+        let record = message.record(message.skip_name(at))?;
+        let Record { kind, lifetime, data, end } = record;
+        if !record.is_read() || !self.is_asked(message, at) {
+            return Some(end);
         }
         match kind {
-            record::A if size == 4 => self.lead(v4(message, data), lifetime),
-            record::AAAA if size == 16 => self.lead(v6(message, data), lifetime),
+            record::A if record.size() == 4 => self.lead(message.v4(data), lifetime),
+            record::AAAA if record.size() == 16 => self.lead(message.v6(data), lifetime),
             record::CNAME => {
                 self.alias(message, data, true);
             }
-            record::SVCB | record::HTTPS => self.service(message, data, next, lifetime),
+            record::SVCB | record::HTTPS => self.service(message, data, end, lifetime),
             _ => {}
         }
-        Some(next)
+        Some(end)
     }
 
     /// Whether the record at `at` is of the name asked for or of one that it is an alias of.
@@ -186,27 +168,16 @@ impl Told {
     fn service(&mut self, message: &Message<'_>, at: u32, end: u32, lifetime: u32) {
         let Some(mut at) = self.alias(message, at.wrapping_add(2), false) else { return };
         for _ in 0..MAX_PARAMETERS {
-            let value = at.wrapping_add(4);
-            if value > end {
-                break;
-            }
-            let key = message.u16(at);
-            at = value.wrapping_add(u32::from(message.u16(at.wrapping_add(2))));
+            let Some(parameter) = message.parameter(at, end) else { break };
+            at = parameter.end;
             if at > end {
                 self.malformed = true;
                 break;
             }
-            let step = match key {
-                parameter::IPV4_HINT => 4,
-                parameter::IPV6_HINT => 16,
-                _ => continue,
-            };
             for hint in 0..MAX_HINTS {
-                let from = value.wrapping_add(hint.wrapping_mul(step));
-                if from.wrapping_add(step) > at {
-                    break;
-                }
-                let to = if step == 4 { v4(message, from) } else { v6(message, from) };
+                let Some(from) = parameter.hint(hint) else { break };
+                let v4 = parameter.key == parameter::IPV4_HINT;
+                let to = if v4 { message.v4(from) } else { message.v6(from) };
                 self.lead(to, lifetime);
             }
         }
@@ -219,13 +190,4 @@ impl Told {
             self.malformed = true;
         }
     }
-}
-
-fn v4(message: &Message<'_>, at: u32) -> Address {
-    Address::v4(message.u32(at))
-}
-
-fn v6(message: &Message<'_>, at: u32) -> Address {
-    let word = |offset: u32| message.u32(at.wrapping_add(offset)).to_be();
-    Address::v6([word(0), word(4), word(8), word(12)])
 }

@@ -2,9 +2,6 @@
 
 use firewall_common::parse::dns::{HEADER, MESSAGE};
 
-/// Bytes of a message with questions; longer ones are malformed, as for the kernel programs.
-pub const MAX_QUESTION: usize = 2048;
-
 /// One direction of a connection.
 #[derive(Debug, Default)]
 pub struct Framer {

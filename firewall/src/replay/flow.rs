@@ -1,53 +1,72 @@
 //! One flow: what it says, and what it gets by that.
 
+mod questions;
+
 use std::{mem, time::Duration};
 
 use firewall_common::{
     flow::{Address, Destination, TCP, UDP},
     layout::flags as settings,
-    name::Text,
     parse::{
+        dns::MAX_QUESTION,
         payload::{Payload, answer, flags},
         quic::{self, Start},
     },
-    verdict::{Confidence, Hook, Via},
+    verdict::{Hook, Via},
 };
 
+use self::questions::Dns;
 use super::{
-    answer::{Asks, Malformed, Read},
-    dns::{Framer, MAX_QUESTION},
+    dns::Framer,
     found::{Found, Source},
-    judge::{Judge, Judgement, Known, Question, Shown},
-    names::{self, Asked},
+    judge::{Judge, Judgement, Known, Shown},
+    names,
     packet::{Bytes, Segment},
     stream::Stream,
     tally::{Note, Tally},
 };
-use crate::{
-    events::enrich::Reached,
-    quic::{Hello, Inspector, Taken},
-};
+use crate::quic::{Hello, Inspector, Taken};
 
-/// Questions of one flow that are told.
-const MAX_QUESTIONS: usize = 1024;
 /// The port that HTTP/3 is usually on, where every long header is one of QUIC.
 const HTTPS: u16 = 443;
 
+/// What flows have in common.
+pub struct Shared<'a> {
+    /// By whom they are judged.
+    pub judge: Judge<'a>,
+    /// Connections of QUIC.
+    pub quic: Inspector<u64>,
+    /// What there is to say.
+    pub notes: Tally<Note>,
+    /// Every name.
+    pub found: Found,
+}
+
+impl<'a> Shared<'a> {
+    /// With nothing in it yet.
+    pub fn new(judge: Judge<'a>) -> Self {
+        let (quic, notes, found) = Default::default();
+        Self { judge, quic, notes, found }
+    }
+
+    /// The same, at a packet.
+    pub const fn at(&mut self, number: u64, time: u64) -> Context<'_, 'a> {
+        Context { shared: self, number, time }
+    }
+}
+
 /// What flows have in common, at the packet that is looked at.
 pub struct Context<'c, 'a> {
-    pub judge: &'c mut Judge<'a>,
-    pub quic: &'c mut Inspector<u64>,
-    pub notes: &'c mut Tally<Note>,
-    pub found: &'c mut Found,
+    shared: &'c mut Shared<'a>,
     /// Of the packet.
-    pub number: u64,
+    number: u64,
     /// Of the packet.
-    pub time: u64,
+    time: u64,
 }
 
 impl Context<'_, '_> {
     fn note(&mut self, note: Note) {
-        self.notes.add(note, self.number);
+        self.shared.notes.add(note, self.number);
     }
 
     fn find(
@@ -57,7 +76,7 @@ impl Context<'_, '_> {
         addresses: impl IntoIterator<Item = Address>,
         encrypted_hello: bool,
     ) {
-        if !self.found.add(name, source, self.time, addresses, encrypted_hello) {
+        if !self.shared.found.add(name, source, self.time, addresses, encrypted_hello) {
             self.note(Note::Names);
         }
     }
@@ -140,14 +159,6 @@ struct Quic {
     shown: bool,
 }
 
-#[derive(Clone, Copy)]
-struct Dns {
-    multicast: bool,
-    trusted: bool,
-    /// What holds for the server itself was told.
-    by_server: bool,
-}
-
 impl Flow {
     /// The flow that a packet begins.
     pub fn new(
@@ -157,12 +168,9 @@ impl Flow {
         middle: bool,
         context: &mut Context<'_, '_>,
     ) -> Self {
-        let judge = &*context.judge;
+        let judge = &context.shared.judge;
         let (mut judgement, mut differ) = judge.judge(client.0, &to, context.time);
-        let dns = is_dns(judge, &to).map(|multicast| {
-            let trusted = !multicast && judge.trusts(to.address, to.port);
-            Dns { multicast, trusted, by_server: false }
-        });
+        let dns = Dns::of(judge, &to);
         if dns.is_some_and(|dns| dns.trusted) {
             (judgement, differ) = (judge.resolver(), false);
         }
@@ -251,7 +259,8 @@ impl Flow {
                 stream.done = payload.is_done();
             }
             Reads::Dns { asked, dns, .. } if out => {
-                asked.feed(data, MAX_QUESTION, |message| self.asked(message, dns, context));
+                asked
+                    .feed(data, MAX_QUESTION as usize, |message| self.asked(message, dns, context));
                 if asked.malformed {
                     self.unreadable_question(dns, context);
                 }
@@ -302,13 +311,13 @@ impl Flow {
     }
 
     /// What there is to tell of it.
-    pub fn finish(mut self, context: &mut Context<'_, '_>) -> (Self, Vec<Told>) {
+    pub fn finish(mut self, shared: &mut Shared<'_>) -> (Self, Vec<Told>) {
         let mut by_server = true;
         match &self.carries {
             Carries::Tcp(tcp) => match &tcp.reads {
                 Reads::Payload(payload) => {
                     if !payload.is_done() && !self.is_denied() && tcp.out.has_hole() {
-                        context.notes.add(Note::Hole, self.number);
+                        shared.notes.add(Note::Hole, self.number);
                     }
                 }
                 Reads::Dns { dns, .. } => by_server = dns.by_server,
@@ -316,7 +325,7 @@ impl Flow {
             },
             Carries::Quic(quic) => {
                 if quic.begun && !quic.shown && !self.is_denied() {
-                    context.notes.add(Note::QuicIncomplete, self.number);
+                    shared.notes.add(Note::QuicIncomplete, self.number);
                 }
             }
             Carries::Dns(dns) => by_server = dns.by_server,
@@ -324,7 +333,7 @@ impl Flow {
         }
         if self.differ {
             let sent = self.to.protocol != TCP || self.bytes_out > 0;
-            self.judgement = context.judge.no_name(self.judgement.clone(), sent);
+            self.judgement = shared.judge.no_name(self.judgement.clone(), sent);
         }
         let mut told = mem::take(&mut self.questions);
         if by_server || told.is_empty() {
@@ -360,7 +369,8 @@ impl Flow {
         let bits = payload.flags;
         if answer == answer::NAME {
             self.names(&Shown { name: &payload.name, flags: bits }, true, context);
-        } else if bits & flags::MALFORMED != 0 && context.judge.minds_names() && !self.middle {
+        } else if bits & flags::MALFORMED != 0 && context.shared.judge.minds_names() && !self.middle
+        {
             self.unreadable(Shown::hook(bits).1, context);
         } else {
             self.silent(context);
@@ -380,30 +390,31 @@ impl Flow {
         let hidden = shown.flags & flags::ECH != 0;
         context.find(&names::text(shown.name), source, [self.to.address], hidden);
         if self.is_denied() || !judged {
-            self.shown = Some(context.judge.known(shown));
+            self.shown = Some(context.shared.judge.known(shown));
             return;
         }
-        self.judgement = context.judge.judge_shown(self.client.0, &self.to, context.time, shown);
+        self.judgement =
+            context.shared.judge.judge_shown(self.client.0, &self.to, context.time, shown);
         self.differ = false;
     }
 
     /// The payload shows no name.
     fn silent(&mut self, context: &mut Context<'_, '_>) {
         if mem::take(&mut self.differ) {
-            self.judgement = context.judge.no_name(self.judgement.clone(), true);
+            self.judgement = context.shared.judge.no_name(self.judgement.clone(), true);
         }
     }
 
     /// The payload cannot be read.
     fn unreadable(&mut self, hook: Hook, context: &mut Context<'_, '_>) {
         if !self.is_denied() {
-            self.judgement = context.judge.unparsable(hook);
+            self.judgement = context.shared.judge.unparsable(hook);
             self.differ = false;
         }
     }
 
     fn urgent(&mut self, context: &mut Context<'_, '_>) {
-        if context.judge.minds_names() {
+        if context.shared.judge.minds_names() {
             self.unreadable(Hook::Packet, context);
         } else {
             self.silent(context);
@@ -412,7 +423,7 @@ impl Flow {
 
     /// Looks at a datagram that can be one of QUIC.
     fn quic(&mut self, data: &Bytes<'_>, quic: &mut Quic, context: &mut Context<'_, '_>) {
-        let judge = &*context.judge;
+        let judge = &context.shared.judge;
         let inspects = judge.is_set(settings::QUIC_INSPECT) && judge.minds_names();
         let judged = judge.is_set(settings::QUIC_INSPECT | settings::QUIC_WATCH);
         match quic::start(data.there, 0) {
@@ -436,7 +447,7 @@ impl Flow {
             return;
         }
         let now = Duration::from_nanos(context.time);
-        let Taken { found, .. } = context.quic.take(self.id, data.there, now);
+        let Taken { found, .. } = context.shared.quic.take(self.id, data.there, now);
         match found {
             crate::quic::Found::Hello(hello) | crate::quic::Found::Same(hello) => {
                 (quic.begun, quic.shown) = (true, true);
@@ -464,145 +475,5 @@ impl Flow {
         } else {
             self.silent(context);
         }
-    }
-
-    /// Takes a message that a client sends.
-    fn asked(&mut self, message: &[u8], dns: &mut Dns, context: &mut Context<'_, '_>) {
-        let read = Read::new(message);
-        let asks = match read.questions() {
-            Ok(Some(asks)) => asks,
-            Ok(None) if dns.multicast => return,
-            Ok(None) if read.is_cookie() => {
-                let reached = context.judge.unnamed_question();
-                return self.question(None, reached, dns, context);
-            }
-            Ok(None) | Err(Malformed) => return self.unreadable_question(dns, context),
-        };
-        let Asks { id, names, malformed } = asks;
-        for name in &names {
-            context.find(&names::text(name), Source::DnsQuestion, [], false);
-        }
-        let question = context.judge.questions(&names, malformed, dns.multicast);
-        let denied = match &question {
-            Question::Asks(_, reached) => !reached.verdict.passes(),
-            _ => false,
-        };
-        if !dns.multicast {
-            self.wait(id, &names, dns.trusted, denied, context);
-        }
-        match question {
-            Question::Nothing => {}
-            Question::Malformed => self.unreadable_question(dns, context),
-            Question::Asks(name, reached) => self.question(Some(name), reached, dns, context),
-        }
-    }
-
-    fn wait(
-        &self,
-        id: u16,
-        names: &[Text],
-        trusted: bool,
-        denied: bool,
-        context: &mut Context<'_, '_>,
-    ) {
-        for name in names {
-            let asked = self.asking(id);
-            if !context.judge.names.ask(asked, name, context.time, trusted, denied) {
-                context.note(Note::Names);
-            }
-        }
-    }
-
-    fn asking(&self, id: u16) -> Asked {
-        let server = (self.to.address, self.to.port);
-        Asked { client: self.client, server, protocol: self.to.protocol, id }
-    }
-
-    fn unreadable_question(&mut self, dns: &mut Dns, context: &mut Context<'_, '_>) {
-        context.note(Note::MalformedDns);
-        // In the middle of a connection nobody knows where a message begins.
-        let middle = self.middle && self.to.protocol == TCP;
-        if dns.multicast || middle || !context.judge.minds_names() {
-            return;
-        }
-        let reached = context.judge.unparsable(Hook::Dns).reached;
-        self.question(None, reached, dns, context);
-    }
-
-    /// Takes what came of a question: of that and of what its server gets, the one whose rule comes
-    /// first.
-    fn question(
-        &mut self,
-        name: Option<String>,
-        reached: Reached,
-        dns: &mut Dns,
-        context: &mut Context<'_, '_>,
-    ) {
-        if self.is_denied() {
-            dns.by_server = true;
-            return;
-        }
-        if reached.verdict.passes() && !dns.trusted {
-            let server = &self.judgement.reached;
-            if self.differ || server.decision < reached.decision {
-                dns.by_server = true;
-                return;
-            }
-        }
-        let known = name.map(|name| Known {
-            names: [name].into(),
-            via: Via::Dns,
-            confidence: Confidence::Confirmed,
-            encrypted_hello: false,
-        });
-        let same =
-            |told: &&mut Told| told.judgement.reached == reached && told.judgement.known == known;
-        if let Some(told) = self.questions.iter_mut().find(same) {
-            told.count = told.count.saturating_add(1);
-            return;
-        }
-        if self.questions.len() >= MAX_QUESTIONS {
-            return context.note(Note::Questions);
-        }
-        let judgement = Judgement { reached, hook: Hook::Dns.word(), known };
-        let (time, count) = (context.time, 1);
-        self.questions.push(Told { judgement, shown: None, asks: true, time, count });
-    }
-
-    /// Takes a message that a server sends.
-    fn answered(&mut self, message: &[u8], dns: &Dns, context: &mut Context<'_, '_>) {
-        if dns.multicast {
-            return;
-        }
-        let told = match Read::new(message).told() {
-            Ok(Some(told)) => told,
-            Ok(None) => return,
-            Err(Malformed) => return context.note(Note::MalformedDns),
-        };
-        if told.malformed {
-            context.note(Note::MalformedDns);
-        }
-        let asked = self.asking(told.id);
-        let generation = context.judge.generation();
-        match context.judge.names.answer(generation, asked, &told, context.time) {
-            None => return context.note(Note::Unasked),
-            Some(lost) => context.notes.add_many(Note::Names, lost, context.number),
-        }
-        let addresses = || told.addresses.iter().map(|(address, _)| *address);
-        context.find(&names::text(&told.name), Source::DnsAnswer, addresses(), false);
-        for (alias, _) in &told.aliases {
-            context.find(&names::text(alias), Source::DnsAlias, addresses(), false);
-        }
-    }
-}
-
-/// Whether a destination is one for questions, and then whether it is a multicast one.
-fn is_dns(judge: &Judge<'_>, to: &Destination) -> Option<bool> {
-    let further = judge.generation().header.dns_ports;
-    match to.port {
-        53 => Some(false),
-        port if port != 0 && further.contains(&port) => Some(false),
-        5353 | 5355 if to.protocol == UDP => Some(true),
-        _ => None,
     }
 }

@@ -1,12 +1,11 @@
 //! What the policies say of a flow, by the same matcher as the kernel, step by step as its programs ask
 //! it: by address and the names it is known by, by the name that the payload shows, by a question.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use firewall_common::{
     evaluate::{self, Fault, Named, Outcome, Service, weigh},
     flow::{Address, Destination},
-    layout::flags,
     name::Text,
     parse::payload::flags as shown,
     verdict::{Confidence, Hook, Reason, Verdict, Via},
@@ -25,24 +24,12 @@ use crate::{
 };
 
 /// Who can support an allow by name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
     /// Whoever a client of the capture asks.
     Everyone,
-    /// These.
-    Resolvers(Vec<(IpAddr, u16)>),
-}
-
-impl Trust {
-    /// Whether the answers of a server can.
-    pub fn holds(&self, address: Address, port: u16) -> bool {
-        match self {
-            Self::Everyone => true,
-            Self::Resolvers(all) => all
-                .iter()
-                .any(|(ip, of)| *of == port && Address::from(*ip).destination() == address),
-        }
-    }
+    /// The resolvers of the settings.
+    Resolvers,
 }
 
 /// Judges flows of a capture.
@@ -153,14 +140,14 @@ impl<'a> Judge<'a> {
         self.generation().header.name_lines != 0
     }
 
-    /// Whether a setting of [`flags`] is on.
+    /// Whether a setting of [`firewall_common::layout::flags`] is on.
     pub fn is_set(&self, flag: u32) -> bool {
         self.generation().header.flags & flag != 0
     }
 
     /// Whether the answers of a server can support an allow.
-    pub fn trusts(&self, server: Address, port: u16) -> bool {
-        self.trust.holds(server, port)
+    pub fn trusts(&self, server: &Destination) -> bool {
+        self.trust == Trust::Everyone || self.generation().header.is_trusted(server)
     }
 
     /// By address and the names it is known by, and whether these get different verdicts.
@@ -192,13 +179,13 @@ impl<'a> Judge<'a> {
         time: u64,
         shown: &Shown<'_>,
     ) -> Judgement {
-        let class = names::class(self.generation(), shown.name);
-        let name = names::text(shown.name);
+        let (hash, class) = self.generation().hash_and_class(shown.name);
         let hook = Shown::hook(shown.flags).1.word();
-        match self.names.of(client, to.address, time, Some((&name, class))) {
+        match self.names.of(client, to.address, time, Some((hash, class))) {
             Some(meant) => {
                 let weighed = self.weigh(to, &meant);
                 let told = meant.names(weighed.which as usize);
+                let name = names::text(shown.name);
                 let same = told.first().is_some_and(|first| *first == name);
                 Judgement {
                     reached: self.reached(weighed.outcome()),
@@ -222,11 +209,7 @@ impl<'a> Judge<'a> {
     /// For what is known by names that get different verdicts, and has shown none. `denied` is the
     /// judgement of one that is denied; nothing was `sent` if it was closed before.
     pub fn no_name(&self, denied: Judgement, sent: bool) -> Judgement {
-        let verdict = match (sent, self.is_set(flags::AMBIGUOUS_ALLOW)) {
-            (false, _) => Verdict::Allow,
-            (true, true) => Verdict::Audit,
-            (true, false) => Verdict::Deny,
-        };
+        let verdict = if sent { self.generation().header.no_name() } else { Verdict::Allow };
         let reached = Reached { verdict, reason: Some(Reason::Ambiguous), ..denied.reached };
         Judgement { reached, hook: Hook::Packet.word(), ..denied }
     }
@@ -254,7 +237,7 @@ impl<'a> Judge<'a> {
     pub fn questions(&self, names: &[Text], malformed: bool, multicast: bool) -> Question {
         let mut stands: Option<(String, Reached)> = None;
         for name in names {
-            let class = names::class(self.generation(), name);
+            let class = self.generation().hash_and_class(name).1;
             if multicast && class == 0 {
                 continue;
             }
@@ -323,8 +306,7 @@ impl<'a> Judge<'a> {
     }
 
     fn not_parsed(&self) -> Reached {
-        let passes = self.is_set(flags::UNPARSABLE_ALLOW);
-        let verdict = if passes { Verdict::Audit } else { Verdict::Deny };
+        let verdict = self.generation().header.unparsable();
         Reached { verdict, reason: Some(Reason::ParseError), decision: 0 }
     }
 }

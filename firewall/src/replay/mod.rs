@@ -8,7 +8,7 @@
 //! has no room is counted.
 
 mod answer;
-mod dns;
+pub mod dns;
 mod file;
 mod flow;
 mod found;
@@ -16,8 +16,8 @@ mod fragments;
 mod judge;
 mod link;
 mod names;
-mod packet;
-mod stream;
+pub mod packet;
+pub mod stream;
 mod tally;
 
 use std::{
@@ -41,8 +41,7 @@ pub use tally::{Cause, Note, Tally};
 
 use self::{
     file::Frame,
-    flow::Context,
-    found::Found,
+    flow::Shared,
     fragments::Fragments,
     judge::Judge,
     packet::{Bytes, Carries, Segment},
@@ -54,7 +53,6 @@ use crate::{
         AppFacts,
         explain::{self, Explainer, Finding, Geo},
     },
-    quic::Inspector,
 };
 
 /// Flows that are kept until the end.
@@ -102,28 +100,15 @@ pub struct Flow {
 impl Flow {
     /// What tables and lines for people look at.
     pub fn view<'a>(&'a self, app: &'a crate::events::App) -> View<'a> {
-        let Self { time, finding, hook, proto, dst, host, geo, .. } = self;
+        let Self { finding, dst, host, geo, .. } = self;
         View {
-            time: time.parse().ok(),
-            verdict: finding.verdict,
-            reason: finding.reason,
-            policy: finding.policy.as_deref(),
-            rule: finding.rule.as_deref(),
-            hook,
-            app,
-            proto,
-            ip: dst.ip,
-            port: dst.port,
-            host: host.as_ref().map(|host| host.name.as_str()),
-            encrypted_hello: host.as_ref().is_some_and(|host| host.encrypted_hello),
-            chain: host.as_ref().map_or(&[], |host| &host.chain),
-            country: geo.country,
-            asn: geo.asn,
-            organisation: geo.organisation.as_deref(),
-            as_name: geo.as_name.as_deref(),
+            time: self.time.parse().ok(),
+            hook: self.hook,
+            proto: &self.proto,
             count: u64::from(self.count),
             bytes_out: self.bytes_out,
             bytes_in: self.bytes_in,
+            ..View::of(finding, app, dst, host.as_ref(), geo)
         }
     }
 }
@@ -145,8 +130,7 @@ pub struct Counted {
 
 /// Judges the packets of a capture.
 pub struct Replay<'a> {
-    judge: Judge<'a>,
-    quic: Inspector<u64>,
+    shared: Shared<'a>,
     fragments: Fragments,
     flows: BTreeMap<u64, flow::Flow>,
     /// The latest flow between two places.
@@ -154,7 +138,6 @@ pub struct Replay<'a> {
     last: u64,
     /// Bytes that flows hold.
     held: usize,
-    found: Found,
     counted: Counted,
 }
 
@@ -175,14 +158,12 @@ impl<'a> Replay<'a> {
     /// By these policies, for this app.
     pub fn new(explainer: Explainer<'a>, app: AppFacts, trust: Trust) -> Self {
         Self {
-            judge: Judge::new(explainer, app, trust),
-            quic: Inspector::default(),
+            shared: Shared::new(Judge::new(explainer, app, trust)),
             fragments: Fragments::default(),
             flows: BTreeMap::new(),
             between: HashMap::new(),
             last: 0,
             held: 0,
-            found: Found::default(),
             counted: Counted::default(),
         }
     }
@@ -224,17 +205,18 @@ impl<'a> Replay<'a> {
         }
         self.counted.packets = packets;
         self.counted.stop = stop;
-        Ok((self.counted, self.found.into_names()))
+        self.counted.notes = self.shared.notes;
+        Ok((self.counted, self.shared.found.into_names()))
     }
 
     fn frame(&mut self, frame: &Frame<'_>, tell: &mut Tell<'_>) -> anyhow::Result<()> {
         if frame.number.is_multiple_of(TIDY) {
-            self.quic.expire(std::time::Duration::from_nanos(frame.time));
+            self.shared.quic.expire(std::time::Duration::from_nanos(frame.time));
         }
         let bytes = match link::ip(frame.link, frame.data) {
             Ok(bytes) => bytes,
             Err(link::No::Ip(note)) => {
-                self.counted.notes.add(note, frame.number);
+                self.shared.notes.add(note, frame.number);
                 return Ok(());
             }
             Err(link::No::Read(cause)) => {
@@ -263,7 +245,7 @@ impl<'a> Replay<'a> {
         while self.flows.len() > MAX_FLOWS || self.held > MAX_HELD {
             let Some((id, _)) = self.flows.first_key_value() else { break };
             let id = *id;
-            self.counted.notes.add(Note::FlowsEarly, frame.number);
+            self.shared.notes.add(Note::FlowsEarly, frame.number);
             self.tell(id, tell)?;
         }
         Ok(())
@@ -272,23 +254,15 @@ impl<'a> Replay<'a> {
     fn packet(&mut self, bytes: &Bytes<'_>, frame: &Frame<'_>) -> Result<(), Cause> {
         let (packet, carries) = packet::read(bytes)?;
         if matches!(carries, Carries::Control) {
-            self.counted.notes.add(Note::Control, frame.number);
+            self.shared.notes.add(Note::Control, frame.number);
             return Ok(());
         }
         if !bytes.is_whole() {
-            self.counted.notes.add(Note::Shortened, frame.number);
+            self.shared.notes.add(Note::Shortened, frame.number);
         }
         let (id, out) = self.flow(&packet, &carries, frame);
-        let Self { judge, quic, flows, held, found, counted, .. } = self;
-        let mut context = Context {
-            judge,
-            quic,
-            notes: &mut counted.notes,
-            found,
-            number: frame.number,
-            time: frame.time,
-        };
-        let Some(flow) = flows.get_mut(&id) else { return Ok(()) };
+        let Some(flow) = self.flows.get_mut(&id) else { return Ok(()) };
+        let mut context = self.shared.at(frame.number, frame.time);
         let before = flow.holds();
         match carries {
             Carries::Tcp(segment) => flow.segment(&segment, out, &mut context),
@@ -296,7 +270,7 @@ impl<'a> Replay<'a> {
             Carries::Other(len) => flow.pass(out, len),
             Carries::Control => {}
         }
-        *held = *held + flow.holds() - before;
+        self.held = self.held + flow.holds() - before;
         Ok(())
     }
 
@@ -330,15 +304,7 @@ impl<'a> Replay<'a> {
         self.last += 1;
         let id = self.last;
         let middle = to.protocol == TCP && begins.is_none() && !is_answer(carries);
-        let Self { judge, quic, found, counted, .. } = self;
-        let mut context = Context {
-            judge,
-            quic,
-            notes: &mut counted.notes,
-            found,
-            number: frame.number,
-            time: frame.time,
-        };
+        let mut context = self.shared.at(frame.number, frame.time);
         let flow = flow::Flow::new(id, client, to, middle, &mut context);
         self.flows.insert(id, flow);
         self.between.insert(between, id);
@@ -353,25 +319,16 @@ impl<'a> Replay<'a> {
         if self.between.get(&between) == Some(&id) {
             self.between.remove(&between);
         }
-        let Self { judge, quic, found, counted, .. } = self;
-        let mut context = Context {
-            judge,
-            quic,
-            notes: &mut counted.notes,
-            found,
-            number: flow.number,
-            time: flow.time,
-        };
-        let (flow, told) = flow.finish(&mut context);
+        let (flow, told) = flow.finish(&mut self.shared);
         let mut bytes = (flow.bytes_out, flow.bytes_in);
         for one in told {
-            let line = line(judge, &flow, &one, std::mem::take(&mut bytes))?;
+            let line = line(&self.shared.judge, &flow, &one, std::mem::take(&mut bytes))?;
             let place = match one.judgement.reached.verdict {
                 Verdict::Allow => 0,
                 Verdict::Audit => 1,
                 Verdict::Deny => 2,
             };
-            counted.verdicts[place] += 1;
+            self.counted.verdicts[place] += 1;
             tell(&line)?;
         }
         Ok(())

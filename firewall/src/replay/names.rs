@@ -8,11 +8,11 @@
 use std::{collections::HashMap, sync::Arc};
 
 use firewall_common::{
+    answers,
     evaluate::{NAMES, Named},
     flow::Address,
-    layout::{CHAIN, MAX_WAIT, MIN_LIFETIME},
+    layout::{Answer, Answers, CHAIN, MAX_WAIT},
     name::Text,
-    name_table::Suffixes,
 };
 
 use super::answer::Told;
@@ -40,7 +40,7 @@ pub struct Asked {
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     /// In seconds.
-    since: u64,
+    since: u32,
     trusted: bool,
     denied: bool,
 }
@@ -56,26 +56,15 @@ enum Who {
 
 /// The names of an address.
 #[derive(Clone, Debug, Default)]
-pub struct Answers {
-    names: [Answer; NAMES],
-    /// Until when there were more names than fit, in seconds.
-    more_until: u64,
-    /// Bits by place: more than one name was kept there.
-    several: u32,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Answer {
-    /// The name asked for, and what it is an alias of.
-    names: Arc<[String]>,
-    named: Named,
-    /// In seconds; 0 is an empty place.
-    until: u64,
+struct Known {
+    answers: Answers,
+    /// In its place the name asked for, and what it is an alias of.
+    texts: [Arc<[String]>; NAMES],
 }
 
 /// Of the names of an address, those that can be meant.
 pub struct Meant<'a> {
-    answers: &'a Answers,
+    known: &'a Known,
     bits: u32,
     /// The client itself asked.
     pub own: bool,
@@ -86,26 +75,10 @@ pub struct Meant<'a> {
 /// All that is known of names.
 #[derive(Debug, Default)]
 pub struct Names {
-    answers: HashMap<(Who, Address), Answers>,
+    known: HashMap<(Who, Address), Known>,
     pending: HashMap<(Asked, String), Pending>,
-}
-
-/// Seconds of a capture's clock; never 0.
-pub fn seconds(time: u64) -> u64 {
-    time / 1_000_000_000 + 1
-}
-
-/// The class of a name as it is in a packet.
-pub fn class(generation: &Generation, name: &Text) -> u32 {
-    let keys = generation.header.name_keys;
-    let mut suffixes = Suffixes::EMPTY;
-    suffixes.start(keys);
-    for _ in 0..Suffixes::STEPS {
-        if !suffixes.step(keys, name) {
-            break;
-        }
-    }
-    suffixes.class(generation, &generation.header)
+    /// When the first question was asked, in nanoseconds of the capture's clock.
+    begin: u64,
 }
 
 /// A name for people and rules; the root is `.`.
@@ -114,6 +87,15 @@ pub fn text(name: &Text) -> String {
 }
 
 impl Names {
+    /// Seconds, as the kernel programs count them: from 1 up to 31 bits. The first question is in the middle, for
+    /// packets of a capture need not be in order.
+    fn seconds(&self, time: u64) -> u32 {
+        const SECOND: u64 = 1_000_000_000;
+        const MIDDLE: i64 = 1 << 30;
+        let since = (time / SECOND).cast_signed() - (self.begin / SECOND).cast_signed();
+        (MIDDLE + since).clamp(1, i32::MAX.into()) as u32
+    }
+
     /// Notes a question: whether there is room for it.
     pub fn ask(
         &mut self,
@@ -123,9 +105,12 @@ impl Names {
         trusted: bool,
         denied: bool,
     ) -> bool {
-        let now = seconds(time);
+        if self.begin == 0 {
+            self.begin = time;
+        }
+        let now = self.seconds(time);
         if self.pending.len() >= MAX_PENDING {
-            self.pending.retain(|_, pending| now.abs_diff(pending.since) <= u64::from(MAX_WAIT));
+            self.pending.retain(|_, pending| now.abs_diff(pending.since) <= MAX_WAIT);
         }
         let room = self.pending.len() < MAX_PENDING;
         if room {
@@ -143,19 +128,17 @@ impl Names {
         told: &Told,
         time: u64,
     ) -> Option<u64> {
-        let now = seconds(time);
+        let now = self.seconds(time);
         let Pending { since, trusted, denied } = self.pending.remove(&(asked, text(&told.name)))?;
-        if now.abs_diff(since) > u64::from(MAX_WAIT) {
+        if now.abs_diff(since) > MAX_WAIT {
             return None;
         }
-        let mut named = Named {
-            classes: [class(generation, &told.name), 0, 0, 0],
-            trusted: u32::from(trusted),
-        };
+        let (name, class) = generation.hash_and_class(&told.name);
+        let mut named = Named { classes: [class, 0, 0, 0], trusted: u32::from(trusted) };
         let mut more = false;
         for (alias, resolved) in &told.aliases {
             let trusted = u32::from(trusted && *resolved);
-            more |= !named.add_alias(class(generation, alias), trusted);
+            more |= !named.add_alias(generation.hash_and_class(alias).1, trusted);
         }
         let all = std::iter::once(&told.name).chain(told.aliases.iter().map(|(alias, _)| alias));
         let names: Arc<[String]> = all.take(1 + CHAIN).map(text).collect();
@@ -165,12 +148,14 @@ impl Names {
         };
         let mut lost = 0;
         for (address, lifetime) in &told.addresses {
-            // RFC 2181 section 8: a time to live with its highest bit set is none.
-            let lifetime = if *lifetime > i32::MAX as u32 { 0 } else { *lifetime };
-            let until = now + u64::from(lifetime.max(MIN_LIFETIME));
-            let answer = Answer { names: Arc::clone(&names), named, until };
+            let until = now + answers::lifetime(*lifetime);
+            let answer = Answer { name, named, until };
             for who in [client, anybody] {
-                lost += u64::from(!self.keep((who, *address), &answer, more, now));
+                let known = self.room((who, *address), now);
+                lost += u64::from(known.is_none());
+                if let Some(Known { answers, texts }) = known {
+                    texts[answers.keep(&answer, more, now)] = Arc::clone(&names);
+                }
             }
         }
         Some(lost)
@@ -183,86 +168,46 @@ impl Names {
         client: Address,
         address: Address,
         time: u64,
-        shown: Option<(&str, u32)>,
+        shown: Option<(u64, u32)>,
     ) -> Option<Meant<'_>> {
-        let now = seconds(time);
+        let now = self.seconds(time);
         let who =
             [Who::Client(client), Who::ClientDenied(client), Who::Anybody, Who::AnybodyDenied];
-        let (place, answers) = who
+        let (place, known) = who
             .into_iter()
             .enumerate()
-            .filter_map(|(place, who)| Some((place, self.answers.get(&(who, address))?)))
-            .find(|(_, answers)| answers.meant(now, None) != 0)?;
-        let bits = answers.meant(now, shown);
-        let more = answers.more_until > now;
-        (bits != 0).then_some(Meant { answers, bits, own: place < 2, more })
+            .filter_map(|(place, who)| Some((place, self.known.get(&(who, address))?)))
+            .find(|(_, known)| known.answers.meant(now, None) != 0)?;
+        let bits = known.answers.meant(now, shown);
+        let more = known.answers.more_until > now;
+        (bits != 0).then_some(Meant { known, bits, own: place < 2, more })
     }
 
-    fn keep(&mut self, key: (Who, Address), answer: &Answer, more: bool, now: u64) -> bool {
-        if self.answers.len() >= MAX_ANSWERS && !self.answers.contains_key(&key) {
-            self.answers.retain(|_, answers| answers.names.iter().any(|name| name.until > now));
-            if self.answers.len() >= MAX_ANSWERS {
-                return false;
+    /// Where the names of an address go, if there is room.
+    fn room(&mut self, key: (Who, Address), now: u32) -> Option<&mut Known> {
+        if self.known.len() >= MAX_ANSWERS && !self.known.contains_key(&key) {
+            self.known.retain(|_, known| known.answers.meant(now, None) != 0);
+            if self.known.len() >= MAX_ANSWERS {
+                return None;
             }
         }
-        self.answers.entry(key).or_default().keep(answer, more, now);
-        true
-    }
-}
-
-impl Answers {
-    /// In its own place, or a free one, or that of the one that ends first.
-    fn keep(&mut self, answer: &Answer, more: bool, now: u64) {
-        let rank = |one: &Answer| match one {
-            one if one.until != 0 && one.named == answer.named => 0,
-            one if one.until <= now => 1,
-            one => one.until,
-        };
-        let places = self.names.iter().map(rank).enumerate();
-        let Some((place, rank)) = places.min_by_key(|(_, rank)| *rank) else { return };
-        // Until what is pushed out would have run out.
-        let pushed_out = if rank > 1 { rank } else { 0 };
-        let more = if more { answer.until } else { 0 };
-        self.more_until = self.more_until.max(more).max(pushed_out);
-        let to = &mut self.names[place];
-        if rank != 0 {
-            self.several &= !(1 << place);
-        } else if to.names.first() != answer.names.first() {
-            self.several |= 1 << place;
-        }
-        let until = if rank == 0 { to.until.max(answer.until) } else { answer.until };
-        *to = Answer { until, ..answer.clone() };
-    }
-
-    /// Bits of the names that hold and can be meant.
-    fn meant(&self, now: u64, shown: Option<(&str, u32)>) -> u32 {
-        let bits = |fits: &dyn Fn(&Answer) -> bool| {
-            let places = self.names.iter().enumerate();
-            places.filter(|(_, one)| fits(one)).fold(0, |bits, (place, _)| bits | 1 << place)
-        };
-        let hold = bits(&|one| one.until > now);
-        let Some((name, class)) = shown else { return hold };
-        let exact = hold & bits(&|one| one.names.first().is_some_and(|first| first == name));
-        if exact != 0 {
-            return exact;
-        }
-        hold & bits(&|one| one.named.classes[0] == class) & self.several
+        Some(self.known.entry(key).or_default())
     }
 }
 
 impl Meant<'_> {
     /// What rules know of the name in a place, and whether it can be meant.
     pub fn named(&self, place: usize) -> (bool, &Named) {
-        (self.bits >> place & 1 != 0, &self.answers.names[place].named)
+        (self.bits >> place & 1 != 0, &self.known.answers.names[place].named)
     }
 
     /// The name in a place, and what it is an alias of.
     pub fn names(&self, place: usize) -> Arc<[String]> {
-        self.answers.names.get(place).map(|one| Arc::clone(&one.names)).unwrap_or_default()
+        self.known.texts.get(place).map(Arc::clone).unwrap_or_default()
     }
 
     /// Whether more than one name was kept in a place.
     pub fn is_several(&self, place: usize) -> bool {
-        self.answers.several >> place & 1 != 0
+        self.known.answers.several >> place & 1 != 0
     }
 }

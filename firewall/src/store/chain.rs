@@ -62,6 +62,11 @@ impl Default for Head {
 }
 
 impl Head {
+    /// Whether a store can have these ends: its records count from 1 on, and there is a number for the next.
+    pub const fn can_be(&self) -> bool {
+        self.first >= 1 && self.last >= self.first - 1 && self.last < i64::MAX
+    }
+
     /// What is signed of it.
     pub fn sealed(&self) -> Vec<u8> {
         [SEAL, &self.first.to_be_bytes(), &self.before, &self.last.to_be_bytes(), &self.hash]

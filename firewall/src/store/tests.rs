@@ -229,6 +229,34 @@ fn every_change_is_found() {
 }
 
 #[test]
+fn a_head_that_no_store_has_is_found() {
+    let all = "UPDATE events SET id = id + 9223372036854775788";
+    for (sql, first, last) in [
+        ("UPDATE head SET first = 0", 0, 19),
+        ("UPDATE head SET first = -9223372036854775808", i64::MIN, 19),
+        ("UPDATE head SET first = 9223372036854775807", i64::MAX, 19),
+        ("UPDATE head SET last = 9223372036854775807", 1, i64::MAX),
+        ("UPDATE head SET last = -1", 1, -1),
+        (all, 1, 19),
+    ] {
+        let place = Place::with(1..20);
+        let wrong = match sql == all {
+            true => Wrong::Added(i64::MAX - 18),
+            false => Wrong::NoEnds(first, last),
+        };
+        assert_eq!(place.after(sql), wrong, "{sql}");
+        // Nor does who writes on fall over it.
+        let key = Key::open(&key::folder(&place.state())).unwrap();
+        let mut store = Store::open(&place.state().join(FILE), Some(Box::new(Signs(key)))).unwrap();
+        let limits = Limits { age: Duration::from_secs(1), size: 0 };
+        let _ = store.retain(limits, at(10_000));
+        let line = event(20);
+        let stored = store.append([Entry { event: &line, view: None, seq: Some(20) }]);
+        assert_eq!(stored.is_err(), sql == all, "{sql}: {stored:?}");
+    }
+}
+
+#[test]
 fn a_store_put_back_is_found() {
     let place = Place::with(1..20);
     let file = place.state().join(FILE);

@@ -54,6 +54,9 @@ pub enum Wrong {
     /// There is no head.
     #[error("the head was removed")]
     NoHead,
+    /// No store ever has such ends.
+    #[error("the head was changed: no store has records {0} to {1}")]
+    NoEnds(i64, i64),
 }
 
 fn of_event(seq: Option<i64>) -> String {
@@ -76,6 +79,9 @@ fn look(db: &Connection, known: Option<&Known>) -> rusqlite::Result<Found> {
     let read = Head::read(db)?;
     let missing = read.is_none();
     let (head, signature) = read.unwrap_or_default();
+    if !head.can_be() {
+        return Ok(Found::Wrong(Wrong::NoEnds(head.first, head.last)));
+    }
     let noted = known.and_then(|known| known.head);
     let mut before = head.before;
     let mut last = head.first - 1;

@@ -143,7 +143,8 @@ impl Store {
             });
             let time = entry.view.and_then(|view| view.time).unwrap_or_else(Timestamp::now);
             let link = Link {
-                id: head.last + 1,
+                // Of a head that somebody has changed there may be no next: then it cannot be stored.
+                id: head.last.saturating_add(1),
                 event: entry.event,
                 seq: entry.seq.map(u64::cast_signed),
                 time: time.as_microsecond(),
@@ -172,7 +173,7 @@ impl Store {
         let (pages, free) = (self.of("page_count")?, self.of("freelist_count")?);
         let oldest =
             now.as_microsecond() - i64::try_from(limits.age.as_micros()).unwrap_or(i64::MAX);
-        let piece = self.head.first + PIECE;
+        let piece = self.head.first.saturating_add(PIECE);
         let until = if self.used()? > limits.size {
             piece
         } else {

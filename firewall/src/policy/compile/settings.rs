@@ -121,7 +121,7 @@ impl Settings {
         fill(&mut header.dns_ports, ports, "dns_ports")?;
         let mut resolvers: Vec<Resolver> = Vec::new();
         for (address, port) in &self.resolvers {
-            let address = Address::from(*address);
+            let address = Address::from(*address).destination();
             let resolver = Resolver { address, port: u32::from(*port), _pad: 0 };
             if !resolvers.contains(&resolver) {
                 resolvers.push(resolver);

@@ -17,6 +17,7 @@ use super::values::{self, Complaint, complaint};
 use super::walk::{Elements, Field, Fields, Walker};
 use crate::lists::{self, Format, Report};
 use crate::remote::{Head, Kept, KeptCopy, Remote, digest};
+use crate::span;
 
 const KEYS: &[&str] = &["domains", "networks", "file", "url", "format", "refresh", "sha256"];
 
@@ -334,14 +335,10 @@ fn format(text: &str) -> Result<Option<Format>, Complaint> {
 }
 
 fn refresh(text: &str) -> Result<Duration, Complaint> {
-    let units = [("m", 60), ("h", 3_600), ("d", 86_400), ("w", 604_800)];
-    let found = units.iter().find_map(|(unit, seconds)| {
-        let number = text.strip_suffix(unit).filter(|n| values::decimal(n) && n.len() <= 6)?;
-        let number: u64 = number.parse().ok().filter(|number| *number > 0)?;
-        Some(Duration::from_secs(number * seconds))
-    });
+    // Of six digits at most.
+    let found = span::seconds(text, "mhdw").filter(|seconds| *seconds > 0 && text.len() <= 7);
     match found {
-        Some(span) => Ok(span),
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
         None => complaint(
             format!("{} is not a time span", quoted(text)),
             "write a number and `m`, `h`, `d` or `w`, as `24h`",
@@ -356,5 +353,20 @@ fn sha256(text: &str) -> Result<&str, Complaint> {
             format!("{} is not a SHA-256", quoted(text)),
             "write its 64 hexadecimal digits, as `sha256sum FILE` prints them",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_fetched_again_after_minutes_up_to_weeks() {
+        for (text, seconds) in [("1m", 60), ("24h", 86_400), ("999999w", 604_799_395_200)] {
+            assert_eq!(refresh(text).ok(), Some(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["0h", "90s", "h", "+1h", "1000000m", "0000001m"] {
+            assert!(refresh(text).is_err(), "{text}");
+        }
     }
 }
