@@ -2,8 +2,6 @@
 //! forwarded packets, and the outer packets of tunnels. Decided by the same tables, packet by packet, and
 //! by address alone: payloads are not looked at.
 
-use core::ptr;
-
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},
     helpers::generated::{bpf_get_current_task, bpf_sk_fullsock},
@@ -130,10 +128,14 @@ pub fn judge(ctx: &TcContext, find: impl FnOnce(Skb) -> Inner) -> i32 {
     if judged && !is_outer(&framed, sk) {
         return NEXT;
     }
-    // SAFETY: `sk` is not null.
-    let full =
-        if judged || sk.is_null() { ptr::null_mut() } else { unsafe { bpf_sk_fullsock(sk) } };
-    let mut sender = if full.is_null() { None } else { socket::state(full.cast()) };
+    let mut sender = None;
+    if !judged && !sk.is_null() {
+        // SAFETY: `sk` is not null.
+        let full = unsafe { bpf_sk_fullsock(sk) };
+        if !full.is_null() {
+            sender = socket::state(full.cast());
+        }
+    }
     if let Some(state) = &mut sender {
         charge_sender(state);
     }
