@@ -177,9 +177,8 @@ pub fn compile(
     let mut header = settings.header()?;
     apps.tell(&mut header);
     let mut classes = Classes::new(&rules);
-    let events = sweep::events(&policies, &rules, facts)?;
-    let v4 = sweep::classes(&rules, &events.v4, u32::MAX.into(), &mut classes);
-    let v6 = sweep::classes(&rules, &events.v6, u128::MAX, &mut classes);
+    let sweep = sweep::sweep(&policies, &rules, facts)?;
+    let [v4, v6] = sweep.classes(&mut classes);
     let names = names::Names::new(&rules, header.name_keys)?;
 
     let classes = classes.signatures;
@@ -252,7 +251,7 @@ pub fn compile(
         header.address_group_of = append(&mut blocks, of_class);
     }
     limited(blocks.len(), MAX_BLOCKS, "blocks of tables")?;
-    let unreachable = unreachable(&rules, &events, rows.reached());
+    let unreachable = unreachable(&rules, &sweep, rows.reached());
     Ok(Generation { policies, settings, header, blocks, decisions, unreachable, apps })
 }
 
@@ -549,12 +548,10 @@ impl<'a> Classes<'a> {
     }
 }
 
-fn unreachable(rules: &Rules<'_>, events: &sweep::Events, reached: &[bool]) -> Vec<Unreachable> {
+fn unreachable(rules: &Rules<'_>, sweep: &sweep::Sweep, reached: &[bool]) -> Vec<Unreachable> {
     let mut named: Vec<bool> =
         rules.all.iter().map(|placed| placed.rule.to.is_none() || placed.names).collect();
-    for event in events.v4.iter().chain(&events.v6) {
-        named[event.rule as usize] = true;
-    }
+    sweep.mark(&mut named);
     rules
         .all
         .iter()
