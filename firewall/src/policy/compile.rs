@@ -37,7 +37,7 @@ use super::{Action, AppFacts, Destinations, Mode, Policy, Rule};
 use crate::intel::country::Country;
 
 /// An address space cut into ranges, ascending and not overlapping, with what is known of each.
-pub trait Ranges<V> {
+pub trait Ranges<V>: Sync {
     /// First and last address of each IPv4 range.
     fn v4(&self) -> Box<dyn Iterator<Item = (u32, u32, V)> + '_>;
     /// First and last address of each IPv6 range.
@@ -253,6 +253,25 @@ pub fn compile(
     limited(blocks.len(), MAX_BLOCKS, "blocks of tables")?;
     let unreachable = unreachable(&rules, &sweep, rows.reached());
     Ok(Generation { policies, settings, header, blocks, decisions, unreachable, apps })
+}
+
+/// What both give, at the same time if they are worth another thread.
+fn both<A: Send, B>(
+    worth: bool,
+    one: impl FnOnce() -> A + Send,
+    other: impl FnOnce() -> B,
+) -> (A, B) {
+    if !worth {
+        return (one(), other());
+    }
+    std::thread::scope(|scope| {
+        let one = scope.spawn(one);
+        let other = other();
+        match one.join() {
+            Ok(one) => (one, other),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
 
 fn limited(count: usize, limit: u32, what: &str) -> Result<u32, Error> {

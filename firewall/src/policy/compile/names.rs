@@ -9,7 +9,7 @@ use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use firewall_common::name_table::{Entry, Keys, MAX_CLASSES, MAX_LABELS};
 
-use super::{Error, Rules};
+use super::{Error, Rules, both};
 use crate::policy::{Destinations, Domain, DomainSet, List, domains::Scope};
 
 /// What a rule has to do with a name.
@@ -297,17 +297,7 @@ fn in_parts<I: Send, T: Send>(
     [first, second]: [I; PARTS],
     run: impl Fn(usize, I) -> T + Sync,
 ) -> [T; PARTS] {
-    if entries < MANY {
-        return [run(0, first), run(1, second)];
-    }
-    std::thread::scope(|scope| {
-        let other = scope.spawn(|| run(1, second));
-        let first = run(0, first);
-        match other.join() {
-            Ok(second) => [first, second],
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
+    both(entries >= MANY, || run(0, first), || run(1, second)).into()
 }
 
 struct Suffixes {

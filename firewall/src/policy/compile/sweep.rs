@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use firewall_common::evaluate::Cell;
 use ipnet::IpNet;
 
-use super::{Classes, Error, Facts, Rules, Standing};
+use super::{Classes, Error, Facts, Rules, Standing, both};
 use crate::{
     intel::country::Country,
     policy::{Destinations, Policy},
@@ -119,7 +119,8 @@ pub fn sweep(policies: &[Policy], rules: &Rules<'_>, facts: Facts<'_>) -> Result
         let asns = layer(facts.asns.map(|table| table.v6()), &asns);
         side_by_side([&countries, &asns, &networks_v6], u128::MAX)
     };
-    Ok(Sweep { v4: v4(), v6: v6(), sets })
+    let (v4, v6) = both(countries.len() + asns.len() > 0, v4, v6);
+    Ok(Sweep { v4, v6, sets })
 }
 
 impl Sets {
