@@ -17,7 +17,7 @@ mod sweep;
 mod table;
 mod trie;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use firewall_common::{
     evaluate::{
@@ -165,23 +165,54 @@ pub fn order(policies: &mut [Policy]) {
 /// Cells of the rows of one kind.
 const MAX_CELLS: u32 = 1 << 26;
 
+/// What one compilation leaves to the next: the table of names, which takes the most time of all where there are many.
+#[derive(Clone, Default)]
+pub struct Left(Option<Arc<names::Made>>);
+
+#[cfg(test)]
+impl Left {
+    /// Whether the table is the very same, and not only equal.
+    pub fn is(&self, other: &Self) -> bool {
+        self.0.as_ref().map(Arc::as_ptr) == other.0.as_ref().map(Arc::as_ptr)
+    }
+}
+
 /// Compiles policies, which are in the order in which they are tried.
 pub fn compile(
     policies: Vec<Policy>,
     facts: Facts<'_>,
     settings: Settings,
 ) -> Result<Generation, Error> {
+    Ok(compile_after(Left::default(), policies, facts, settings)?.0)
+}
+
+/// As [`compile`], and the same comes of it; less is done again of what was done before.
+pub fn compile_after(
+    before: Left,
+    policies: Vec<Policy>,
+    facts: Facts<'_>,
+    settings: Settings,
+) -> Result<(Generation, Left), Error> {
     let mut forest = trie::Forest::default();
     let apps = AppClasses::new(&policies, &mut forest)?;
     let rules = Rules::new(&policies, &apps);
     let mut header = settings.header()?;
     apps.tell(&mut header);
-    let mut classes = Classes::new(&rules);
-    let sweep = sweep::sweep(&policies, &rules, facts)?;
-    let [v4, v6] = sweep.classes(&mut classes);
-    let names = names::Names::new(&rules, header.name_keys)?;
+    let first = forest.blocks.len();
+    let (names, swept) = both(
+        facts.countries.is_some() || facts.asns.is_some(),
+        || names::Names::new(&rules, header.name_keys, first, before.0),
+        || {
+            let sweep = sweep::sweep(&policies, &rules, facts)?;
+            let mut classes = Classes::new(&rules);
+            let families = sweep.classes(&mut classes);
+            Ok((sweep, families, classes.signatures))
+        },
+    );
+    let (names, (sweep, [v4, v6], classes)) = (names?, swept?);
+    let names::Made { table, depth, .. } = &*names.made;
+    forest.blocks.extend_from_slice(&table.blocks);
 
-    let classes = classes.signatures;
     let rows_per_group = apps.all().len().saturating_mul(classes.len() + 1);
     let name_groups = NameGroups::new(&rules, &names.classes, &apps, rows_per_group);
     let address_groups = AddressGroups::new(&classes);
@@ -211,7 +242,7 @@ pub fn compile(
             let [group_trusted, group_untrusted] = group.map(|group| groups.numbers[group]);
             records.push((rows.question(&matched, reaches, &app), group_trusted, group_untrusted));
         }
-        if !names.entries.is_empty() {
+        if table.lines > 0 {
             add_name_rows(&names.classes, &address_groups, &app, &mut rows, &mut name_rows);
         }
     }
@@ -241,10 +272,11 @@ pub fn compile(
         NameRecord { question, group_trusted, group_untrusted }.words()
     });
     header.name_records = append(&mut blocks, records);
-    if !names.entries.is_empty() {
+    if table.lines > 0 {
         header.name_rows = append(&mut blocks, name_rows.iter().map(|row| row_cells[*row]));
-        header.name_depth = names.depth;
-        table::append(&names.entries, &mut blocks, &mut header);
+        header.name_depth = *depth;
+        header.names = first as u32;
+        header.name_lines = table.lines;
     }
     if address_groups.all.len() > 1 {
         let of_class = std::iter::once(0).chain(address_groups.of);
@@ -252,7 +284,9 @@ pub fn compile(
     }
     limited(blocks.len(), MAX_BLOCKS, "blocks of tables")?;
     let unreachable = unreachable(&rules, &sweep, rows.reached());
-    Ok(Generation { policies, settings, header, blocks, decisions, unreachable, apps })
+    let generation =
+        Generation { policies, settings, header, blocks, decisions, unreachable, apps };
+    Ok((generation, Left(Some(names.made))))
 }
 
 /// What both give, at the same time if they are worth another thread.
