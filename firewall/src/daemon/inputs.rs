@@ -341,7 +341,7 @@ impl Inputs {
     /// The parts of the file, and where in it stands what files had. `known` has what is compressed already.
     fn pack(
         &self,
-        known: impl Fn(&Contents) -> Option<Vec<u8>>,
+        known: impl Fn(&Contents) -> Option<(Vec<u8>, String)>,
     ) -> io::Result<(Vec<Vec<u8>>, Packed)> {
         let inputs = serde_json::to_vec(self)?;
         let (bytes, sha256) = (inputs.len() as u64, digest(&inputs));
@@ -358,11 +358,15 @@ impl Inputs {
             if packed.0.contains_key(contents.sha256()) {
                 continue;
             }
-            let frame = match known(&contents) {
-                Some(frame) => frame,
-                None => zstd::bulk::compress(&contents, LEVEL)?,
+            let (frame, sha256) = match known(&contents) {
+                Some(known) => known,
+                None => {
+                    let frame = zstd::bulk::compress(&contents, LEVEL)?;
+                    let sha256 = digest(&frame);
+                    (frame, sha256)
+                }
             };
-            let place = Frame { at, bytes: frame.len(), sha256: digest(&frame) };
+            let place = Frame { at, bytes: frame.len(), sha256 };
             packed.0.insert(contents.sha256().to_owned(), place);
             at += frame.len() as u64;
             parts.push(frame);
@@ -428,12 +432,12 @@ impl Inputs {
 }
 
 impl Packed {
-    /// What was compressed in the file at `path`, if it is still there and as it was.
-    fn frame(&self, path: &Path, sha256: &str) -> Option<Vec<u8>> {
+    /// What was compressed in the file at `path`, and the SHA-256 of that, if it is still there and as it was.
+    fn frame(&self, path: &Path, sha256: &str) -> Option<(Vec<u8>, String)> {
         let Frame { at, bytes, sha256 } = self.0.get(sha256)?;
         let mut frame = vec![0; *bytes];
         regular::open(path).ok()?.read_exact_at(&mut frame, *at).ok()?;
-        (digest(&frame) == *sha256).then_some(frame)
+        (digest(&frame) == *sha256).then(|| (frame, sha256.clone()))
     }
 }
 
