@@ -2,9 +2,11 @@
 
 pub mod api;
 pub mod apps;
+pub mod cache;
 pub mod cgroup;
 pub mod cli;
 pub mod config;
+pub mod contents;
 pub mod daemon;
 pub mod datapath;
 pub mod encrypted_dns;

@@ -6,11 +6,12 @@
 use firewall_common::name_table::Keys;
 
 use crate::{
+    cache::{Cache, Known, Worked},
     config::Config,
     intel::{self, Intel, ahead, organisations::Organisations},
     policy::{
         self, Action, DeniedNames, Destinations, Mode, Policy, Rule,
-        compile::{self, Facts, Generation, Settings},
+        compile::{self, Facts, Generation, Left, Settings},
         diagnostic::{Diagnostic, Diagnostics, Severity},
         explain::Explainer,
         source::{Files, Source},
@@ -86,8 +87,19 @@ impl Set {
     ///
     /// When anything is wrong: then there is none of it.
     pub fn compile(parts: Parts<'_>) -> Result<Self, Error> {
+        Self::compile_with(&Cache::default(), parts)
+    }
+
+    /// As [`Self::compile`], and the same comes of it; what was worked out before is not worked out again.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::compile`].
+    pub fn compile_with(cache: &Cache, parts: Parts<'_>) -> Result<Self, Error> {
         let Parts { mut config, settings, organisations, first, sources, files } = parts;
-        let (mut policies, mut findings) = policy::load(sources, &organisations, files);
+        let Worked { lists, left, embedded } = cache.worked();
+        let files = Known::new(files, lists);
+        let (mut policies, mut findings) = policy::load(sources, &organisations, &files);
         if findings.has_errors() {
             let settings = config.findings;
             return Err(Error::Invalid(Box::new(Invalid { settings, policies: findings })));
@@ -98,14 +110,15 @@ impl Set {
         compile::order(&mut policies);
         policies.splice(0..0, first);
         let intel = Intel::new(config.geo.clone(), config.asn.clone());
-        let intel = intel.with_organisations(organisations);
+        let intel = intel.with_organisations(organisations).with_embedded(embedded);
         let ahead = match config.ahead {
             Some(true) => policy::denied_names(&policies, ahead::MOST_NAMES),
             _ => DeniedNames::default(),
         };
-        let generation = generation(policies, &intel, settings)?;
+        let (generation, left) = generation_after(left, policies, &intel, settings)?;
         warn_of_unreachable(&generation, &intel, &mut findings)?;
         warn_of_unsupported(&generation, &mut config);
+        cache.keep(Worked { lists: files.used(), left, embedded: intel.embedded() });
         Ok(Self { config, findings, intel, ahead, generation })
     }
 }
@@ -146,6 +159,15 @@ pub fn generation(
     intel: &Intel,
     settings: Settings,
 ) -> Result<Generation, Error> {
+    Ok(generation_after(Left::default(), policies, intel, settings)?.0)
+}
+
+fn generation_after(
+    left: Left,
+    policies: Vec<Policy>,
+    intel: &Intel,
+    settings: Settings,
+) -> Result<(Generation, Left), Error> {
     let organisations = intel.organisations()?;
     let to = || {
         policies
@@ -161,7 +183,7 @@ pub fn generation(
         asns: if asns { Some(intel.asn()?) } else { None },
         organisation: &|name| organisations.asns(name).unwrap_or_default().to_vec(),
     };
-    Ok(compile::compile(policies, facts, settings)?)
+    Ok(compile::compile_after(left, policies, facts, settings)?)
 }
 
 /// Puts what can never match among the findings.
@@ -256,8 +278,14 @@ fn warn_of_unsupported(generation: &Generation, config: &mut Config) {
 
 #[cfg(test)]
 mod tests {
+    use std::{cell::Cell, fs, path::Path};
+
     use super::*;
-    use crate::policy::source::{Content, Disk, Origin};
+    use crate::{
+        contents::Contents,
+        lists::{self, Format, Parsed},
+        policy::source::{Content, Disk, Origin},
+    };
 
     /// Apps, groups of names and of addresses, ports, and more names than one thread looks at.
     fn sources() -> Vec<Source> {
@@ -320,5 +348,113 @@ mod tests {
             assert!(first.decisions().eq(again.decisions()));
             assert_eq!(first.unreachable, again.unreachable);
         }
+    }
+
+    /// Counts the lists that are parsed.
+    #[derive(Default)]
+    struct Counting(Cell<u32>);
+
+    impl Files for Counting {
+        fn read(&self, path: &Path) -> Result<Contents, String> {
+            Disk.read(path)
+        }
+
+        fn list(&self, format: Option<Format>, list: &Contents) -> Result<Parsed, lists::Error> {
+            self.0.set(self.0.get() + 1);
+            Disk.list(format, list)
+        }
+    }
+
+    const KEYS: Keys = Keys { seed: 0x243f_6a88_85a3_08d3, factor: 0x9e37_79b9_7f4a_7c15 };
+
+    fn compiled(cache: &Cache, sources: &[Source], files: &dyn Files, keys: Keys) -> Generation {
+        let config = Config::default();
+        let organisations = organisations(&config, files).unwrap();
+        let settings = config.settings(keys, Vec::new());
+        let parts = Parts { settings, organisations, config, first: None, sources, files };
+        Set::compile_with(cache, parts).unwrap().generation
+    }
+
+    fn policy(name: &str, text: &str) -> Source {
+        let text = format!("[policy]\nname = \"{name}\"\n{text}");
+        Source { origin: Origin::File("/x.toml".into()), content: Content::Text(text.into()) }
+    }
+
+    fn listed(path: &Path, format: &str, rest: &str) -> Source {
+        let list = format!("[list.l]\nfile = {path:?}\nformat = \"{format}\"\n");
+        policy(
+            "listed",
+            &format!(
+                "[[rule]]\nname = \"r\"\naction = \"drop\"\nto = {{ lists = [\"l\"] }}\n{rest}{list}"
+            ),
+        )
+    }
+
+    #[test]
+    fn what_did_not_change_is_not_worked_out_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("names");
+        let write = |text: &str| fs::write(&path, text).unwrap();
+        let (cache, files) = (Cache::default(), Counting::default());
+        let other = policy(
+            "before",
+            "[[rule]]\nname = \"r\"\naction = \"drop\"\nto = { networks = [\"192.0.2.0/24\"] }\n",
+        );
+        let excepted = "[[rule]]\nname = \"s\"\naction = \"allow\"\nto = { lists = [\"l\"] }\nports = [\"tcp\"]\n\
+             [[rule]]\nname = \"t\"\naction = \"drop\"\n\
+             to = { jurisdictions = [\"CN\"], except = { domains = [\"a.example\"] } }\n";
+        // What is done with it, the lists that are parsed by then, and whether the table is the one before.
+        let same = |text: &str, sources: &[Source], keys: Keys, parsed: u32, table: bool| {
+            write(text);
+            let before = cache.worked().left;
+            let found = compiled(&cache, sources, &files, keys);
+            let fresh = compiled(&Cache::default(), sources, &Disk, keys);
+            assert_eq!(found.header, fresh.header);
+            assert!(found.blocks == fresh.blocks && found.decisions().eq(fresh.decisions()));
+            assert_eq!(found.unreachable, fresh.unreachable);
+            assert_eq!(files.0.get(), parsed, "{text}");
+            assert_eq!(cache.worked().left.is(&before), table, "{text}");
+            assert!(cache.worked().lists.len() <= 1, "no more than the last set has");
+        };
+        let [one, two] = ["a.example\nb.example\n", "a.example\nc.example\n"];
+        let plain = || listed(&path, "domains", "");
+        same(one, &[plain()], KEYS, 1, false);
+        same(one, &[plain()], KEYS, 1, true);
+        same(one, &[other.clone(), plain()], KEYS, 1, true);
+        same(two, &[other.clone(), plain()], KEYS, 2, false);
+        same(one, &[other.clone(), plain()], KEYS, 3, false);
+        // The same names, of which rules say something else.
+        same(one, &[other.clone(), listed(&path, "domains", excepted)], KEYS, 3, false);
+        same(one, &[plain()], KEYS, 3, false);
+        // Read in another format, or hashed with other keys.
+        same(one, &[listed(&path, "wildcard", "")], KEYS, 4, false);
+        same(one, &[listed(&path, "wildcard", "")], Keys { seed: 8, ..KEYS }, 4, false);
+        // An app selector moves the table.
+        let app = policy("app", "apps = [\"exe:/opt/**/x*\"]\ndefault = \"drop\"\n");
+        same(one, &[listed(&path, "wildcard", "")], KEYS, 4, false);
+        same(one, &[listed(&path, "wildcard", ""), app], KEYS, 4, false);
+    }
+
+    #[test]
+    fn what_fails_leaves_what_there_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("names");
+        fs::write(&path, "a.example\n").unwrap();
+        let (cache, files) = (Cache::default(), Counting::default());
+        compiled(&cache, &[listed(&path, "domains", "")], &files, KEYS);
+        let before = cache.worked();
+        fs::write(&path, "b.example\n").unwrap();
+        let config = Config::default();
+        let parts = Parts {
+            settings: config.settings(KEYS, Vec::new()),
+            organisations: organisations(&config, &Disk).unwrap(),
+            config,
+            first: None,
+            sources: &[listed(&path, "domains", ""), policy("broken", "")],
+            files: &files,
+        };
+        assert!(matches!(Set::compile_with(&cache, parts), Err(Error::Invalid(_))));
+        assert_eq!(cache.worked().lists, before.lists);
+        assert!(cache.worked().left.is(&before.left));
     }
 }

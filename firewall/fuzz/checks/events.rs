@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, io::BufReader, path::Path, sync::LazyLock};
 
 use firewall::{
+    contents::Contents,
     events::{
         View,
         filter::Asked,
@@ -100,7 +101,7 @@ impl<R: std::io::BufRead> Next for Reader<R> {
 pub struct Nothing;
 
 impl Files for Nothing {
-    fn read(&self, _: &Path) -> Result<Vec<u8>, String> {
+    fn read(&self, _: &Path) -> Result<Contents, String> {
         Err("there are no files".to_owned())
     }
 

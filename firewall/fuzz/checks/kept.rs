@@ -39,7 +39,7 @@ pub fn inputs(bytes: &[u8]) {
         Ok(inputs) => again(&inputs),
         Err(error) => assert!(matches!(error, Error::Damaged { .. }), "{error}"),
     }
-    for wrong in [head.replace(&digest, &digest[1..]), head.replace(":1,", ":2,"), String::new()] {
+    for wrong in [head.replace(&digest, &digest[1..]), head.replace(":1,", ":3,"), String::new()] {
         assert!(matches!(read(&packed(&wrong)), Err(Error::Damaged { .. })), "{wrong}");
     }
 }

@@ -4,6 +4,7 @@ use std::{net::IpAddr, path::Path, sync::LazyLock};
 
 use firewall::{
     config::{Config, Error, resolvers_in},
+    contents::Contents,
     intel::{asn::parse_asn, organisations::Organisations},
     policy::{
         self, AppFacts, Domain,
@@ -28,9 +29,9 @@ static ORGANISATIONS: LazyLock<Organisations> =
 struct OneList;
 
 impl Files for OneList {
-    fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
+    fn read(&self, path: &Path) -> Result<Contents, String> {
         match path.extension() {
-            Some(_) => Ok(b"0.0.0.0 hm.baidu.com\n! a\n10.0.0.0/8\n".to_vec()),
+            Some(_) => Ok(b"0.0.0.0 hm.baidu.com\n! a\n10.0.0.0/8\n".to_vec().into()),
             None => Err("there is none".to_owned()),
         }
     }

@@ -19,10 +19,11 @@ use jiff::Timestamp;
 use super::{
     Options,
     errands::{self, Errands},
-    inputs::{self, Inputs},
+    inputs::{self, Inputs, Packed},
 };
 use crate::{
     api::dto::{self, Origin},
+    cache::Cache,
     cgroup,
     config::{self, Config},
     datapath::{
@@ -108,7 +109,7 @@ pub struct Built {
 }
 
 /// Compiles the policies as they stand.
-pub fn build(options: &Options, keys: Keys) -> Result<Built, Error> {
+pub fn build(options: &Options, keys: Keys, cache: &Cache) -> Result<Built, Error> {
     let mut said = Vec::new();
     let sources = match fs::metadata(&options.policies) {
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
@@ -126,15 +127,15 @@ pub fn build(options: &Options, keys: Keys) -> Result<Built, Error> {
             options.policies.display()
         ));
     }
-    build_of(options, &sources, keys, said)
+    build_of(options, &sources, keys, cache, said)
 }
 
 /// Compiles the boot policy, if there is one.
-pub fn build_boot(options: &Options, keys: Keys) -> Result<Option<Built>, Error> {
+pub fn build_boot(options: &Options, keys: Keys, cache: &Cache) -> Result<Option<Built>, Error> {
     // Settings that are wrong name none, and then the usual one counts.
     let config = Config::load(options.config.as_deref()).unwrap_or_default();
     match config.boot() {
-        Some(path) => build_of(options, &Source::at(&path)?, keys, Vec::new()).map(Some),
+        Some(path) => build_of(options, &Source::at(&path)?, keys, cache, Vec::new()).map(Some),
         None => Ok(None),
     }
 }
@@ -143,25 +144,26 @@ fn build_of(
     options: &Options,
     sources: &[Source],
     keys: Keys,
+    cache: &Cache,
     said: Vec<String>,
 ) -> Result<Built, Error> {
     let store = Store::new(&options.state);
-    let (inputs, set) = Inputs::record(options.config.as_deref(), sources, &store, keys)?;
+    let (inputs, set) = Inputs::record(options.config.as_deref(), sources, &store, keys, cache)?;
     Ok(Built { inputs, set, said })
 }
 
 /// Compiles what was recorded in the state folder, as it was compiled then.
-pub fn rebuild(path: &Path, keys: Keys) -> Result<Built, Error> {
-    compile(Inputs::load(path)?, keys)
+pub fn rebuild(path: &Path, keys: Keys, cache: &Cache) -> Result<Built, Error> {
+    compile(Inputs::load(path)?, keys, cache)
 }
 
 /// Compiles what was recorded in the state folder, without the rules that are over by now.
-pub fn rebuild_now(path: &Path, keys: Keys) -> Result<Built, Error> {
-    compile(Inputs::load(path)?.at(Disk.moment()), keys)
+pub fn rebuild_now(path: &Path, keys: Keys, cache: &Cache) -> Result<Built, Error> {
+    compile(Inputs::load(path)?.at(Disk.moment()), keys, cache)
 }
 
-fn compile(inputs: Inputs, keys: Keys) -> Result<Built, Error> {
-    let inputs::Again { set, differs } = inputs.compile(keys)?;
+fn compile(inputs: Inputs, keys: Keys, cache: &Cache) -> Result<Built, Error> {
+    let inputs::Again { set, differs } = inputs.compile(keys, cache)?;
     Ok(Built { inputs, set, said: differs })
 }
 
@@ -247,6 +249,10 @@ pub struct Engine<'e> {
     known: Known,
     /// What is known of addresses.
     pub intel: Intel,
+    /// What was worked out for the generation that decides.
+    pub cache: Arc<Cache>,
+    /// Where what it was compiled from is compressed.
+    packed: Packed,
     /// What a rollback would bring back.
     pub previous: Option<NonZeroU32>,
 }
@@ -276,6 +282,7 @@ impl<'e> Engine<'e> {
         options: &Options,
         built: Built,
         origin: Origin,
+        cache: Arc<Cache>,
     ) -> Result<Begun<'e>, Error> {
         let netns = sys::netns_cookie().map_err(|source| Error::System {
             what: "cannot tell the network namespace",
@@ -292,7 +299,7 @@ impl<'e> Engine<'e> {
             None => Ok(false),
         };
         let again = |path: &Path| {
-            let mut built = rebuild(path, keys)?;
+            let mut built = rebuild(path, keys, &cache)?;
             built.set.generation.header.netns = netns;
             Ok::<_, Error>(built)
         };
@@ -326,6 +333,7 @@ impl<'e> Engine<'e> {
                 )
             }));
         }
+        let mut packed = Packed::default();
         let (number, origin) = match before {
             Some(number) if runs => {
                 // Where there was no room for what a switch was made of, nobody has done it.
@@ -333,7 +341,8 @@ impl<'e> Engine<'e> {
                 (number, Origin::Adopted)
             }
             _ => {
-                let done = switch(errands, &loaded, &inputs, &set.generation, &path, &mut said)?;
+                let kept = (&*path, &mut packed);
+                let done = switch(errands, &loaded, &inputs, &set.generation, kept, &mut said)?;
                 (done.number, origin)
             }
         };
@@ -358,6 +367,8 @@ impl<'e> Engine<'e> {
             now,
             known,
             intel,
+            cache,
+            packed,
             previous: previous.and_then(NonZeroU32::new),
         };
         Ok(Begun { engine, taken, said })
@@ -387,8 +398,9 @@ impl<'e> Engine<'e> {
         // Who has a socket open is asked for by the paths of app and cgroup, which can have made room for
         // others: they are found out again.
         adopt(self.errands, &self.loaded.maps)?;
+        let kept = (&*path, &mut self.packed);
         let Switched { number, before_is_kept } =
-            switch(self.errands, &self.loaded, &inputs, &set.generation, &path, &mut said)?;
+            switch(self.errands, &self.loaded, &inputs, &set.generation, kept, &mut said)?;
         said.extend(self.errands.backstop(set.generation.settings.backstop)?);
         end_denied(self.errands, &self.loaded.maps, &set.generation, self.cgroup.as_deref())?;
         let (now, intel) = in_force(set, number, origin);
@@ -409,7 +421,7 @@ impl<'e> Engine<'e> {
     /// What a rollback would bring back, compiled anew.
     pub fn build_previous(&self) -> Result<Built, Error> {
         let path = inputs::previous(&self.state.join(inputs::GENERATION));
-        rebuild_now(&path, self.keys())
+        rebuild_now(&path, self.keys(), &self.cache)
     }
 
     /// What the API says of it.
@@ -466,10 +478,10 @@ fn switch(
     loaded: &errands::Loaded,
     inputs: &Inputs,
     generation: &Generation,
-    path: &Path,
+    (path, packed): (&Path, &mut Packed),
     said: &mut Vec<String>,
 ) -> Result<Switched, Error> {
-    let staged = inputs.stage(path);
+    let staged = inputs.stage(path, packed);
     let number = apply_in(&loaded.maps, generation, |count| errands.blocks(count))?;
     bring::names(&loaded.maps, generation)?;
     let mut before_is_kept = true;

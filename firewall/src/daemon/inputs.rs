@@ -4,15 +4,18 @@
 //! are broken, or after a start, before there is a network. What is kept is everything that decides the
 //! outcome but the databases of countries and owners, of which path and digest are kept.
 //!
-//! One file: a line of JSON with the format, length and SHA-256 of what follows, which is JSON too; all
-//! of it compressed with zstd. What is damaged is never used.
+//! One file: a line of JSON with the format, and length and SHA-256 of the JSON that follows; and behind that what
+//! files had that were read, of which the JSON has length and SHA-256. All of it is compressed with zstd, what each
+//! file had in a frame of its own: so it can be taken over from one file of inputs into the next. What is
+//! damaged is never used.
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs,
     io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     net::IpAddr,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
@@ -22,7 +25,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     apps::digest::Digests,
+    cache::Cache,
     config::{self, Config},
+    contents::Contents,
     policy::{
         Moment,
         source::{Content, Files, Origin, Source},
@@ -37,7 +42,9 @@ use crate::{
 pub const GENERATION: &str = "generation";
 
 /// Version of the format.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// The one before: what files had stands in the JSON.
+const FORMER: u32 = 1;
 
 /// More than the line before the inputs ever has.
 const LONGEST_HEAD: u64 = 1 << 10;
@@ -79,7 +86,7 @@ enum PolicyOrigin {
 /// What was read besides.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Read {
-    files: BTreeMap<PathBuf, Bytes>,
+    files: BTreeMap<PathBuf, Had>,
     /// What is behind links.
     real: BTreeMap<PathBuf, PathBuf>,
     users: BTreeMap<String, u32>,
@@ -94,9 +101,34 @@ struct Read {
 /// What was kept of a list by URL.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct KeptList {
-    copy: Result<Option<(Head, Bytes)>, String>,
+    copy: Result<Option<(Head, Had)>, String>,
     attempts: Attempts,
     now: Timestamp,
+}
+
+/// What a file had.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
+enum Had {
+    Here(Contents),
+    /// It stands behind, and is not read yet.
+    Behind(Behind),
+}
+
+/// What a file had, as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Behind(Behind),
+    /// By [`FORMER`].
+    Here(Bytes),
+}
+
+/// What stands behind the JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Behind {
+    bytes: u64,
+    sha256: String,
 }
 
 /// What a file has, which nearly always is text.
@@ -105,6 +137,19 @@ struct KeptList {
 enum Bytes {
     Text(String),
     Other(Vec<u8>),
+}
+
+/// Where in a file of inputs stands what files had, by its SHA-256.
+#[derive(Debug, Default)]
+pub struct Packed(HashMap<String, Frame>);
+
+/// What a file had, compressed.
+#[derive(Clone, Debug)]
+struct Frame {
+    at: u64,
+    bytes: usize,
+    /// As it is compressed.
+    sha256: String,
 }
 
 /// The line before the inputs.
@@ -162,6 +207,7 @@ impl Inputs {
         sources: &[Source],
         files: &dyn Files,
         name_keys: Keys,
+        cache: &Cache,
     ) -> Result<(Self, Set), Error> {
         let path = settings.unwrap_or(Path::new(config::CONFIG));
         let settings = config::read(settings)?.map(|bytes| (path.to_owned(), Bytes::from(bytes)));
@@ -181,7 +227,7 @@ impl Inputs {
             inputs.databases.insert(path.clone(), digest);
         }
         let recorder = Recorder { files, read: RefCell::default() };
-        let set = inputs.set(config, sources, &recorder, name_keys)?;
+        let set = inputs.set(config, sources, &recorder, name_keys, cache)?;
         inputs.read = recorder.read.into_inner();
         Ok((inputs, set))
     }
@@ -192,7 +238,7 @@ impl Inputs {
     /// # Errors
     ///
     /// When this version finds something wrong with it.
-    pub fn compile(&self, name_keys: Keys) -> Result<Again, Error> {
+    pub fn compile(&self, name_keys: Keys, cache: &Cache) -> Result<Again, Error> {
         let mut config = self.config()?;
         let mut differs = Vec::new();
         for place in [&mut config.geo, &mut config.asn] {
@@ -208,12 +254,12 @@ impl Inputs {
             }
         }
         let sources: Vec<Source> = self.policies.iter().map(Policy::source).collect();
-        let set = self.set(config.clone(), &sources, &self.read, name_keys);
+        let set = self.set(config.clone(), &sources, &self.read, name_keys, cache);
         let set = match set {
             Err(set::Error::Intel(error)) if config.geo.is_some() || config.asn.is_some() => {
                 differs.push(format!("the tables in the binary are used: {error}"));
                 config = Config { geo: None, asn: None, ..config };
-                self.set(config, &sources, &self.read, name_keys)
+                self.set(config, &sources, &self.read, name_keys, cache)
             }
             other => other,
         }?;
@@ -244,15 +290,17 @@ impl Inputs {
         sources: &[Source],
         files: &dyn Files,
         name_keys: Keys,
+        cache: &Cache,
     ) -> Result<Set, set::Error> {
-        Set::compile(Parts {
+        let parts = Parts {
             settings: config.settings(name_keys, self.resolvers.clone()),
             organisations: set::organisations(&config, files)?,
             config,
             first: None,
             sources,
             files,
-        })
+        };
+        Set::compile_with(cache, parts)
     }
 
     /// Writes them to a file, whole or not at all. What is there becomes [`previous`].
@@ -261,19 +309,24 @@ impl Inputs {
     ///
     /// When they cannot be written: then what is there stays.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        self.stage(path)?;
+        self.stage(path, &mut Packed::default())?;
         commit(path)
     }
 
     /// Keeps them beside `path` until their generation decides: who is killed in between leaves what
-    /// the names in the kernel can be found by.
+    /// the names in the kernel can be found by. What `packed` says of the file at `path` is taken over from
+    /// there; afterwards it says what is staged.
     ///
     /// # Errors
     ///
     /// When they cannot be written: then what is there stays.
-    pub fn stage(&self, path: &Path) -> io::Result<()> {
+    pub fn stage(&self, path: &Path, packed: &mut Packed) -> io::Result<()> {
+        let (parts, now) = self.pack(|contents| packed.frame(path, contents.sha256()))?;
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         // They have what only some may read, such as lists of those who run this.
-        replace(&staged(path), 0o600, &[&self.to_bytes()?])
+        replace(&staged(path), 0o600, &parts)?;
+        *packed = now;
+        Ok(())
     }
 
     /// The file.
@@ -282,6 +335,14 @@ impl Inputs {
     ///
     /// When they cannot be written as text.
     pub fn to_bytes(&self) -> io::Result<Vec<u8>> {
+        Ok(self.pack(|_| None)?.0.concat())
+    }
+
+    /// The parts of the file, and where in it stands what files had. `known` has what is compressed already.
+    fn pack(
+        &self,
+        known: impl Fn(&Contents) -> Option<(Vec<u8>, String)>,
+    ) -> io::Result<(Vec<Vec<u8>>, Packed)> {
         let inputs = serde_json::to_vec(self)?;
         let (bytes, sha256) = (inputs.len() as u64, digest(&inputs));
         let head = FileHead { format: FORMAT, bytes, sha256 };
@@ -289,7 +350,28 @@ impl Inputs {
         serde_json::to_writer(&mut file, &head)?;
         file.write_all(b"\n")?;
         file.write_all(&inputs)?;
-        file.finish()
+        let first = file.finish()?;
+        let mut at = first.len() as u64;
+        let mut parts = vec![first];
+        let mut packed = Packed::default();
+        for contents in self.read.had().filter_map(Had::contents) {
+            if packed.0.contains_key(contents.sha256()) {
+                continue;
+            }
+            let (frame, sha256) = match known(&contents) {
+                Some(known) => known,
+                None => {
+                    let frame = zstd::bulk::compress(&contents, LEVEL)?;
+                    let sha256 = digest(&frame);
+                    (frame, sha256)
+                }
+            };
+            let place = Frame { at, bytes: frame.len(), sha256 };
+            packed.0.insert(contents.sha256().to_owned(), place);
+            at += frame.len() as u64;
+            parts.push(frame);
+        }
+        Ok((parts, packed))
     }
 
     /// Reads them back.
@@ -316,23 +398,49 @@ impl Inputs {
         file.by_ref().take(LONGEST_HEAD).read_until(b'\n', &mut line).map_err(broken)?;
         let head: FileHead = serde_json::from_slice(&line)
             .map_err(|error| damaged(format!("it is damaged: its first line: {error}")))?;
-        if head.format != FORMAT {
+        if ![FORMER, FORMAT].contains(&head.format) {
             let format = head.format;
             return Err(damaged(format!("its format is {format}, and this reads {FORMAT}")));
         }
-        if head.bytes > LARGEST {
-            return Err(damaged(format!(
-                "it is damaged: it says that it has {} bytes",
-                head.bytes
-            )));
+        let mut left = LARGEST;
+        let mut next = |bytes: u64, sha256: &str| {
+            left = left.checked_sub(bytes).ok_or_else(|| {
+                damaged(format!("it is damaged: it says that it has {bytes} bytes"))
+            })?;
+            let mut read = Vec::new();
+            file.by_ref().take(bytes).read_to_end(&mut read).map_err(broken)?;
+            let read = Contents::from(read);
+            if read.len() as u64 != bytes || read.sha256() != sha256 {
+                return Err(damaged("it is damaged: its SHA-256 is another".to_owned()));
+            }
+            Ok(read)
+        };
+        let mut inputs: Self = serde_json::from_slice(&next(head.bytes, &head.sha256)?)
+            .map_err(|error| damaged(error.to_string()))?;
+        let mut found: HashMap<String, Contents> = HashMap::new();
+        for had in inputs.read.had_mut() {
+            let Had::Behind(Behind { bytes, sha256 }) = had else { continue };
+            let contents = match found.get(sha256) {
+                Some(contents) => contents.clone(),
+                None => next(*bytes, sha256)?,
+            };
+            found.insert(sha256.clone(), contents.clone());
+            *had = Had::Here(contents);
         }
-        let mut inputs = Vec::new();
-        // One more than it says is enough to know that it has more.
-        file.take(head.bytes + 1).read_to_end(&mut inputs).map_err(broken)?;
-        if inputs.len() as u64 != head.bytes || digest(&inputs) != head.sha256 {
-            return Err(damaged("it is damaged: its SHA-256 is another".to_owned()));
+        match file.read(&mut [0]).map_err(broken)? {
+            0 => Ok(inputs),
+            _ => Err(damaged("it is damaged: there is more in it".to_owned())),
         }
-        serde_json::from_slice(&inputs).map_err(|error| damaged(error.to_string()))
+    }
+}
+
+impl Packed {
+    /// What was compressed in the file at `path`, and the SHA-256 of that, if it is still there and as it was.
+    fn frame(&self, path: &Path, sha256: &str) -> Option<(Vec<u8>, String)> {
+        let Frame { at, bytes, sha256 } = self.0.get(sha256)?;
+        let mut frame = vec![0; *bytes];
+        regular::open(path).ok()?.read_exact_at(&mut frame, *at).ok()?;
+        (digest(&frame) == *sha256).then(|| (frame, sha256.clone()))
     }
 }
 
@@ -425,6 +533,48 @@ impl From<Vec<u8>> for Bytes {
     }
 }
 
+impl From<Written> for Had {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Behind(behind) => Self::Behind(behind),
+            Written::Here(bytes) => Self::Here(bytes.to_vec().into()),
+        }
+    }
+}
+
+impl From<Had> for Written {
+    fn from(had: Had) -> Self {
+        Self::Behind(match had {
+            Had::Here(contents) => {
+                Behind { bytes: contents.len() as u64, sha256: contents.sha256().to_owned() }
+            }
+            Had::Behind(behind) => behind,
+        })
+    }
+}
+
+impl Had {
+    fn contents(&self) -> Option<Contents> {
+        match self {
+            Self::Here(contents) => Some(contents.clone()),
+            Self::Behind(_) => None,
+        }
+    }
+}
+
+impl Read {
+    /// What files had, in the order in which it is written.
+    fn had(&self) -> impl Iterator<Item = &Had> {
+        let kept = self.kept.values().filter_map(|kept| kept.copy.as_ref().ok()?.as_ref());
+        self.files.values().chain(kept.map(|(_, had)| had))
+    }
+
+    fn had_mut(&mut self) -> impl Iterator<Item = &mut Had> {
+        let kept = self.kept.values_mut().filter_map(|kept| kept.copy.as_mut().ok()?.as_mut());
+        self.files.values_mut().chain(kept.map(|(_, had)| had))
+    }
+}
+
 /// Files that are recorded while they are read.
 struct Recorder<'a> {
     files: &'a dyn Files,
@@ -434,10 +584,10 @@ struct Recorder<'a> {
 // What cannot be read is an error of the policy that names it: no generation comes of it, and nothing is
 // recorded. Only lists by URL may be missing.
 impl Files for Recorder<'_> {
-    fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
-        let bytes = self.files.read(path)?;
-        self.read.borrow_mut().files.insert(path.to_owned(), bytes.clone().into());
-        Ok(bytes)
+    fn read(&self, path: &Path) -> Result<Contents, String> {
+        let contents = self.files.read(path)?;
+        self.read.borrow_mut().files.insert(path.to_owned(), Had::Here(contents.clone()));
+        Ok(contents)
     }
 
     fn real(&self, path: &Path) -> PathBuf {
@@ -467,15 +617,15 @@ impl Files for Recorder<'_> {
     fn kept(&self, remote: &Remote) -> Kept {
         let kept = self.files.kept(remote);
         let Kept { copy, attempts, now } = kept.clone();
-        let copy = copy.map(|copy| copy.map(|KeptCopy { head, bytes }| (head, bytes.into())));
+        let copy = copy.map(|copy| copy.map(|KeptCopy { head, bytes }| (head, Had::Here(bytes))));
         self.read.borrow_mut().kept.insert(remote.key(), KeptList { copy, attempts, now });
         kept
     }
 }
 
 impl Files for Read {
-    fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
-        let found = self.files.get(path).map(Bytes::to_vec);
+    fn read(&self, path: &Path) -> Result<Contents, String> {
+        let found = self.files.get(path).and_then(Had::contents);
         found.ok_or_else(|| "it was not read when this was recorded".to_owned())
     }
 
@@ -498,8 +648,8 @@ impl Files for Read {
     fn kept(&self, remote: &Remote) -> Kept {
         let Some(kept) = self.kept.get(&remote.key()) else { return Kept::default() };
         let KeptList { copy, attempts, now } = kept.clone();
-        let bytes = |(head, bytes): (Head, Bytes)| KeptCopy { head, bytes: bytes.to_vec() };
-        Kept { copy: copy.map(|copy| copy.map(bytes)), attempts, now }
+        let kept = |(head, had): (Head, Had)| Some(KeptCopy { head, bytes: had.contents()? });
+        Kept { copy: copy.map(|copy| copy.and_then(kept)), attempts, now }
     }
 }
 

@@ -88,7 +88,14 @@ impl Machine {
     fn record(&self) -> (Inputs, Set) {
         let mut sources = Source::at(&self.path("policies")).unwrap();
         sources.extend(Source::find("baidu").unwrap());
-        Inputs::record(Some(&self.path("firewall.toml")), &sources, &self.store(), KEYS).unwrap()
+        Inputs::record(
+            Some(&self.path("firewall.toml")),
+            &sources,
+            &self.store(),
+            KEYS,
+            &Cache::default(),
+        )
+        .unwrap()
     }
 
     /// Afterwards there is nothing to read but what was saved.
@@ -119,7 +126,7 @@ fn what_was_recorded_compiles_to_the_same_when_the_files_are_gone() {
     machine.lose_all_but("state/generation");
     let loaded = Inputs::load(&path).unwrap();
     assert_eq!(loaded, inputs);
-    let again = loaded.compile(KEYS).unwrap();
+    let again = loaded.compile(KEYS, &Cache::default()).unwrap();
     assert_eq!(again.differs, [""; 0]);
     assert_same(&set.generation, &again.set.generation);
     assert_eq!(set.findings.render(false), again.set.findings.render(false));
@@ -129,7 +136,7 @@ fn what_was_recorded_compiles_to_the_same_when_the_files_are_gone() {
     assert!(moment.is_some());
     let sizes = [files.len(), real.len(), users.len(), groups.len(), kept.len()];
     assert_eq!(sizes, [2, 1, 1, 1, 2], "{:?}", inputs.read);
-    let other = loaded.compile(Keys { seed: 8, ..KEYS }).unwrap().set.generation;
+    let other = loaded.compile(Keys { seed: 8, ..KEYS }, &Cache::default()).unwrap().set.generation;
     assert!(set.generation.blocks != other.blocks, "the names are hashed with the keys");
 }
 
@@ -165,9 +172,10 @@ fn what_is_no_file_is_not_used() {
         nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
     }
     let (inputs, _) = machine.record();
-    for error in
-        [Inputs::load(&path).unwrap_err().to_string(), inputs.stage(&path).unwrap_err().to_string()]
-    {
+    for error in [
+        Inputs::load(&path).unwrap_err().to_string(),
+        inputs.stage(&path, &mut Packed::default()).unwrap_err().to_string(),
+    ] {
         assert!(error.ends_with("it is no regular file"), "{error}");
     }
 }
@@ -180,15 +188,19 @@ fn what_is_damaged_is_not_used() {
     inputs.save(&path).unwrap();
     let good = fs::read(&path).unwrap();
     let unpacked = zstd::decode_all(&good[..]).unwrap();
-    let text = String::from_utf8(unpacked.clone()).unwrap();
-    let packed = |text: String| zstd::encode_all(text.as_bytes(), 0).unwrap();
+    // Byte by byte: a list is no text.
+    let text: String = unpacked.iter().copied().map(char::from).collect();
+    let packed = |text: String| {
+        let bytes: Vec<u8> = text.chars().map(|byte| byte as u8).collect();
+        zstd::encode_all(&bytes[..], 0).unwrap()
+    };
     let mut bad = vec![
         vec![],
         b"no zstd".to_vec(),
         good[..good.len() / 2].to_vec(),
         packed(text.replace("a.example", "d.example")),
         packed(text.clone() + " "),
-        packed(text.replace("\"format\":1", "\"format\":2")),
+        packed(text.replace("\"format\":2", "\"format\":3")),
         packed(text.lines().next().unwrap().to_owned()),
         packed("x".repeat(5000)),
     ];
@@ -223,7 +235,7 @@ fn no_more_is_unpacked_than_is_said() {
     let noise: Vec<u8> =
         (0u32..1 << 17).flat_map(|at| sha2::Sha256::digest(at.to_ne_bytes())).collect();
     for (bytes, says) in [
-        (0, "its SHA-256 is another"),
+        (0, "EOF while parsing a value at line 1 column 0"),
         (1000, "its SHA-256 is another"),
         (LARGEST + 1, "it says that it has 1073741825 bytes"),
         (u64::MAX, "it says that it has 18446744073709551615 bytes"),
@@ -246,7 +258,15 @@ fn a_broken_policy_gives_no_inputs() {
     let sources = |machine: &Machine| Source::at(&machine.path("policies")).unwrap();
     fs::write(machine.path("policies/x.toml"), "[policy]\n").unwrap();
     let settings = machine.path("firewall.toml");
-    let record = || Inputs::record(Some(&settings), &sources(&machine), &machine.store(), KEYS);
+    let record = || {
+        Inputs::record(
+            Some(&settings),
+            &sources(&machine),
+            &machine.store(),
+            KEYS,
+            &Cache::default(),
+        )
+    };
     assert!(matches!(record(), Err(Error::Set(set::Error::Invalid(_)))));
     fs::write(machine.path("policies/x.toml"), b"\xff").unwrap();
     assert!(matches!(record(), Err(Error::Set(set::Error::Invalid(_)))));
@@ -268,9 +288,9 @@ fn a_rule_for_a_time_counts_as_long_as_when_it_was_recorded() {
     );
     fs::write(machine.path("policies/timed.toml"), policy).unwrap();
     let (inputs, set) = machine.record();
-    assert_same(&set.generation, &inputs.compile(KEYS).unwrap().set.generation);
+    assert_same(&set.generation, &inputs.compile(KEYS, &Cache::default()).unwrap().set.generation);
     let rules = |moment: Option<Moment>| {
-        let set = inputs.clone().at(moment).compile(KEYS).unwrap().set;
+        let set = inputs.clone().at(moment).compile(KEYS, &Cache::default()).unwrap().set;
         let policy = set.generation.policies.iter().find(|policy| policy.name == "timed").unwrap();
         (policy.rules.len(), set.findings.render(false))
     };
@@ -283,4 +303,64 @@ fn a_rule_for_a_time_counts_as_long_as_when_it_was_recorded() {
         let (count, said) = rules(moment);
         assert!(count == 0 && said.contains(says), "{count} {said}");
     }
+}
+
+#[test]
+fn what_is_compressed_is_taken_over_as_long_as_it_is_sound() {
+    let machine = Machine::new();
+    let path = machine.path("state/generation");
+    let (inputs, _) = machine.record();
+    let mut packed = Packed::default();
+    let all = || inputs.read.had().filter_map(Had::contents);
+    let taken = |packed: &Packed| {
+        all().filter(|contents| packed.frame(&path, contents.sha256()).is_some()).count()
+    };
+    inputs.stage(&path, &mut packed).unwrap();
+    assert_eq!(taken(&packed), 0, "nothing is there before it decides");
+    commit(&path).unwrap();
+    assert_eq!(taken(&packed), all().count());
+    for contents in all() {
+        let (frame, _) = packed.frame(&path, contents.sha256()).unwrap();
+        assert_eq!(zstd::decode_all(&frame[..]).unwrap(), &contents[..]);
+    }
+    // What was read is another one, and all behind it moves.
+    fs::write(machine.path("policies/lists/names.txt"), "a.much.longer.example\n").unwrap();
+    let (second, _) = machine.record();
+    second.stage(&path, &mut packed).unwrap();
+    commit(&path).unwrap();
+    assert_eq!(Inputs::load(&path).unwrap(), second);
+    assert_eq!(Inputs::load(&previous(&path)).unwrap(), inputs);
+    assert_eq!(taken(&packed), all().count() - 1);
+    // What is not as it was written any more is compressed anew.
+    let mut damaged = fs::read(&path).unwrap();
+    let len = damaged.len();
+    damaged[len - 5..].fill(0);
+    fs::write(&path, damaged).unwrap();
+    assert!(taken(&packed) < all().count() - 1);
+    second.stage(&path, &mut packed).unwrap();
+    commit(&path).unwrap();
+    assert_eq!(Inputs::load(&path).unwrap(), second);
+}
+
+#[test]
+fn what_was_written_in_the_former_format_is_read() {
+    let machine = Machine::new();
+    let (inputs, _) = machine.record();
+    let mut json = serde_json::to_value(&inputs).unwrap();
+    let Read { files, kept, .. } = &inputs.read;
+    let text =
+        |had: &Had| serde_json::to_value(Bytes::from(had.contents().unwrap().to_vec())).unwrap();
+    for (path, had) in files {
+        json["read"]["files"][path.to_str().unwrap()] = text(had);
+    }
+    for (key, list) in kept {
+        if let Ok(Some((_, had))) = &list.copy {
+            json["read"]["kept"][key]["copy"]["Ok"][1] = text(had);
+        }
+    }
+    let json = serde_json::to_vec(&json).unwrap();
+    let head = FileHead { format: FORMER, bytes: json.len() as u64, sha256: digest(&json) };
+    let head = serde_json::to_vec(&head).unwrap();
+    let file = zstd::encode_all(&[&head[..], b"\n", &json].concat()[..], 0).unwrap();
+    assert_eq!(Inputs::of(Path::new("/x"), &file[..]).unwrap(), inputs);
 }

@@ -46,6 +46,7 @@ use self::{
 use crate::{
     cgroup::{self, Hierarchy},
     datapath::pins::{self, Pins},
+    memory::keep_no_large_pieces,
 };
 
 pub use crate::datapath::pins::{PINS as PIN, Removed};
@@ -108,6 +109,7 @@ fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Error {
 
 /// Runs the daemon to its end, and returns its exit status. To be called while there is one thread.
 pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<u8, Error> {
+    keep_no_large_pieces();
     // Where it is not mounted, it is there as long as this is held: in both processes.
     let hierarchy = Hierarchy::find()?;
     let cgroup = match &options.cgroup {

@@ -1,5 +1,7 @@
 //! What is put in force first: the policies, what ran last, or the boot policy.
 
+use std::sync::Arc;
+
 use firewall_common::name_table::Keys;
 
 use super::{
@@ -9,7 +11,9 @@ use super::{
     inputs,
     worker::{Error, INVALID, system},
 };
-use crate::{api::dto::Origin, datapath::apply, memory::give_memory_back, set::name_keys};
+use crate::{
+    api::dto::Origin, cache::Cache, datapath::apply, memory::give_memory_back, set::name_keys,
+};
 
 /// How it goes on.
 pub enum Start<'e> {
@@ -55,9 +59,10 @@ pub fn begin<'e>(
         Some(header) => header.name_keys,
         None => name_keys().map_err(system("no random numbers"))?,
     };
+    let cache = Arc::default();
     let choice = match options.boot {
-        true => choose_to_boot(options, keys, running.is_some(), say)?,
-        false => choose(options, keys, running.is_some(), say)?,
+        true => choose_to_boot(options, keys, &cache, running.is_some(), say)?,
+        false => choose(options, keys, &cache, running.is_some(), say)?,
     };
     let (mut built, origin, then) = match choice {
         Choice::Put { built, origin, then } => (built, origin, then),
@@ -65,7 +70,8 @@ pub fn begin<'e>(
     };
     built.said.drain(..).for_each(|text| say(&text));
     let loaded = errands.load()?;
-    let Begun { engine, taken, said } = Engine::begin(errands, loaded, options, *built, origin)?;
+    let Begun { engine, taken, said } =
+        Engine::begin(errands, loaded, options, *built, origin, cache)?;
     said.iter().for_each(|text| say(text));
     for program in &taken.replaced {
         say(&format!("the link pinned for `{program}` was another one; it is replaced"));
@@ -89,6 +95,7 @@ pub fn begin<'e>(
 fn choose_to_boot(
     options: &Options,
     keys: Keys,
+    cache: &Cache,
     running: bool,
     say: &mut dyn FnMut(&str),
 ) -> Result<Choice, Error> {
@@ -98,11 +105,11 @@ fn choose_to_boot(
     }
     let then = Then::End(0);
     let last = options.state.join(inputs::GENERATION);
-    let error = match rebuild_now(&last, keys) {
+    let error = match rebuild_now(&last, keys, cache) {
         Ok(built) => return Ok(Choice::Put { built: built.into(), origin: Origin::Last, then }),
         Err(error) => error,
     };
-    if let Some(built) = build_boot(options, keys)? {
+    if let Some(built) = build_boot(options, keys, cache)? {
         return Ok(Choice::Put { built: built.into(), origin: Origin::Boot, then });
     }
     Ok(Choice::Nothing(if last.exists() {
@@ -118,10 +125,11 @@ fn choose_to_boot(
 fn choose(
     options: &Options,
     keys: Keys,
+    cache: &Cache,
     running: bool,
     say: &mut dyn FnMut(&str),
 ) -> Result<Choice, Error> {
-    let error = match build(options, keys) {
+    let error = match build(options, keys, cache) {
         Ok(built) => {
             let then = Then::Serve { degraded: Vec::new() };
             return Ok(Choice::Put { built: built.into(), origin: Origin::Policies, then });
@@ -130,7 +138,7 @@ fn choose(
         Err(error) => return Err(error.into()),
     };
     say(&format!("error: {error}"));
-    match rebuild_now(&options.state.join(inputs::GENERATION), keys) {
+    match rebuild_now(&options.state.join(inputs::GENERATION), keys, cache) {
         Ok(built) => {
             say("the last generation stays in force: correct the policies and reload");
             let degraded = vec![error.line()];
@@ -146,7 +154,7 @@ fn choose(
         }
         Err(_) => {}
     }
-    Ok(match build_boot(options, keys)? {
+    Ok(match build_boot(options, keys, cache)? {
         Some(built) => {
             say("the boot policy is put in force; no daemon runs");
             Choice::Put { built: built.into(), origin: Origin::Boot, then: Then::End(INVALID) }

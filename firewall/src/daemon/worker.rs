@@ -476,7 +476,8 @@ impl Building {
             }
             None => {
                 let (options, keys) = (options.clone(), engine.keys());
-                let task = spawn_blocking(move || build(&options, keys));
+                let cache = Arc::clone(&engine.cache);
+                let task = spawn_blocking(move || build(&options, keys, &cache));
                 let (origin, answers) = (Origin::Policies, answer.into_iter().collect());
                 *building = Some(Self { task, origin, answers, again: false });
             }
@@ -485,10 +486,10 @@ impl Building {
 
     /// What is in force, without rules that are over: nothing else that changed on the disk.
     fn without_what_is_over(options: &Options, engine: &Engine<'_>) -> Self {
-        let (options, keys) = (options.clone(), engine.keys());
+        let (options, keys, cache) = (options.clone(), engine.keys(), Arc::clone(&engine.cache));
         let task = spawn_blocking(move || {
-            rebuild_now(&options.state.join(inputs::GENERATION), keys)
-                .or_else(|_| build(&options, keys))
+            rebuild_now(&options.state.join(inputs::GENERATION), keys, &cache)
+                .or_else(|_| build(&options, keys, &cache))
         });
         Self { task, origin: Origin::Time, answers: Vec::new(), again: false }
     }
@@ -598,10 +599,11 @@ fn explain(
     answer: Answer<serde_json::Value>,
 ) {
     let (state, keys, options) = (options.state.clone(), engine.keys(), options.clone());
+    let cache = Arc::clone(&engine.cache);
     let turn = Arc::clone(one_at_a_time).acquire_owned();
     let explain = move || {
-        let explained = rebuild(&state.join(inputs::GENERATION), keys)
-            .or_else(|_| build(&options, keys))
+        let explained = rebuild(&state.join(inputs::GENERATION), keys, &cache)
+            .or_else(|_| build(&options, keys, &cache))
             .map_err(|error| Refusal::cannot(error.to_string()))
             .and_then(|built| explanation::answer(&built.set, &question).map_err(Refusal::invalid));
         give_memory_back();

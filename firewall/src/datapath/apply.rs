@@ -3,7 +3,10 @@
 //! A generation is built completely beside the running one, read back and compared, and then
 //! switched to by one write of one word that the programs read once for each decision.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::{
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
+};
 
 use aya::maps::{Array, ArrayOfMaps, MapData, MapError};
 use aya_obj::generated::bpf_map_type;
@@ -33,7 +36,7 @@ pub enum Error {
     Write(#[from] MapError),
     /// The tables could not be written or read back.
     #[error("cannot write the policies into the kernel: {0}")]
-    Tables(#[from] std::io::Error),
+    Tables(#[from] io::Error),
     /// What was read back is not what was written.
     #[error("the kernel's tables do not hold what was written to them; nothing was switched")]
     Differs,
@@ -94,7 +97,8 @@ fn switch(maps: &Maps, generation: &Generation, blocks: &MapData) -> Result<u32,
     let number = running.generation().checked_add(1).unwrap_or(1);
     let slot = if running.generation() == 0 { 0 } else { (running.slot() + 1) % SLOTS };
 
-    sys::write_array(blocks.fd().as_fd(), &generation.blocks)?;
+    let map = blocks.fd().as_fd();
+    in_parts(&generation.blocks, |first, part| sys::write_array(map, first, part))?;
     if !holds(blocks.fd().as_fd(), &generation.blocks)? {
         return Err(Error::Differs);
     }
@@ -126,13 +130,37 @@ pub fn new_blocks(len: usize) -> Result<MapData, Error> {
 }
 
 /// Whether the map holds what was written, compared in pieces to bound the memory it takes.
-fn holds(map: BorrowedFd<'_>, blocks: &[[u32; BLOCK]]) -> std::io::Result<bool> {
-    const PIECE: usize = 4096;
-    let mut reader = sys::ArrayReader::new(map);
-    for piece in blocks.chunks(PIECE) {
-        if reader.next::<[u32; BLOCK]>(piece.len())? != piece {
-            return Ok(false);
+fn holds(map: BorrowedFd<'_>, blocks: &[[u32; BLOCK]]) -> io::Result<bool> {
+    const PIECE: usize = 1024;
+    let same = in_parts(blocks, |first, part| {
+        let mut reader = sys::ArrayReader::new(map, first);
+        for piece in part.chunks(PIECE) {
+            if reader.next::<[u32; BLOCK]>(piece.len())? != piece {
+                return Ok(false);
+            }
         }
-    }
-    Ok(true)
+        Ok(true)
+    })?;
+    Ok(same.into_iter().all(|same| same))
+}
+
+/// Has each part done at the same time: of large tables a processor copies one for long. `run` gets the number of its
+/// first block.
+fn in_parts<T: Send>(
+    blocks: &[[u32; BLOCK]],
+    run: impl Fn(u32, &[[u32; BLOCK]]) -> io::Result<T> + Sync,
+) -> io::Result<Vec<T>> {
+    // Less is not worth another thread.
+    const LEAST: usize = 4096;
+    let (one, other) = blocks.split_at(if blocks.len() < LEAST { 0 } else { blocks.len() / 2 });
+    std::thread::scope(|scope| {
+        let first = one.len() as u32;
+        let one = (first > 0).then(|| scope.spawn(|| run(0, one)));
+        let other = run(first, other)?;
+        match one.map(std::thread::ScopedJoinHandle::join) {
+            Some(Ok(one)) => Ok(vec![one?, other]),
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => Ok(vec![other]),
+        }
+    })
 }

@@ -39,9 +39,9 @@ struct BatchAttr {
     flags: u64,
 }
 
-/// Writes the whole of an array map.
-pub fn write_array<T: Copy>(map: BorrowedFd<'_>, values: &[T]) -> io::Result<()> {
-    let keys: Vec<u32> = (0..values.len() as u32).collect();
+/// Writes elements of an array map, from `first` on.
+pub fn write_array<T: Copy>(map: BorrowedFd<'_>, first: u32, values: &[T]) -> io::Result<()> {
+    let keys: Vec<u32> = (first..).take(values.len()).collect();
     let mut attr = BatchAttr {
         keys: keys.as_ptr() as u64,
         values: values.as_ptr() as u64,
@@ -58,16 +58,17 @@ pub fn write_array<T: Copy>(map: BorrowedFd<'_>, values: &[T]) -> io::Result<()>
     }
 }
 
-/// Reads an array map from its first element on.
+/// Reads an array map from some element on.
 pub struct ArrayReader<'a> {
     map: BorrowedFd<'a>,
     position: Option<u32>,
 }
 
 impl<'a> ArrayReader<'a> {
-    /// At the first element.
-    pub const fn new(map: BorrowedFd<'a>) -> Self {
-        Self { map, position: None }
+    /// At the element `first`.
+    pub const fn new(map: BorrowedFd<'a>, first: u32) -> Self {
+        // Where the kernel is told that it was: it goes on with the next one.
+        Self { map, position: first.checked_sub(1) }
     }
 
     /// The next `len` elements.

@@ -4,7 +4,11 @@
 //! All of it is facts about addresses, and says nothing of what may be done with them. The tables in
 //! the binary are as old as their [`Source`] says; a user's `.mmdb` files take their place.
 
-use std::{io, path::PathBuf, sync::OnceLock};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
 pub mod ahead;
 pub mod asn;
@@ -85,13 +89,20 @@ fn lines(bad: &[BadLine]) -> String {
     bad.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
+/// Tables of the binary, as far as they were read.
+#[derive(Clone, Debug, Default)]
+pub struct Embedded {
+    geo: Option<Arc<Geo>>,
+    asn: Option<Arc<Asn>>,
+}
+
 /// All that is known of addresses, each part read when first asked for.
 #[derive(Debug, Default)]
 pub struct Intel {
     geo_file: Option<PathBuf>,
     asn_file: Option<PathBuf>,
-    geo: OnceLock<Geo>,
-    asn: OnceLock<Asn>,
+    geo: OnceLock<Arc<Geo>>,
+    asn: OnceLock<Arc<Asn>>,
     organisations: OnceLock<Organisations>,
 }
 
@@ -100,6 +111,24 @@ impl Intel {
     #[must_use]
     pub fn new(geo: Option<PathBuf>, asn: Option<PathBuf>) -> Self {
         Self { geo_file: geo, asn_file: asn, ..Self::default() }
+    }
+
+    /// With tables of the binary that were read already.
+    #[must_use]
+    pub fn with_embedded(self, Embedded { geo, asn }: Embedded) -> Self {
+        let geo = geo.filter(|_| self.geo_file.is_none());
+        let asn = asn.filter(|_| self.asn_file.is_none());
+        let geo = geo.map_or_else(OnceLock::new, OnceLock::from);
+        let asn = asn.map_or_else(OnceLock::new, OnceLock::from);
+        Self { geo, asn, ..self }
+    }
+
+    /// The tables of the binary that were read.
+    pub fn embedded(&self) -> Embedded {
+        Embedded {
+            geo: self.geo.get().filter(|_| self.geo_file.is_none()).cloned(),
+            asn: self.asn.get().filter(|_| self.asn_file.is_none()).cloned(),
+        }
     }
 
     /// With these organisations in place of those in the binary.
@@ -114,7 +143,8 @@ impl Intel {
     /// # Errors
     /// As of [`Geo::from_mmdb`] and [`Geo::embedded`]; the next call tries again.
     pub fn geo(&self) -> Result<&Geo, Error> {
-        once(&self.geo, || self.geo_file.as_deref().map_or_else(Geo::embedded, Geo::from_mmdb))
+        let read = || self.geo_file.as_deref().map_or_else(Geo::embedded, Geo::from_mmdb);
+        once(&self.geo, || read().map(Arc::new)).map(AsRef::as_ref)
     }
 
     /// Origin AS.
@@ -122,7 +152,8 @@ impl Intel {
     /// # Errors
     /// As of [`Asn::from_mmdb`] and [`Asn::embedded`]; the next call tries again.
     pub fn asn(&self) -> Result<&Asn, Error> {
-        once(&self.asn, || self.asn_file.as_deref().map_or_else(Asn::embedded, Asn::from_mmdb))
+        let read = || self.asn_file.as_deref().map_or_else(Asn::embedded, Asn::from_mmdb);
+        once(&self.asn, || read().map(Arc::new)).map(AsRef::as_ref)
     }
 
     /// Organisations.

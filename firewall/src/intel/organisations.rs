@@ -57,9 +57,9 @@ impl Organisations {
     pub fn extend_from(&mut self, path: &Path, files: &dyn Files) -> Result<(), Error> {
         let unread =
             |why: String| Error::Read { path: path.to_owned(), source: io::Error::other(why) };
-        let text = String::from_utf8(files.read(path).map_err(unread)?)
-            .map_err(|error| unread(error.to_string()))?;
-        self.extend(&path.display().to_string(), &text)
+        let text = files.read(path).map_err(unread)?;
+        let text = std::str::from_utf8(&text).map_err(|error| unread(error.to_string()))?;
+        self.extend(&path.display().to_string(), text)
     }
 
     fn extend(&mut self, file: &str, text: &str) -> Result<(), Error> {

@@ -17,7 +17,7 @@ mod sweep;
 mod table;
 mod trie;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use firewall_common::{
     evaluate::{self, BLOCK, Cell, Fault, MAX_DECISIONS, NameRecord, Named, Outcome, Tables},
@@ -36,7 +36,7 @@ use super::{Action, AppFacts, Destinations, Mode, Policy, Rule};
 use crate::intel::country::Country;
 
 /// An address space cut into ranges, ascending and not overlapping, with what is known of each.
-pub trait Ranges<V> {
+pub trait Ranges<V>: Sync {
     /// First and last address of each IPv4 range.
     fn v4(&self) -> Box<dyn Iterator<Item = (u32, u32, V)> + '_>;
     /// First and last address of each IPv6 range.
@@ -164,24 +164,54 @@ pub fn order(policies: &mut [Policy]) {
 /// Cells of the rows of one kind.
 const MAX_CELLS: u32 = 1 << 26;
 
+/// What one compilation leaves to the next: the table of names, which takes the most time of all where there are many.
+#[derive(Clone, Default)]
+pub struct Left(Option<Arc<names::Made>>);
+
+#[cfg(test)]
+impl Left {
+    /// Whether the table is the very same, and not only equal.
+    pub fn is(&self, other: &Self) -> bool {
+        self.0.as_ref().map(Arc::as_ptr) == other.0.as_ref().map(Arc::as_ptr)
+    }
+}
+
 /// Compiles policies, which are in the order in which they are tried.
 pub fn compile(
     policies: Vec<Policy>,
     facts: Facts<'_>,
     settings: Settings,
 ) -> Result<Generation, Error> {
+    Ok(compile_after(Left::default(), policies, facts, settings)?.0)
+}
+
+/// As [`compile`], and the same comes of it; less is done again of what was done before.
+pub fn compile_after(
+    before: Left,
+    policies: Vec<Policy>,
+    facts: Facts<'_>,
+    settings: Settings,
+) -> Result<(Generation, Left), Error> {
     let mut forest = trie::Forest::default();
     let apps = AppClasses::new(&policies, &mut forest)?;
     let rules = Rules::new(&policies, &apps);
     let mut header = settings.header()?;
     apps.tell(&mut header);
-    let mut classes = Classes::new(&rules);
-    let events = sweep::events(&policies, &rules, facts)?;
-    let v4 = sweep::classes(&rules, &events.v4, u32::MAX.into(), &mut classes);
-    let v6 = sweep::classes(&rules, &events.v6, u128::MAX, &mut classes);
-    let names = names::Names::new(&rules, header.name_keys)?;
+    let first = forest.blocks.len();
+    let (names, swept) = both(
+        facts.countries.is_some() || facts.asns.is_some(),
+        || names::Names::new(&rules, header.name_keys, first, before.0),
+        || {
+            let sweep = sweep::sweep(&policies, &rules, facts)?;
+            let mut classes = Classes::new(&rules);
+            let families = sweep.classes(&mut classes);
+            Ok((sweep, families, classes.signatures))
+        },
+    );
+    let (names, (sweep, [v4, v6], classes)) = (names?, swept?);
+    let names::Made { table, depth, .. } = &*names.made;
+    forest.blocks.extend_from_slice(&table.blocks);
 
-    let classes = classes.signatures;
     let rows_per_group = apps.all().len().saturating_mul(classes.len() + 1);
     let name_groups = NameGroups::new(&rules, &names.classes, &apps, rows_per_group);
     let address_groups = AddressGroups::new(&classes);
@@ -211,7 +241,7 @@ pub fn compile(
             let [group_trusted, group_untrusted] = group.map(|group| groups.numbers[group]);
             records.push((rows.question(&matched, reaches, &app), group_trusted, group_untrusted));
         }
-        if !names.entries.is_empty() {
+        if table.lines > 0 {
             add_name_rows(&names.classes, &address_groups, &app, &mut rows, &mut name_rows);
         }
     }
@@ -241,18 +271,40 @@ pub fn compile(
         NameRecord { question, group_trusted, group_untrusted }.words()
     });
     header.name_records = append(&mut blocks, records);
-    if !names.entries.is_empty() {
+    if table.lines > 0 {
         header.name_rows = append(&mut blocks, name_rows.iter().map(|row| row_cells[*row]));
-        header.name_depth = names.depth;
-        table::append(&names.entries, &mut blocks, &mut header);
+        header.name_depth = *depth;
+        header.names = first as u32;
+        header.name_lines = table.lines;
     }
     if address_groups.all.len() > 1 {
         let of_class = std::iter::once(0).chain(address_groups.of);
         header.address_group_of = append(&mut blocks, of_class);
     }
     limited(blocks.len(), MAX_BLOCKS, "blocks of tables")?;
-    let unreachable = unreachable(&rules, &events, rows.reached());
-    Ok(Generation { policies, settings, header, blocks, decisions, unreachable, apps })
+    let unreachable = unreachable(&rules, &sweep, rows.reached());
+    let generation =
+        Generation { policies, settings, header, blocks, decisions, unreachable, apps };
+    Ok((generation, Left(Some(names.made))))
+}
+
+/// What both give, at the same time if they are worth another thread.
+fn both<A: Send, B>(
+    worth: bool,
+    one: impl FnOnce() -> A + Send,
+    other: impl FnOnce() -> B,
+) -> (A, B) {
+    if !worth {
+        return (one(), other());
+    }
+    std::thread::scope(|scope| {
+        let one = scope.spawn(one);
+        let other = other();
+        match one.join() {
+            Ok(one) => (one, other),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
 
 fn limited(count: usize, limit: u32, what: &str) -> Result<u32, Error> {
@@ -544,12 +596,10 @@ impl<'a> Classes<'a> {
     }
 }
 
-fn unreachable(rules: &Rules<'_>, events: &sweep::Events, reached: &[bool]) -> Vec<Unreachable> {
+fn unreachable(rules: &Rules<'_>, sweep: &sweep::Sweep, reached: &[bool]) -> Vec<Unreachable> {
     let mut named: Vec<bool> =
         rules.all.iter().map(|placed| placed.rule.to.is_none() || placed.names).collect();
-    for event in events.v4.iter().chain(&events.v6) {
-        named[event.rule as usize] = true;
-    }
+    sweep.mark(&mut named);
     rules
         .all
         .iter()

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 
@@ -205,11 +206,14 @@ fn check(name: &str) -> Result<(), NotAName> {
     }
 }
 
-/// Many entries in little room: for each four bytes and its name.
+/// Many entries in little room: for each four bytes and its name. What is cloned has them together.
 ///
 /// Sorted by name, then scope; no entry stands there twice.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct DomainSet {
+pub struct DomainSet(Arc<Packed>);
+
+#[derive(PartialEq, Eq, Default)]
+struct Packed {
     /// The names one after the other.
     text: Box<str>,
     /// Of each entry: where its name starts, and in the two highest bits its scope. The next one's
@@ -223,17 +227,17 @@ const START: u32 = (1 << SCOPE_SHIFT) - 1;
 impl DomainSet {
     /// How many entries there are.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.0.entries.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.0.entries.is_empty()
     }
 
     /// All entries, sorted.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, Scope)> + Clone {
-        (0..self.entries.len()).map(|index| (self.name(index), self.scope(index)))
+        (0..self.0.entries.len()).map(|index| (self.name(index), self.scope(index)))
     }
 
     /// The most specific entry that means `name`: the one with the most labels, and of several
@@ -278,13 +282,13 @@ impl DomainSet {
     }
 
     fn name(&self, index: usize) -> &str {
-        let start = (self.entries[index] & START) as usize;
-        let end = self.entries.get(index + 1).map_or(self.text.len(), |e| (e & START) as usize);
-        &self.text[start..end]
+        let start = (self.0.entries[index] & START) as usize;
+        let end = self.0.entries.get(index + 1).map_or(self.0.text.len(), |e| (e & START) as usize);
+        &self.0.text[start..end]
     }
 
     fn scope(&self, index: usize) -> Scope {
-        match self.entries[index] >> SCOPE_SHIFT {
+        match self.0.entries[index] >> SCOPE_SHIFT {
             0 => Scope::Exact,
             1 => Scope::Below,
             _ => Scope::Tree,
@@ -402,7 +406,7 @@ impl DomainSetBuilder {
             packed.push(sorted.len() as u32 | scope << SCOPE_SHIFT);
             sorted.push_str(entry.name(&text));
         }
-        let set = DomainSet { text: sorted.into(), entries: packed.into() };
+        let set = DomainSet(Arc::new(Packed { text: sorted.into(), entries: packed.into() }));
         (set, before - entries.len())
     }
 }

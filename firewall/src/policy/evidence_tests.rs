@@ -3,6 +3,7 @@ use std::path::Path;
 use firewall_common::flow::{Destination, TCP};
 
 use crate::{
+    contents::Contents,
     intel::Intel,
     policy::{
         self, AppFacts,
@@ -38,8 +39,8 @@ domains = ["own.example"]
 struct Shelf;
 
 impl Files for Shelf {
-    fn read(&self, _: &Path) -> Result<Vec<u8>, String> {
-        Ok(b"file.example\n".to_vec())
+    fn read(&self, _: &Path) -> Result<Contents, String> {
+        Ok(b"file.example\n".to_vec().into())
     }
 
     fn kept(&self, remote: &Remote) -> Kept {
@@ -50,7 +51,7 @@ impl Files for Shelf {
             _ => return Kept::default(),
         };
         let fetched = fetched.parse().unwrap();
-        let bytes = text.as_bytes().to_vec();
+        let bytes = Contents::from(text.as_bytes().to_vec());
         let report = crate::lists::parse(None, text).unwrap().report;
         let head = Head::new(remote, Validators::default(), &bytes, &report, fetched);
         Kept { copy: Ok(Some(KeptCopy { head, bytes })), now: fetched, ..Kept::default() }

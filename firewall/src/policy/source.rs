@@ -16,6 +16,8 @@ use super::diagnostic::printable;
 use super::model::Moment;
 use super::parse::nearest;
 use super::shipped::SHIPPED;
+use crate::contents::Contents;
+use crate::lists::{self, Format, Parsed};
 use crate::regular;
 use crate::remote::{Kept, Remote};
 
@@ -63,7 +65,20 @@ pub trait Files {
     /// # Errors
     ///
     /// Why it cannot be read.
-    fn read(&self, path: &Path) -> Result<Vec<u8>, String>;
+    fn read(&self, path: &Path) -> Result<Contents, String>;
+
+    /// The list that stands in a file.
+    ///
+    /// # Errors
+    ///
+    /// As of [`lists::parse`].
+    fn list(&self, format: Option<Format>, contents: &Contents) -> Result<Parsed, lists::Error> {
+        // Names are ASCII, or UTF-8 as policies are. What is neither shows up as malformed.
+        match std::str::from_utf8(contents) {
+            Ok(text) => lists::parse(format, text),
+            Err(_) => lists::parse(format, &String::from_utf8_lossy(contents)),
+        }
+    }
 
     /// The path with what is behind links in its place, as far as there is something.
     fn real(&self, path: &Path) -> PathBuf {
@@ -104,8 +119,9 @@ pub trait Files {
 pub struct Disk;
 
 impl Files for Disk {
-    fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
-        regular::read(path, LARGEST).map_err(|error| error.to_string())
+    fn read(&self, path: &Path) -> Result<Contents, String> {
+        let read = regular::read(path, LARGEST).map_err(|error| error.to_string())?;
+        Ok(read.into())
     }
 
     fn real(&self, path: &Path) -> PathBuf {

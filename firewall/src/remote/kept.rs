@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Failure, Remote, digest};
+use crate::contents::Contents;
 use crate::lists::{Format, Report};
 
 /// Version of what is written to the state folder.
@@ -32,7 +33,7 @@ pub struct KeptCopy {
     /// What is known of it.
     pub head: Head,
     /// The list as it was received, without compression.
-    pub bytes: Vec<u8>,
+    pub bytes: Contents,
 }
 
 /// What stands before a copy.

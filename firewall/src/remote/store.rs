@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::{Attempts, Failure, Head, Kept, KeptCopy, Reason, Remote, SCHEMA, digest};
+use super::{Attempts, Failure, Head, Kept, KeptCopy, Reason, Remote, SCHEMA};
+use crate::contents::Contents;
 use crate::policy::Moment;
 use crate::policy::source::{Disk, Files, LARGEST};
 use crate::regular;
@@ -64,7 +65,8 @@ impl Store {
         let mut bytes = Vec::new();
         let read = rest.by_ref().take(LARGEST + 1).read_to_end(&mut bytes);
         read.map_err(|error| error.to_string())?;
-        if bytes.len() as u64 != head.bytes || digest(&bytes) != head.sha256 {
+        let bytes = Contents::from(bytes);
+        if bytes.len() as u64 != head.bytes || bytes.sha256() != head.sha256 {
             return Err(
                 "it is damaged: its SHA-256 is not the one that it was kept with".to_owned()
             );
@@ -162,7 +164,7 @@ impl Store {
 }
 
 impl Files for Store {
-    fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
+    fn read(&self, path: &Path) -> Result<Contents, String> {
         Disk.read(path)
     }
 
@@ -223,7 +225,7 @@ mod tests {
         let head = head(&remote);
         store.keep(&remote, &head, LIST).unwrap();
         assert_eq!(store.head(&remote), Ok(Some(head.clone())));
-        let kept = KeptCopy { head, bytes: LIST.to_vec() };
+        let kept = KeptCopy { head, bytes: LIST.to_vec().into() };
         assert_eq!(store.copy(&remote), Ok(Some(kept)));
         let path = store.path(&remote, "list");
         insta::assert_snapshot!(fs::read_to_string(&path).unwrap(), @r#"

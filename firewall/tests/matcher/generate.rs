@@ -105,7 +105,7 @@ pub struct Table<V> {
     pub v6: Vec<(u128, u128, V)>,
 }
 
-impl<V: Copy> Ranges<V> for Table<V> {
+impl<V: Copy + Sync> Ranges<V> for Table<V> {
     fn v4(&self) -> Box<dyn Iterator<Item = (u32, u32, V)> + '_> {
         Box::new(self.v4.iter().copied())
     }

@@ -9,7 +9,10 @@ use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use firewall_common::name_table::{Entry, Keys, MAX_CLASSES, MAX_LABELS};
 
-use super::{Error, Rules};
+use super::{
+    Error, Rules, both,
+    table::{self, Table},
+};
 use crate::policy::{Destinations, Domain, DomainSet, List, domains::Scope};
 
 /// What a rule has to do with a name.
@@ -27,23 +30,55 @@ pub struct Said {
 pub struct Names {
     /// What is said of the names of each class, by ascending rules; nothing of class 0.
     pub classes: Vec<Vec<Said>>,
-    /// Suffixes by their hashes, which ascend. One that adds nothing to a shorter one is left out.
-    pub entries: Vec<(u64, Entry)>,
+    /// The table.
+    pub made: Arc<Made>,
+}
+
+/// A table of names, and all that it was made of. It does not depend on what rules do with the names, as long as they
+/// tell the same names apart: so it can be that of the next generation too.
+pub struct Made {
+    keys: Keys,
+    /// Its first block.
+    pub first: usize,
+    sources: Vec<Owned>,
+    /// The sets of claims that names have.
+    states: Vec<Vec<Claim>>,
+    /// Their classes.
+    of_state: Vec<u32>,
     /// The most labels of an entry.
     pub depth: u32,
+    /// The table.
+    pub table: Table,
+}
+
+/// What [`Entries`] are.
+#[derive(PartialEq, Eq)]
+enum Owned {
+    Domains(Vec<Domain>),
+    List { domains: DomainSet, exceptions: DomainSet },
 }
 
 impl Names {
-    pub fn new(rules: &Rules<'_>, keys: Keys) -> Result<Self, Error> {
+    /// With a table from block `first` on: the one that was made before if it is the same.
+    pub fn new(
+        rules: &Rules<'_>,
+        keys: Keys,
+        first: usize,
+        before: Option<Arc<Made>>,
+    ) -> Result<Self, Error> {
         let sources = Sources::new(rules);
-        let mut suffixes = Suffixes::new(&sources, keys);
-        suffixes.find_parents(&sources, keys);
-        let mut states = States::new(sources.all.len());
-        suffixes.resolve(&mut states);
+        let before = before.filter(|made| made.is_of(&sources, keys));
+        let (mut suffixes, states) = match &before {
+            Some(made) => (None, made.states.clone()),
+            None => {
+                let (suffixes, states) = Suffixes::with_states(&sources, keys);
+                (Some(suffixes), states)
+            }
+        };
         let mut classes = Classes { rules, all: vec![Vec::new()], numbers: HashMap::new() };
         classes.numbers.insert(Vec::new(), 0);
         let of_state: Vec<u32> =
-            states.all.iter().map(|state| classes.of(&sources.said(state))).collect();
+            states.iter().map(|state| classes.of(&sources.said(state))).collect();
         if classes.all.len() as u64 > u64::from(MAX_CLASSES) {
             return Err(Error::TooLarge {
                 what: format!("{} classes of names", classes.all.len()),
@@ -51,8 +86,34 @@ impl Names {
             });
         }
         let Classes { all: classes, .. } = classes;
+        if let Some(made) = before
+            && made.of_state == of_state
+            && made.first == first
+        {
+            return Ok(Self { classes, made });
+        }
+        let suffixes = suffixes.take().unwrap_or_else(|| Suffixes::with_states(&sources, keys).0);
         let (entries, depth) = suffixes.entries(&of_state);
-        Ok(Self { classes, entries, depth })
+        let table = table::table(&entries, first);
+        let sources = sources.owned();
+        let made = Made { keys, first, sources, states, of_state, depth, table };
+        Ok(Self { classes, made: Arc::new(made) })
+    }
+}
+
+impl Made {
+    /// Whether it is a table of the same names, each said by the same source.
+    fn is_of(&self, sources: &Sources<'_>, keys: Keys) -> bool {
+        let same = |(owned, source): (&Owned, &Source<'_>)| match (owned, &source.names) {
+            (Owned::Domains(owned), Entries::Domains(domains)) => owned == domains,
+            (Owned::List { domains, exceptions }, Entries::List(list)) => {
+                *domains == list.domains && *exceptions == list.exceptions
+            }
+            _ => false,
+        };
+        self.keys == keys
+            && self.sources.len() == sources.all.len()
+            && self.sources.iter().zip(&sources.all).all(same)
     }
 }
 
@@ -188,6 +249,17 @@ impl<'a> Sources<'a> {
         self.all.iter().map(of).sum()
     }
 
+    /// What there is, to be compared with that of another time.
+    fn owned(&self) -> Vec<Owned> {
+        let owned = |source: &Source<'_>| match source.names {
+            Entries::Domains(domains) => Owned::Domains(domains.to_vec()),
+            Entries::List(list) => {
+                Owned::List { domains: list.domains.clone(), exceptions: list.exceptions.clone() }
+            }
+        };
+        self.all.iter().map(owned).collect()
+    }
+
     /// What rules say where all of `claims` hold.
     fn said(&self, claims: &[Claim]) -> Vec<Said> {
         let mut said: Vec<Said> = Vec::new();
@@ -297,17 +369,7 @@ fn in_parts<I: Send, T: Send>(
     [first, second]: [I; PARTS],
     run: impl Fn(usize, I) -> T + Sync,
 ) -> [T; PARTS] {
-    if entries < MANY {
-        return [run(0, first), run(1, second)];
-    }
-    std::thread::scope(|scope| {
-        let other = scope.spawn(|| run(1, second));
-        let first = run(0, first);
-        match other.join() {
-            Ok(second) => [first, second],
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
+    both(entries >= MANY, || run(0, first), || run(1, second)).into()
 }
 
 struct Suffixes {
@@ -326,6 +388,15 @@ struct Suffixes {
 }
 
 impl Suffixes {
+    /// All of them, and the sets of claims that names have.
+    fn with_states(sources: &Sources<'_>, keys: Keys) -> (Self, Vec<Vec<Claim>>) {
+        let mut suffixes = Self::new(sources, keys);
+        suffixes.find_parents(sources, keys);
+        let mut states = States::new(sources.all.len());
+        suffixes.resolve(&mut states);
+        (suffixes, states.all)
+    }
+
     fn new(sources: &Sources<'_>, keys: Keys) -> Self {
         let nothing = Raw { hash: 0, claim: Claim(0), scope: Scope::Exact, labels: 0 };
         let mut raw = vec![nothing; sources.len()];

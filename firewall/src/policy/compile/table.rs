@@ -2,39 +2,44 @@
 
 use firewall_common::{
     evaluate::{BLOCK, LINE},
-    layout::Header,
     name_table::{ENTRIES, Entry, MAX_CHAIN, line, place},
 };
 
 /// Entries for which there is a line, so that few lines need another one.
 const ENTRIES_PER_LINE: usize = 3;
 
-/// Appends the table of `entries`, whose hashes ascend, and says in `header` where it is.
-pub fn append(entries: &[(u64, Entry)], blocks: &mut Vec<[u32; BLOCK]>, header: &mut Header) {
+/// Where lines are for hashes to lead to, and all blocks.
+pub struct Table {
+    /// How many lines there are for hashes to lead to.
+    pub lines: u32,
+    /// With the lines that these go on with behind them.
+    pub blocks: Vec<[u32; BLOCK]>,
+}
+
+/// The table of `entries`, whose hashes ascend, for a place from block `first` on.
+pub fn table(entries: &[(u64, Entry)], first: usize) -> Table {
     if entries.is_empty() {
-        return;
+        return Table { lines: 0, blocks: Vec::new() };
     }
     let (lines, more) = lines(entries);
-    header.names = blocks.len() as u32;
-    header.name_lines = lines;
-    let first = blocks.len() * (BLOCK / LINE);
-    let all = first + lines as usize + more;
-    blocks.resize(all.div_ceil(BLOCK / LINE), [0; BLOCK]);
+    let first = first * (BLOCK / LINE);
+    let mut free = lines as usize;
+    let mut blocks = vec![[0; BLOCK]; (free + more).div_ceil(BLOCK / LINE)];
     let mut write = |number: usize, words: [u32; LINE]| {
         let at = number % (BLOCK / LINE) * LINE;
         blocks[number / (BLOCK / LINE)][at..at + LINE].copy_from_slice(&words);
     };
-    let mut free = first + lines as usize;
     for group in entries.chunk_by(|(a, _), (b, _)| place(*a, lines) == place(*b, lines)) {
-        let mut number = first + place(group[0].0, lines) as usize;
+        let mut number = place(group[0].0, lines) as usize;
         let mut chunks = group.chunks(ENTRIES).peekable();
         while let Some(chunk) = chunks.next() {
-            let next = if chunks.peek().is_some() { free } else { 0 };
-            write(number, line(chunk, next as u32));
+            let goes_on = chunks.peek().is_some();
+            write(number, line(chunk, if goes_on { (first + free) as u32 } else { 0 }));
             number = free;
-            free += usize::from(next != 0);
+            free += usize::from(goes_on);
         }
     }
+    Table { lines, blocks }
 }
 
 /// How many lines there are for hashes to lead to, and how many that these go on with.
@@ -58,6 +63,7 @@ fn lines(entries: &[(u64, Entry)]) -> (u32, usize) {
 mod tests {
     use firewall_common::{
         evaluate::Tables,
+        layout::Header,
         name_table::{Keys, lookup},
     };
     use proptest::prelude::*;
@@ -82,8 +88,10 @@ mod tests {
             hashes.iter().zip(0..).map(|(hash, place)| (*hash, class(place))).collect();
         // Blocks before and behind are somebody else's.
         let mut blocks = vec![[u32::MAX; BLOCK]; 3];
-        let mut header = Header::default();
-        append(&entries, &mut blocks, &mut header);
+        let Table { lines, blocks: table } = table(&entries, blocks.len());
+        let names = blocks.len() as u32;
+        let header = Header { names, name_lines: lines, ..Header::default() };
+        blocks.extend(table);
         blocks.push([u32::MAX; BLOCK]);
         let blocks = Blocks(blocks);
         for (hash, entry) in &entries {

@@ -30,37 +30,50 @@ impl Forest {
             return *cell;
         }
         let below = (bytes - 1) * 8;
-        let mut block = [0; BLOCK];
-        let mut runs: Vec<(u8, Cell)> = Vec::new();
+        let mut runs: Vec<(u8, Cell)> = Vec::with_capacity(LINE_RUNS);
+        // The first one holds at the first key of `byte`.
         let mut rest = steps;
-        for byte in 0..=u8::MAX {
-            let start = base + (u128::from(byte) << below);
+        let mut byte = 0;
+        while byte <= u128::from(u8::MAX) {
+            let start = base + (byte << below);
             let last = start + ((1u128 << below) - 1);
-            // The last step at or before the first key holds there.
-            let first = rest.partition_point(|(at, _)| *at <= start).saturating_sub(1);
-            let len = rest[first..].partition_point(|(at, _)| *at <= last);
-            let cell = self.node(&rest[first..first + len], start, bytes - 1);
-            rest = &rest[first + len - 1..];
-            block[usize::from(byte)] = cell.0;
+            let changes = rest.get(1).is_some_and(|(at, _)| *at <= last);
+            let cell = if changes {
+                let len = rest.partition_point(|(at, _)| *at <= last);
+                let cell = self.node(&rest[..len], start, bytes - 1);
+                rest = &rest[len - 1..];
+                cell
+            } else {
+                rest[0].1
+            };
             if runs.last().is_none_or(|(_, before)| *before != cell) {
-                runs.push((byte, cell));
+                runs.push((byte as u8, cell));
+            }
+            // All bytes before that of the next step are as this one.
+            byte = match rest.get(1) {
+                _ if changes => byte + 1,
+                Some((at, _)) => (at - base) >> below,
+                None => break,
+            };
+            if rest.get(1).is_some_and(|(at, _)| *at == base + (byte << below)) {
+                rest = &rest[1..];
             }
         }
-        match runs.len() {
-            1 => runs[0].1,
-            2..=LINE_RUNS => self.line(line(&runs)),
-            _ => self.block(block),
-        }
+        self.of_runs(&runs)
     }
 
     /// The cell for a node of `runs`, the first from byte 0: each holds up to the next.
     pub fn node_of(&mut self, runs: &[(u8, Cell)]) -> Cell {
         let mut runs = runs.to_vec();
         runs.dedup_by_key(|(_, cell)| *cell);
+        self.of_runs(&runs)
+    }
+
+    fn of_runs(&mut self, runs: &[(u8, Cell)]) -> Cell {
         match runs.len() {
             1 => runs[0].1,
-            2..=LINE_RUNS => self.line(line(&runs)),
-            _ => self.block(block(&runs)),
+            2..=LINE_RUNS => self.line(line(runs)),
+            _ => self.block(block(runs)),
         }
     }
 

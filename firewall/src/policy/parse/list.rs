@@ -12,11 +12,13 @@ use url::Url;
 use super::super::diagnostic::{Severity, quoted};
 use super::super::domains::DomainSet;
 use super::super::model::{List, ListSource, RemoteList};
+use super::super::source::Files;
 use super::nearest;
 use super::values::{self, Complaint, complaint};
 use super::walk::{Elements, Field, Fields, Walker};
+use crate::contents::Contents;
 use crate::lists::{self, Format, Report};
-use crate::remote::{Head, Kept, KeptCopy, Remote, digest};
+use crate::remote::{Head, Kept, KeptCopy, Remote};
 use crate::span;
 
 const KEYS: &[&str] = &["domains", "networks", "file", "url", "format", "refresh", "sha256"];
@@ -185,7 +187,7 @@ impl Walker<'_> {
             }
         };
         if let Some((wanted, span)) = origin.sha256 {
-            let found = digest(&bytes);
+            let found = bytes.sha256();
             if !found.eq_ignore_ascii_case(wanted) {
                 let message = format!("the file is another one: its SHA-256 is `{found}`");
                 let hint = "look at what changed; if it is right, write the new SHA-256";
@@ -194,7 +196,8 @@ impl Walker<'_> {
             }
         }
         let source = ListSource::File(path);
-        let list = self.checked(origin.span.clone(), parse(name, source, origin.format, &bytes))?;
+        let list = self
+            .checked(origin.span.clone(), parse(name, source, origin.format, &bytes, self.files))?;
         if list.report.entries == 0 {
             let message = format!("the list {} has no entries", quoted(name));
             let hint = match list.report.skipped() {
@@ -212,7 +215,7 @@ impl Walker<'_> {
         let Kept { copy, attempts, now } = self.files.kept(&remote);
         let read = copy.and_then(|copy| {
             let Some(KeptCopy { head, bytes }) = copy else { return Ok(None) };
-            match parse(name, ListSource::Policy, remote.format, &bytes) {
+            match parse(name, ListSource::Policy, remote.format, &bytes, self.files) {
                 Ok(list) => Ok(Some((head, list))),
                 Err(complaint) => Err(complaint.message),
             }
@@ -266,11 +269,10 @@ pub(super) fn parse(
     name: &str,
     source: ListSource,
     format: Option<Format>,
-    bytes: &[u8],
+    contents: &Contents,
+    files: &dyn Files,
 ) -> Result<List, Complaint> {
-    // Names are ASCII, or UTF-8 as policies are. What is neither shows up as malformed.
-    let text = String::from_utf8_lossy(bytes);
-    match lists::parse(format, &text) {
+    match files.list(format, contents) {
         Ok(lists::Parsed { domains, exceptions, networks, report }) => {
             Ok(List { name: name.to_owned(), domains, exceptions, networks, report, source })
         }

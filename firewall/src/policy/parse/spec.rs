@@ -125,7 +125,7 @@ fn read_list(path: &str, files: &dyn Files) -> Result<List, Complaint> {
         }
     };
     let source = ListSource::File(path_of.to_owned());
-    let list = list::parse(path, source, None, &bytes).map_err(|mut complaint| {
+    let list = list::parse(path, source, None, &bytes, files).map_err(|mut complaint| {
         complaint.hint = "`list:` tells the format by the content: for this one, write a policy \
                           with a `[list.NAME]` and its `format`"
             .to_owned();

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
+use crate::contents::Contents;
 use crate::intel::country::Country;
 use crate::policy::source::Origin;
 use crate::policy::{
@@ -30,14 +31,16 @@ fn source(name: &str, text: &str) -> Source {
 struct Shelf;
 
 impl Files for Shelf {
-    fn read(&self, path: &Path) -> Result<Vec<u8>, String> {
+    fn read(&self, path: &Path) -> Result<Contents, String> {
         match path.to_str() {
-            Some("sub/hosts.txt") => Ok(b"# Comment\n0.0.0.0 ads.x\n0.0.0.0 localhost\n".to_vec()),
-            Some("sub/nets.txt") => Ok(b"192.0.2.0/24\n".to_vec()),
-            Some("empty.txt") => Ok(b"# Nothing yet.\n".to_vec()),
-            Some("unusable.txt") => Ok(b"##.ad\n/x/\n".to_vec()),
-            Some("binary") => Ok(b"\x7fELF\0\xff".to_vec()),
-            Some("broken.lsrules") => Ok(b"{\n  \"rules\": [\n}".to_vec()),
+            Some("sub/hosts.txt") => {
+                Ok(b"# Comment\n0.0.0.0 ads.x\n0.0.0.0 localhost\n".to_vec().into())
+            }
+            Some("sub/nets.txt") => Ok(b"192.0.2.0/24\n".to_vec().into()),
+            Some("empty.txt") => Ok(b"# Nothing yet.\n".to_vec().into()),
+            Some("unusable.txt") => Ok(b"##.ad\n/x/\n".to_vec().into()),
+            Some("binary") => Ok(b"\x7fELF\0\xff".to_vec().into()),
+            Some("broken.lsrules") => Ok(b"{\n  \"rules\": [\n}".to_vec().into()),
             _ => Err("No such file or directory (os error 2)".to_owned()),
         }
     }
@@ -82,7 +85,7 @@ impl Files for Shelf {
             }
             path => path[1..].parse::<i64>().unwrap_or_default(),
         };
-        let bytes = b"0.0.0.0 ads.example\n".to_vec();
+        let bytes = Contents::from(b"0.0.0.0 ads.example\n".to_vec());
         let report = crate::lists::parse(None, "0.0.0.0 ads.example\n").unwrap().report;
         let head = Head::new(remote, Validators::default(), &bytes, &report, at(365 - days));
         let attempts = match remote.url.query() {
