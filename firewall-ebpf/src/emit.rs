@@ -2,13 +2,16 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
+use aya_ebpf::{
+    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns},
+};
 use firewall_common::{
     event::FlowEvent,
     layout::{Counter, ENCRYPTED_HELLO, SocketState, socket},
 };
 
-use crate::maps::{EVENTS, count};
+use crate::maps::{EVENTS, WOKEN, count};
 
 /// Repeats of a flow within this many nanoseconds are one event.
 const WINDOW: u64 = 1_000_000_000;
@@ -63,6 +66,25 @@ pub fn close(state: &mut SocketState, ctx: *mut c_void) {
     }
 }
 
+/// How long nobody is woken after an event that has woken: a wake costs more than the verdict, and who
+/// reads looks again by itself (`Reader::ready`).
+const QUIET: u64 = 10_000_000;
+
+/// What the ring buffer is told with an event.
+#[inline(always)]
+fn wakes(now: u64) -> u64 {
+    let Some(woken) = WOKEN.get_ptr_mut(0) else { return u64::from(BPF_RB_FORCE_WAKEUP) };
+    // SAFETY: the pointer is to this CPU's own value, which lives as long as the map. That an interrupt
+    // comes in between wakes once more.
+    unsafe {
+        if now.wrapping_sub(*woken) < QUIET {
+            return u64::from(BPF_RB_NO_WAKEUP);
+        }
+        *woken = now;
+    }
+    u64::from(BPF_RB_FORCE_WAKEUP)
+}
+
 // Not inlined: the callers' stacks are small.
 #[inline(never)]
 fn event(state: &mut SocketState, ctx: *mut c_void, time: u64, times: u32, closed: u8) {
@@ -97,5 +119,5 @@ fn event(state: &mut SocketState, ctx: *mut c_void, time: u64, times: u32, close
         bytes_in: state.bytes_in,
         identity: state.identity,
     });
-    entry.submit(0);
+    entry.submit(wakes(time));
 }

@@ -266,6 +266,10 @@ impl Scratch {
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 
+/// When an event has last woken who reads, on the boot-time clock.
+#[map]
+pub static WOKEN: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 /// By [`Counter`].
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);

@@ -26,20 +26,21 @@ use crate::{
 pub fn charge_current(state: &mut SocketState) {
     // SAFETY: the helper has no preconditions.
     let task = unsafe { bpf_get_current_task() };
-    if let Some((key, execs)) = identity::process(task)
+    if state.identity.kind != 0
+        && let Some((key, execs)) = identity::process(task)
         && is(&state.identity, &key, execs)
     {
         return;
     }
-    if executable(task).is_none() {
-        // A thread without memory of its own is the kernel's. Where it works for an app that is
-        // known, as when MPTCP joins a subflow, the app stays charged.
-        if state.identity.kind == 0 {
-            state.identity.kind = app::KERNEL;
-        }
-        return;
-    }
     if charge_known(state) == 0 {
+        if executable(task).is_none() {
+            // A thread without memory of its own is the kernel's. Where it works for an app that is
+            // known, as when MPTCP joins a subflow, the app stays charged.
+            if state.identity.kind == 0 {
+                state.identity.kind = app::KERNEL;
+            }
+            return;
+        }
         charge_unknown(state);
     }
     state.identity.comm = bpf_get_current_comm().unwrap_or_default();

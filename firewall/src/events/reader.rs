@@ -1,10 +1,14 @@
 //! Reading the ring buffer and the counters.
 
-use std::io;
+use std::{io, time::Duration};
 
 use aya::maps::{MapData, MapError, PerCpuArray, RingBuf};
 use firewall_common::{event::Malformed, layout::Counter};
-use tokio::{io::unix::AsyncFd, task::yield_now};
+use tokio::{
+    io::unix::AsyncFd,
+    task::yield_now,
+    time::{Instant, timeout_at},
+};
 
 use crate::datapath::maps::{self, Maps};
 
@@ -22,11 +26,16 @@ pub enum Error {
     Wait(#[from] io::Error),
 }
 
+/// For longer than the kernel programs are quiet after an event that has woken (`emit.rs`).
+const LINGER: Duration = Duration::from_millis(20);
+
 /// Reads a ring buffer.
 pub struct Reader {
     ring: AsyncFd<RingBuf<MapData>>,
     /// Whether everything was read: only then the kernel tells of more.
     drained: bool,
+    /// When to look again, as the kernel does not tell of what comes right after what it has told of.
+    again: Option<Instant>,
     /// Entries that could not be decoded: of another version, or damaged.
     pub malformed: u64,
 }
@@ -37,7 +46,7 @@ impl Reader {
         let ring: RingBuf<MapData> = maps.open(name)?;
         // SAFETY: the ring buffer owns its descriptor and keeps it open as long as it lives.
         let ring = unsafe { AsyncFd::register(ring) }.map_err(io::Error::from)?;
-        Ok(Self { ring, drained: true, malformed: 0 })
+        Ok(Self { ring, drained: true, again: None, malformed: 0 })
     }
 
     /// Waits until there is something to read. What was left goes on after others had their turn.
@@ -46,7 +55,15 @@ impl Reader {
             yield_now().await;
             return Ok(());
         }
-        self.ring.readable_mut().await?.clear_ready();
+        let again = self.again;
+        let woken = async { self.ring.readable_mut().await.map(|mut ready| ready.clear_ready()) };
+        match again {
+            None => woken.await?,
+            Some(again) => match timeout_at(again, woken).await {
+                Ok(woken) => woken?,
+                Err(_) => self.again = None,
+            },
+        }
         Ok(())
     }
 
@@ -57,6 +74,9 @@ impl Reader {
     ) -> Option<T> {
         loop {
             let Some(item) = self.ring.get_mut().next() else {
+                if !self.drained {
+                    self.again = Some(Instant::now() + LINGER);
+                }
                 self.drained = true;
                 return None;
             };
