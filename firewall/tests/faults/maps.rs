@@ -47,6 +47,7 @@ const MAPS: &[(&str, Full)] = &[
     ("SCRIPTS", Full::By("maps_of_apps_full")),
     ("SOCKETS", Full::By("no_memory_for_sockets")),
     ("UNOWNED", Full::Never),
+    ("WOKEN", Full::Never),
 ];
 
 enum Full {

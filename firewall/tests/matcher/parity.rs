@@ -1,7 +1,7 @@
 //! The loaded kernel program gives the verdict that user space gives, on the same bytes, and tells
 //! of it truthfully.
 
-use std::{cell::RefCell, net::IpAddr};
+use std::{cell::RefCell, net::IpAddr, time::Duration};
 
 use aya::maps::{Array, HashMap, MapData, RingBuf};
 use firewall::{
@@ -12,6 +12,7 @@ use firewall::{
         plain::{Plain, Shared},
         sys::test_run,
     },
+    events::reader::Reader,
     policy::{
         AppFacts, Default,
         compile::{Generation, Settings},
@@ -26,7 +27,12 @@ use firewall_common::{
     parse::ip,
     verdict::{Hook, Reason, Verdict},
 };
+use nix::{
+    sched::{CpuSet, sched_getcpu, sched_setaffinity},
+    unistd::Pid,
+};
 use proptest::prelude::*;
+use tokio::time::timeout;
 
 use crate::{
     check,
@@ -323,6 +329,28 @@ fn nothing_passes_before_the_first_generation() {
     apply(&kernel.loaded.maps().unwrap(), &everything_passes(Default::Drop)).unwrap();
     assert!(kernel.send("egress", &frame(target("198.51.100.1"), &Dress::Plain).0, 1).0);
 }
+
+/// After an event that wakes who reads, the next ones wake nobody for a while: they are looked for.
+#[tokio::test]
+async fn what_wakes_nobody_is_read_all_the_same() {
+    let Some(loaded) = loaded(OBJECT, "events that wake nobody") else { return };
+    let mut reader = Reader::new(&loaded.maps().unwrap(), "EVENTS").unwrap();
+    // The quiet is one of each processor.
+    let here = sched_getcpu().unwrap();
+    let mut only = CpuSet::new();
+    only.set(here).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &only).unwrap();
+    for ip in ["198.51.100.1", "198.51.100.2"] {
+        let packet = frame(target(ip), &Dress::Plain).0;
+        test_run(loaded.program("egress").unwrap(), &packet, 1).unwrap();
+        timeout(LIMIT, reader.ready()).await.expect("nobody looks").unwrap();
+        let event = reader.read_next(|bytes| FlowEvent::try_from(bytes)).expect("an event");
+        assert_eq!(IpAddr::from(event.dst).to_string(), ip);
+        assert_eq!(reader.read_next(|bytes| FlowEvent::try_from(bytes)), None);
+    }
+}
+
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Where the tables hold nothing, whichever part of them, nothing passes, also where each setting
 /// lets pass what it can.
