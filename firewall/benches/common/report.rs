@@ -125,7 +125,8 @@ pub fn tell_machine() -> Result<()> {
         "machine": {
             "kernel": kernel.release().to_string_lossy(),
             "cpu": cpu.map_or("unknown", |(_, model)| model),
-            "cores": std::thread::available_parallelism()?,
+            // All of them: this process may have been told to stay on one.
+            "cores": cpus.lines().filter(|line| line.starts_with("processor")).count(),
             "date": jiff::Timestamp::now().to_string(),
             "load": load.split(' ').next().unwrap_or_default().parse::<f64>()?,
             "compiler": COMPILER,
