@@ -54,6 +54,10 @@ pub fn block_signals() -> nix::Result<SigSet> {
     Ok(signals)
 }
 
+/// Interfaces without a backstop of which it is said why: a machine can have thousands, and a message holds
+/// so much.
+const TOLD: usize = 8;
+
 /// What is kept.
 pub struct Keeper {
     pins: Pins,
@@ -245,7 +249,14 @@ impl Keeper {
         let (Some(backstop), Some(loaded)) = (&mut self.backstop, &mut self.loaded) else {
             return Vec::new();
         };
-        backstop.follow(loaded).iter().map(ToString::to_string).collect()
+        let mut failed = backstop.follow(loaded).into_iter();
+        let mut said: Vec<String> =
+            failed.by_ref().take(TOLD).map(|error| error.to_string()).collect();
+        match failed.count() {
+            0 => {}
+            more => said.push(format!("there is no backstop at {more} further interfaces")),
+        }
+        said
     }
 
     fn tables(&mut self) -> Result<(Told, Vec<OwnedFd>), String> {

@@ -1,13 +1,16 @@
 //! What leaves by an interface without having been at the egress of a cgroup.
 
-use std::fs;
+use std::{
+    fs::{self, File},
+    os::fd::AsRawFd as _,
+};
 
 use serde_json::Value;
 
 use crate::{
     harness::{Capture, require_kernel, skip, wait_until},
     host::{ALLOWED, App, CHINA, DENIED, Host},
-    support::{BAIDU, FREE, LIMIT},
+    support::{BAIDU, FREE, LIMIT, client::check},
 };
 
 const ON: &str = "backstop = \"on\"\n";
@@ -19,6 +22,24 @@ fn host() -> Host {
     host.set("firewall.toml", ON);
     host.start();
     host
+}
+
+/// An interface of a type whose frames nobody reads: as long as the file is open.
+fn strange(name: &str) -> File {
+    /// `linux/if_tun.h`
+    const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
+    const TUNSETLINK: libc::c_ulong = 0x4004_54cd;
+    let tunnel = File::options().read(true).write(true).open("/dev/net/tun").unwrap();
+    // `struct ifreq`: a name of 16 bytes, then flags: IFF_TUN, IFF_NO_PI.
+    let mut request = [0_u8; 40];
+    request[..name.len()].copy_from_slice(name.as_bytes());
+    request[16..18].copy_from_slice(&0x1001_u16.to_ne_bytes());
+    // SAFETY: the kernel reads and writes one structure of this size.
+    check(unsafe { libc::ioctl(tunnel.as_raw_fd(), TUNSETIFF, request.as_mut_ptr()) }).unwrap();
+    let kind = libc::c_int::from(libc::ARPHRD_IEEE80211_RADIOTAP);
+    // SAFETY: takes integers alone.
+    check(unsafe { libc::ioctl(tunnel.as_raw_fd(), TUNSETLINK, kind) }).unwrap();
+    tunnel
 }
 
 /// What a status says of the program at an interface.
@@ -150,6 +171,24 @@ fn interfaces_come_and_go() {
     host.done(&["off"]);
     host.ended();
     assert_eq!(pins(&host), 0);
+}
+
+#[test]
+fn many_interfaces_that_cannot_have_it_are_told_of_in_short() {
+    if !require_kernel() {
+        return;
+    }
+    let mut host = Host::new();
+    host.set("policies.d/china.toml", CHINA);
+    host.set("firewall.toml", ON);
+    let _open: Vec<File> = host
+        .net
+        .client
+        .run(|| (0..20).map(|number| strange(&format!("strange{number}"))).collect());
+    host.start();
+    assert_eq!(host.said().matches("its frames are neither").count(), 8, "{}", host.said());
+    host.wait_said("no backstop at 12 further interfaces");
+    assert_eq!(host.status()["state"], "degraded");
 }
 
 #[test]
