@@ -32,7 +32,7 @@ pub fn find_class(active: Active, header: &Header, state: &mut SocketState) {
 // Not inlined: the callers' stacks are small.
 #[inline(never)]
 fn find_anew(active: Active, header: &Header, state: &mut SocketState) {
-    let class = if header.apps.classes <= 1 { 0 } else { of(active, &state.identity) };
+    let class = of(active, header, &state.identity);
     // What could not be found out now, for want of memory, is asked for again.
     let generation = if class == app::DAMAGED { 0 } else { active.generation() };
     // SAFETY: a plain write; volatile, so that it is one write of the whole word.
@@ -41,7 +41,10 @@ fn find_anew(active: Active, header: &Header, state: &mut SocketState) {
 
 /// The class of an app.
 #[inline(always)]
-pub fn of(active: Active, identity: &Identity) -> u32 {
+pub fn of(active: Active, header: &Header, identity: &Identity) -> u32 {
+    if header.apps.classes <= 1 {
+        return 0;
+    }
     let Some(taken) = scratch::take() else {
         count(Counter::NoScratch);
         return app::DAMAGED;

@@ -199,17 +199,13 @@ fn judge_packet(skb: *mut __sk_buff, at: u32, sender: Option<&'static mut Socket
         Some(header) if unreadable => policy::unparsable(header),
         Some(header) => {
             let identity = sender.as_ref().map_or(&nobody.identity, |state| &state.identity);
-            let class = numbered(active.generation(), apps::of(active, identity));
+            let class = numbered(active.generation(), apps::of(active, header, identity));
             let who = Who { app: &NO_APP, class: &class };
             policy::judge_silent(active, header, who, &packet.destination)
         }
     }
     .forget();
-    let state = match sender {
-        Some(state) => Some(state),
-        None => unowned(&packet, nobody),
-    };
-    let Some(state) = state else {
+    let Some(state) = sender.or_else(|| unowned(&packet, nobody)) else {
         count(Counter::NoState);
         socket::count_verdict(judgement.verdict);
         return judgement.passes();

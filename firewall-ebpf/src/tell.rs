@@ -100,13 +100,11 @@ fn read(index: u32, skb: Skb) -> u32 {
         return scratch.tells.kind;
     }
     let active = policy::active();
-    if policy::header(active).is_none() {
-        return NOTHING;
-    }
+    let Some(header) = policy::header(active) else { return NOTHING };
     scratch.slot = active.slot();
     scratch.generation = active.generation();
     scratch.app = scratch.tells.app;
-    scratch.app_class = u64::from(app::of(active, &scratch.tells.event.identity));
+    scratch.app_class = u64::from(app::of(active, header, &scratch.tells.event.identity));
     scratch.src = scratch.tells.event.src;
     scratch.src_port = u32::from(scratch.tells.event.src_port);
     scratch.server = scratch.tells.event.dst;
