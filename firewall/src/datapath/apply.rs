@@ -99,7 +99,7 @@ fn switch(maps: &Maps, generation: &Generation, blocks: &MapData) -> Result<u32,
 
     let map = blocks.fd().as_fd();
     in_parts(&generation.blocks, |first, part| sys::write_array(map, first, part))?;
-    if !holds(blocks.fd().as_fd(), &generation.blocks)? {
+    if !holds(map, &generation.blocks)? {
         return Err(Error::Differs);
     }
     let mut outer: ArrayOfMaps<_, MapData> = maps.open("BLOCKS")?;

@@ -5,8 +5,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::CStr,
     fs, io,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -27,7 +28,7 @@ use super::{
 };
 
 /// What a frame of an interface begins with, by its type (`ARPHRD_…`, linux/if_arp.h).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Kind {
     /// The header of Ethernet.
     Ethernet,
@@ -63,7 +64,6 @@ impl Kind {
 }
 
 /// A network interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
 struct Interface {
     name: String,
     kind: Kind,
@@ -73,9 +73,11 @@ struct Interface {
 fn interfaces() -> io::Result<BTreeMap<u32, Interface>> {
     let mut found = BTreeMap::new();
     let all = if_nameindex()?;
+    // Any socket of the network namespace will do to ask.
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     for interface in &all {
         let name = interface.name();
-        match hardware_type(name) {
+        match hardware_type(&socket, name) {
             Ok(libc::ARPHRD_LOOPBACK) => {}
             Ok(kind) => {
                 let name = name.to_string_lossy().into_owned();
@@ -90,18 +92,14 @@ fn interfaces() -> io::Result<BTreeMap<u32, Interface>> {
 }
 
 /// `SIOCGIFHWADDR`, see netdevice(7).
-fn hardware_type(name: &std::ffi::CStr) -> io::Result<u16> {
-    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+fn hardware_type(socket: &OwnedFd, name: &CStr) -> io::Result<u16> {
     // SAFETY: made of integers and a union of such.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(name.to_bytes()) {
         *to = from.cast_signed();
     }
     // SAFETY: the kernel reads the name and writes an address, both of them within the request.
-    let result = unsafe {
-        use std::os::fd::AsRawFd as _;
-        libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request)
-    };
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -138,9 +136,9 @@ fn hint(source: &io::Error) -> &'static str {
     }
 }
 
-/// Where the program of an interface is pinned.
-fn pin(links: &Path, index: u32) -> PathBuf {
-    links.join(format!("{PIN}{index}"))
+/// What the link of an interface is pinned as.
+fn pin(index: u32) -> String {
+    format!("{PIN}{index}")
 }
 
 const PIN: &str = "backstop-";
@@ -186,7 +184,10 @@ impl Backstop {
     pub fn follow(&mut self, loaded: &mut Loaded) -> Vec<Error> {
         let mut byte = [0];
         // Until there is nothing more; that there was too much to tell is news too.
-        while !matches!(recv(&self.news, &mut byte, RecvFlags::empty()), Err(Errno::AGAIN)) {}
+        while matches!(
+            recv(&self.news, &mut byte, RecvFlags::empty()),
+            Ok(_) | Err(Errno::NOBUFS | Errno::INTR)
+        ) {}
         let there = match interfaces() {
             Ok(there) => there,
             Err(error) => return vec![error.into()],
@@ -214,13 +215,14 @@ impl Backstop {
         };
         let program = load(loaded, program)?;
         let failed = |source| Error::Attach { interface: interface.name.clone(), source };
-        let pin = pin(&self.links, index);
-        if let Some(link) = sys::get(&pin).ok().filter(|link| is_at(link.as_fd(), index)) {
+        let pin = pin(index);
+        if let Some(link) =
+            sys::get(&self.links.join(&pin)).ok().filter(|link| is_at(link.as_fd(), index))
+        {
             return sys::update_link(link.as_fd(), program).map_err(failed);
         }
         let link = sys::link_interface(program, index).map_err(failed)?;
-        pin_over(&format!("{PIN}{index}"), &link, &self.links)
-            .map_err(|error| failed(io::Error::other(error)))
+        pin_over(&pin, &link, &self.links).map_err(|error| failed(io::Error::other(error)))
     }
 }
 
@@ -263,7 +265,7 @@ pub fn remove_all(links: &Path) {
 /// The interfaces are not known.
 pub fn attached(links: &Path) -> io::Result<Vec<(String, bool)>> {
     let each = interfaces()?.into_iter().map(|(index, interface)| {
-        let link = sys::get(&pin(links, index));
+        let link = sys::get(&links.join(pin(index)));
         (interface.name, link.is_ok_and(|link| is_at(link.as_fd(), index)))
     });
     Ok(each.collect())
