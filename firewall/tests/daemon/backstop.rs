@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     harness::{Capture, require_kernel, skip, wait_until},
     host::{ALLOWED, App, CHINA, DENIED, Host},
-    support::{BAIDU, FREE, LIMIT, client::check},
+    support::{BAIDU, FREE, LIMIT, client::check, elsewhere::open_tunnel},
 };
 
 const ON: &str = "backstop = \"on\"\n";
@@ -27,15 +27,8 @@ fn host() -> Host {
 /// An interface of a type whose frames nobody reads: as long as the file is open.
 fn strange(name: &str) -> File {
     /// `linux/if_tun.h`
-    const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
     const TUNSETLINK: libc::c_ulong = 0x4004_54cd;
-    let tunnel = File::options().read(true).write(true).open("/dev/net/tun").unwrap();
-    // `struct ifreq`: a name of 16 bytes, then flags: IFF_TUN, IFF_NO_PI.
-    let mut request = [0_u8; 40];
-    request[..name.len()].copy_from_slice(name.as_bytes());
-    request[16..18].copy_from_slice(&0x1001_u16.to_ne_bytes());
-    // SAFETY: the kernel reads and writes one structure of this size.
-    check(unsafe { libc::ioctl(tunnel.as_raw_fd(), TUNSETIFF, request.as_mut_ptr()) }).unwrap();
+    let tunnel = open_tunnel(name).unwrap();
     let kind = libc::c_int::from(libc::ARPHRD_IEEE80211_RADIOTAP);
     // SAFETY: takes integers alone.
     check(unsafe { libc::ioctl(tunnel.as_raw_fd(), TUNSETLINK, kind) }).unwrap();

@@ -205,9 +205,8 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// Receives one packet, or none for 10 ms.
-fn receive(socket: &OwnedFd, seen: &Mutex<Seen>) {
-    let mut buffer = [0; SNAP];
+/// Receives from a packet socket: how long it was and whose, or `None` if nothing came in time.
+pub fn receive_from(socket: &OwnedFd, buffer: &mut [u8]) -> Option<(usize, libc::sockaddr_ll)> {
     // SAFETY: a plain structure of integers, for which zeros are valid.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     let mut length = ADDRESS_LENGTH;
@@ -222,10 +221,17 @@ fn receive(socket: &OwnedFd, seen: &Mutex<Seen>) {
             &raw mut length,
         )
     };
+    Some((usize::try_from(received).ok()?, address))
+}
+
+/// Receives one packet, or none for 10 ms.
+fn receive(socket: &OwnedFd, seen: &Mutex<Seen>) {
+    let mut buffer = [0; SNAP];
+    let received = receive_from(socket, &mut buffer);
     let lost = dropped(socket);
     let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
     seen.lost += lost;
-    let Ok(received) = usize::try_from(received) else { return };
+    let Some((received, address)) = received else { return };
     // The server's own answers pass here as well.
     if address.sll_pkttype == libc::PACKET_OUTGOING {
         return;

@@ -32,7 +32,7 @@ mod program;
 mod require;
 mod resolver;
 
-pub use capture::{Capture, Packet};
+pub use capture::{Capture, Packet, receive_from};
 pub use certificate::Certificate;
 pub use cgroup::Cgroup;
 pub use https::Https;

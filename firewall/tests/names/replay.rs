@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Write as _},
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{FromRawFd as _, OwnedFd},
     process::Command,
     sync::{
         Arc,
@@ -16,7 +16,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    harness::require_names,
+    harness::{receive_from, require_names},
     support::{self, AMAZON, FIREWALL, FREE, Outcome},
 };
 
@@ -77,24 +77,10 @@ fn open() -> io::Result<OwnedFd> {
 
 fn receive(socket: &OwnedFd, file: &mut Vec<u8>) {
     let mut buffer = vec![0; 256 << 10];
-    // SAFETY: a plain structure of integers, for which zeros are valid.
-    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    let mut length = size_of::<libc::sockaddr_ll>() as u32;
-    // SAFETY: all pointers are to memory of the lengths given, which nobody else uses meanwhile.
-    let received = unsafe {
-        libc::recvfrom(
-            socket.as_raw_fd(),
-            buffer.as_mut_ptr().cast(),
-            buffer.len(),
-            0,
-            (&raw mut address).cast(),
-            &raw mut length,
-        )
-    };
+    let Some((received, address)) = receive_from(socket, &mut buffer) else { return };
     let ip = [0x0800, 0x86dd].contains(&u16::from_be(address.sll_protocol));
     // The loopback has everything twice.
     let again = address.sll_ifindex == 1 && address.sll_pkttype == libc::PACKET_OUTGOING;
-    let Ok(received) = usize::try_from(received) else { return };
     if !ip || again {
         return;
     }

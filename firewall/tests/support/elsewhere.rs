@@ -259,7 +259,8 @@ fn carry(helper: &UnixStream, to: SocketAddr) -> io::Result<()> {
     Err(io::Error::from_raw_os_error(libc::ENODATA))
 }
 
-fn open_tunnel(name: &str) -> io::Result<File> {
+/// Makes a tunnel, which is there as long as the file is open.
+pub fn open_tunnel(name: &str) -> io::Result<File> {
     /// `linux/if_tun.h`
     const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
     let tunnel = File::options().read(true).write(true).open("/dev/net/tun")?;
